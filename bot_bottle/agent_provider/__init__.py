@@ -1,0 +1,1 @@
+"""What each program needs, given to backends as one :class:`AgentProvisionPlan`."""

@@ -1,0 +1,39 @@
+"""The provision plan: the only thing a backend sees of a provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bot_bottle.egress.routes import EgressRoute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvisionFile:
+    """One file to place in the bottle. ``path`` is absolute as seen inside; ``mode`` a POSIX mode."""
+
+    path: str
+    content: bytes = field(repr=False)
+    mode: int = 0o600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentProvisionPlan:
+    """Everything one provider wants for one launch, as data.
+
+    ``argv`` starts the agent inside the bottle; ``program`` is the name that is looked up on the host and
+    bound read-only (``""``: nothing beyond the system). ``guest_env`` enters the bottle and holds
+    placeholders only; ``provisioned_env`` holds real values for the sidecar and never enters the bottle.
+    ``hidden_env_names`` are names of ``guest_env`` that summaries leave out.
+    """
+
+    template: str
+    program: str
+    argv: tuple[str, ...]
+    dirs: tuple[str, ...] = ()
+    files: tuple[ProvisionFile, ...] = ()
+    guest_env: dict[str, str] = field(default_factory=dict)
+    egress_routes: tuple[EgressRoute, ...] = ()
+    hidden_env_names: frozenset[str] = frozenset()
+    provisioned_env: dict[str, str] = field(default_factory=dict, repr=False)

@@ -1,0 +1,1 @@
+"""Backends: what isolates a bottle. The shared contract is in :mod:`bot_bottle.backend.base`."""

@@ -1,0 +1,193 @@
+"""The contract between what is shared and what isolates.
+
+A backend is a folder below this one and a line in ``registry.py``. It implements :class:`BottleBackend`
+and yields a :class:`Bottle`; all that is the same for every backend lives above it, once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from bot_bottle.agent_provider.plan import AgentProvisionPlan
+    from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.manifest.model import Manifest, ManifestBottle
+    from bot_bottle.secret import Secret
+    from bot_bottle.sidecar.config import Pin
+
+#: The agent's account, home and working folder, the same inside every bottle of every backend.
+AGENT_USER = "agent"
+AGENT_UID = 1000
+AGENT_HOME = "/home/agent"
+AGENT_WORKSPACE = "/home/agent/workspace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BottleSpec:
+    """What the operator asked for. ``identity`` is empty for a new launch and set for a resumed one.
+
+    ``prompt`` is set for a headless run; ``copy_cwd`` puts a private copy of ``user_cwd`` in the bottle.
+    """
+
+    manifest: Manifest
+    agent_name: str
+    user_cwd: Path
+    copy_cwd: bool = False
+    identity: str = ""
+    headless: bool = False
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitStatus:
+    """One resource limit as this machine will hold it.
+
+    ``name`` is ``memory``, ``processes``, ``open files`` or ``cpu``; ``value`` a readable amount; ``holds``
+    whether this machine can enforce it, with ``how`` (``cgroup v2``, ``rlimit``) or the reason it cannot.
+    """
+
+    name: str
+    value: str
+    holds: bool
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BottlePlan:
+    """A launch, decided in full and without any runtime resource: safe to print, safe to throw away.
+
+    ``guest_env`` is the whole environment of the agent (placeholders, proxy and CA variables, the
+    manifest's ``env``) and is not printed by value. ``secrets`` are for the sidecar alone.
+    """
+
+    spec: BottleSpec
+    identity: str
+    backend_name: str
+    bottle: ManifestBottle
+    provision: AgentProvisionPlan
+    routes: tuple[EgressRoute, ...]
+    state_dir: Path
+    audit_path: Path
+    guest_env: Mapping[str, str] = field(repr=False)
+    secrets: Mapping[str, Secret] = field(repr=False)
+    pins: Mapping[str, Pin] = field(default_factory=dict)
+    upstream_ca_pem: str = field(default="", repr=False)
+    limits: tuple[LimitStatus, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecResult:
+    """What a script inside the bottle did. ``returncode`` is 128 + N when signal N ended it."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Bottle(ABC):
+    """A running bottle. All methods raise ``LaunchError`` once the bottle is gone."""
+
+    name: str
+
+    @abstractmethod
+    def agent_argv(self, argv: Sequence[str], *, tty: bool = True) -> list[str]:
+        """Give the argv that runs ``argv`` as the agent, as this backend runs it (for display)."""
+
+    @abstractmethod
+    def exec_agent(self, argv: Sequence[str], *, tty: bool = True) -> int:
+        """Run ``argv`` as the agent in the workspace and give its exit code (128 + N for signal N).
+
+        With ``tty`` the operator's terminal is attached through a pseudo-terminal made inside the bottle
+        (size, resize, Ctrl-C pass through); without, stdin, stdout and stderr are pumped through pipes,
+        so the agent never holds one of the operator's own descriptors.
+        """
+
+    @abstractmethod
+    def exec(
+        self, script: str, *, user: str = AGENT_USER, stdin: bytes = b"", timeout: float | None = None
+    ) -> ExecResult:
+        """Run a POSIX shell script inside, passed so that it crosses no argv outside the bottle.
+
+        ``stdin`` is the script's standard input. Raises ``TimeoutError`` (the script is killed) and
+        ``UsageError`` for a user this backend does not have.
+        """
+
+    @abstractmethod
+    def cp_in(self, host: Path, guest: str) -> None:
+        """Copy a file or folder of the host to ``guest`` (absolute), owned by the agent."""
+
+    @abstractmethod
+    def cp_out(self, guest: str, host: Path) -> None:
+        """Copy ``guest`` out to ``host``; links out of the tree, devices and set-id bits are dropped."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End everything in the bottle; safe to call again."""
+
+
+ProbeLevel = Literal["ok", "degraded", "unavailable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """Whether this machine can run a backend, found by trying, with the one command that would mend it."""
+
+    backend: str
+    level: ProbeLevel
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """Something of ours that no running launch owns. ``describe`` is shown before it is removed."""
+
+    backend: str
+    identity: str
+    kind: str
+    describe: str
+
+
+class BottleBackend(ABC):
+    """What isolates. ``boundary`` says in a few words what stands between agent and host."""
+
+    name: str
+    boundary: str
+
+    @abstractmethod
+    def probe(self) -> ProbeResult:
+        """Find out, by really trying, whether bottles can be made here; leaves nothing behind."""
+
+    @abstractmethod
+    def limits(self, bottle: ManifestBottle) -> tuple[LimitStatus, ...]:
+        """Say which limits hold for ``bottle`` on this machine."""
+
+    @abstractmethod
+    def check(self, plan: BottlePlan) -> None:
+        """Refuse, before anything starts, a plan this machine cannot launch.
+
+        Raises ``UnavailableError`` or ``UsageError``; a provider's program that is not found is such a case.
+        """
+
+    @abstractmethod
+    def launch(self, plan: BottlePlan) -> AbstractContextManager[Bottle]:
+        """Bring up the sidecar, then the isolation; yield the bottle; take everything down on every exit.
+
+        Raises ``LaunchError`` or ``UnavailableError`` with nothing left running. Nothing is ever run
+        unsandboxed.
+        """
+
+    @abstractmethod
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """List what dead launches left on this machine (processes, cgroups, mounts), ours only."""
+
+    @abstractmethod
+    def remove(self, leftover: Leftover) -> None:
+        """Remove one leftover; removing it twice is no error."""

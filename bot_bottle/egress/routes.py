@@ -1,0 +1,194 @@
+"""The effective egress routes of one bottle, from its manifest and from its provider.
+
+Everything here is pure. No provider is known by name: a provider's needs arrive as
+:class:`EgressRoute` values in its ``AgentProvisionPlan``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TYPE_CHECKING, TypeAlias
+
+from bot_bottle.errors import UsageError
+from bot_bottle.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from bot_bottle.manifest.model import ManifestBottle, ManifestRoute
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+#: Ports a route opens when it does not say: 443 always, 80 only where no credential is injected.
+DEFAULT_PORTS = (443, 80)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteAuth:
+    """Which credential egress adds on a route: ``Authorization: <scheme> <value of token_ref>``."""
+
+    scheme: str
+    token_ref: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRoute:
+    """One permitted destination.
+
+    ``host`` is a normalised host name (lower case, no trailing dot, A-label) or, with a leading ``*.``,
+    every name below one. Empty ``path_allowlist`` or ``methods`` means all. ``tls_passthrough`` switches
+    content rules off for the host; the connection is still intercepted. ``ssrf_ip_allowlist`` names the
+    otherwise refused networks this host may resolve to. ``origin`` says where the route was declared.
+    """
+
+    host: str
+    path_allowlist: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    auth: RouteAuth | None = None
+    tls_passthrough: bool = False
+    ssrf_ip_allowlist: tuple[Network, ...] = ()
+    origin: str = "manifest"
+
+    @property
+    def effective_ports(self) -> tuple[int, ...]:
+        """The TCP ports this route opens."""
+        if self.ports:
+            return self.ports
+        return (443,) if self.auth else DEFAULT_PORTS
+
+    def to_wire(self) -> dict[str, object]:
+        """Give the JSON form for the sidecar's config; it holds names, never values."""
+        return {
+            "host": self.host,
+            "path_allowlist": list(self.path_allowlist),
+            "methods": list(self.methods),
+            "ports": list(self.ports),
+            "auth": {"scheme": self.auth.scheme, "token_ref": self.auth.token_ref} if self.auth else None,
+            "tls_passthrough": self.tls_passthrough,
+            "ssrf_ip_allowlist": [str(network) for network in self.ssrf_ip_allowlist],
+            "origin": self.origin,
+        }
+
+    @classmethod
+    def from_wire(cls, obj: Mapping[str, object]) -> EgressRoute:
+        """Read what :meth:`to_wire` wrote; raises ``KeyError``, ``TypeError`` or ``ValueError`` otherwise."""
+        auth = obj["auth"]
+        return cls(
+            host=_text(obj["host"]),
+            path_allowlist=_texts(obj["path_allowlist"]),
+            methods=_texts(obj["methods"]),
+            ports=_ints(obj["ports"]),
+            auth=_auth_from_wire(auth),
+            tls_passthrough=obj["tls_passthrough"] is True,
+            ssrf_ip_allowlist=tuple(ip_network(text) for text in _texts(obj["ssrf_ip_allowlist"])),
+            origin=_text(obj["origin"]),
+        )
+
+
+def egress_manifest_routes(bottle: ManifestBottle) -> tuple[EgressRoute, ...]:
+    """Lift the manifest's routes, including each one's ``pipelock`` block, into egress routes."""
+    return tuple(_lift(route, f"egress.routes[{index}]") for index, route in enumerate(bottle.egress.routes))
+
+
+def egress_routes_for_bottle(
+    bottle: ManifestBottle, provider_routes: Sequence[EgressRoute] = ()
+) -> tuple[EgressRoute, ...]:
+    """Give the bottle's effective routes: the manifest's, with the provider's merged in."""
+    routes = egress_manifest_routes(bottle)
+    for provider_route in provider_routes:
+        routes = _merge_provider_route(routes, provider_route)
+    return routes
+
+
+def pipelock_effective_tls_passthrough(routes: Iterable[EgressRoute]) -> tuple[str, ...]:
+    """List the hosts whose content rules are off, read from the merged routes alone."""
+    return tuple(sorted({route.host for route in routes if route.tls_passthrough}))
+
+
+def egress_token_refs(routes: Iterable[EgressRoute]) -> tuple[str, ...]:
+    """List the variable names whose values the routes inject, each once, in route order."""
+    return tuple(dict.fromkeys(route.auth.token_ref for route in routes if route.auth))
+
+
+def egress_resolve_token_values(routes: Iterable[EgressRoute], env: Mapping[str, str]) -> dict[str, Secret]:
+    """Look up each route's credential in ``env``.
+
+    Raises ``UsageError`` naming every variable that is unset or empty, never a value. A value with
+    control characters is refused too, since it could not be sent in one header line (RFC 9110, 5.5).
+    """
+    refs = egress_token_refs(routes)
+    missing = [ref for ref in refs if not env.get(ref, "").strip()]
+    if missing:
+        raise UsageError(
+            f"token_ref: not set (or empty) in the environment: {', '.join(missing)}; "
+            "export what is missing before starting, or remove the route's auth"
+        )
+    values: dict[str, Secret] = {}
+    for ref in refs:
+        value = env[ref].strip()
+        if not value.isascii() or not value.isprintable():
+            raise UsageError(f"token_ref: the value of {ref} has characters that no HTTP header may carry")
+        values[ref] = Secret(value)
+    return values
+
+
+def _merge_provider_route(routes: tuple[EgressRoute, ...], provided: EgressRoute) -> tuple[EgressRoute, ...]:
+    """Fold one provider route into ``routes``.
+
+    The provider owns its host's credential and passthrough. Where the operator wrote the same host, the
+    operator's narrower paths, methods and ports stay, so that declaring a route can only restrict.
+    """
+    for index, route in enumerate(routes):
+        if route.host == provided.host:
+            merged = replace(
+                route,
+                auth=provided.auth or route.auth,
+                tls_passthrough=provided.tls_passthrough or route.tls_passthrough,
+                path_allowlist=route.path_allowlist or provided.path_allowlist,
+                methods=route.methods or provided.methods,
+                ports=route.ports or provided.ports,
+                origin=f"{route.origin} + {provided.origin}",
+            )
+            return (*routes[:index], merged, *routes[index + 1 :])
+    return (*routes, provided)
+
+
+def _lift(route: ManifestRoute, origin: str) -> EgressRoute:
+    return EgressRoute(
+        host=route.host,
+        path_allowlist=tuple(route.path_allowlist),
+        methods=tuple(route.methods),
+        ports=tuple(route.ports),
+        auth=RouteAuth(scheme=route.auth.scheme, token_ref=route.auth.token_ref) if route.auth else None,
+        tls_passthrough=route.pipelock.tls_passthrough,
+        ssrf_ip_allowlist=tuple(ip_network(text) for text in route.pipelock.ssrf_ip_allowlist),
+        origin=origin,
+    )
+
+
+def _auth_from_wire(obj: object) -> RouteAuth | None:
+    if obj is None:
+        return None
+    if not isinstance(obj, dict):
+        raise TypeError("auth must be an object")
+    return RouteAuth(scheme=_text(obj["scheme"]), token_ref=_text(obj["token_ref"]))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected text")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("expected a list of texts")
+    return tuple(_text(item) for item in value)
+
+
+def _ints(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(item) is int for item in value):
+        raise TypeError("expected a list of whole numbers")
+    return tuple(value)

@@ -1,0 +1,1 @@
+"""What the operator declared: schema, loading and the effective bottle."""

@@ -1,0 +1,83 @@
+"""What the launcher tells a sidecar, over an inherited pipe and never any other way.
+
+This is the only place where credential values cross from the operator's process to the sidecar. The JSON
+is written to a pipe, read once to its end and held in memory only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from bot_bottle.egress.routes import EgressRoute
+from bot_bottle.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: What a listening socket handed to the sidecar is for.
+ListenerRole: TypeAlias = Literal["dns-udp", "dns-tcp", "http", "https", "proxy"]
+
+#: Role -> TCP or UDP port inside the bottle. Every backend opens the same ones on the bottle's loopback.
+LISTENER_PORTS: dict[ListenerRole, int] = {
+    "dns-udp": 53,
+    "dns-tcp": 53,
+    "http": 80,
+    "https": 443,
+    "proxy": 9099,
+}
+
+#: The port of the explicit proxy inside every bottle.
+PROXY_PORT = LISTENER_PORTS["proxy"]
+
+#: The name that egress answers itself; it never leaves the sidecar.
+EGRESS_LOCAL_HOST = "_egress.local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """An operator's explicit address for a host: egress dials it instead of asking DNS.
+
+    ``port`` replaces the port dialled, the name that is checked and verified stays the host's.
+    """
+
+    address: str
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarConfig:
+    """Everything one sidecar knows. ``upstream_ca_pem`` is trusted in addition to the system's roots."""
+
+    identity: str
+    routes: tuple[EgressRoute, ...]
+    audit_path: str
+    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    pins: Mapping[str, Pin] = field(default_factory=dict)
+    upstream_ca_pem: str = ""
+
+    def to_wire(self) -> bytes:
+        """Serialise for the pipe; the bytes hold the credentials in clear, so write them nowhere else."""
+        obj = {
+            "identity": self.identity,
+            "routes": [route.to_wire() for route in self.routes],
+            "audit_path": self.audit_path,
+            "secrets": {name: secret.reveal() for name, secret in self.secrets.items()},
+            "pins": {host: {"address": pin.address, "port": pin.port} for host, pin in self.pins.items()},
+            "upstream_ca_pem": self.upstream_ca_pem,
+        }
+        return json.dumps(obj).encode()
+
+    @classmethod
+    def from_wire(cls, data: bytes) -> SidecarConfig:
+        """Read what :meth:`to_wire` wrote; raises ``ValueError``, ``KeyError`` or ``TypeError`` otherwise."""
+        obj = json.loads(data)
+        return cls(
+            identity=obj["identity"],
+            routes=tuple(EgressRoute.from_wire(route) for route in obj["routes"]),
+            audit_path=obj["audit_path"],
+            secrets={name: Secret(value) for name, value in obj["secrets"].items()},
+            pins={host: Pin(address=pin["address"], port=pin["port"]) for host, pin in obj["pins"].items()},
+            upstream_ca_pem=obj["upstream_ca_pem"],
+        )
