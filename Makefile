@@ -1,0 +1,57 @@
+# bot-bottle: every target sets up what it needs by itself; `make demo` and `make test` work from a fresh clone.
+#
+#   make demo     a scripted agent in a real bottle, scene by scene, with nothing but this machine
+#   make test     all tests (T="path -k expr" narrows them)
+#   make lint     ruff (lint and format) and mypy --strict
+#   make bench    the numbers beside their peers, written to docs/benchmarks.md
+#   make clean    remove what the other targets made
+#
+# PYTHON=/path/to/python3 picks an interpreter; otherwise the newest Python >= 3.11 on the machine is taken.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+PY := $(VENV)/bin/python
+RUN_STAMP := $(VENV)/.stamp-run
+DEV_STAMP := $(VENV)/.stamp-dev
+T ?=
+export PYTHON
+
+.PHONY: help demo test lint format bench setup clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(RUN_STAMP)
+	@$(VENV)/bin/bot-bottle demo
+
+test: $(DEV_STAMP)
+	@$(PY) -m pytest $(T)
+
+lint: $(DEV_STAMP)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: $(DEV_STAMP)
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench: $(DEV_STAMP)
+	@$(PY) -m benchmarks
+
+setup: $(DEV_STAMP)
+
+$(RUN_STAMP): pyproject.toml .ci/venv
+	@.ci/venv $(VENV) run
+
+$(DEV_STAMP): pyproject.toml .ci/venv
+	@.ci/venv $(VENV) dev
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
