@@ -1,0 +1,88 @@
+"""Which backends exist, and which one a launch takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from bot_bottle import bottle_state
+from bot_bottle.errors import UnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bot_bottle.backend.base import BottleBackend
+
+#: Name -> where its class lives; imported only when it is used. The first that works is the default.
+_BACKENDS = {
+    "bubblewrap": "bot_bottle.backend.bubblewrap.backend:BubblewrapBackend",
+}
+
+#: Metadata older than its ``backend`` field belongs to this one.
+LEGACY_BACKEND = "docker"
+
+ENV_BACKEND = "BOT_BOTTLE_BACKEND"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveAgent:
+    """One running bottle, whatever isolates it."""
+
+    backend_name: str
+    slug: str
+    agent_name: str
+    started_at: str
+
+
+def known_backend_names() -> tuple[str, ...]:
+    """List the backends of this version, the preferred one first."""
+    return tuple(_BACKENDS)
+
+
+def get_bottle_backend(name: str) -> BottleBackend:
+    """Load a backend by name; raises ``UsageError`` that lists those that exist."""
+    place = _BACKENDS.get(name)
+    if place is None:
+        known = ", ".join(known_backend_names())
+        raise UsageError(
+            f"backend {bottle_state.printable(name)!r} is not in this version; choose one of: {known}"
+        )
+    module, _, attribute = place.partition(":")
+    backend: BottleBackend = getattr(import_module(module), attribute)()
+    return backend
+
+
+def choose_backend(flag: str, env: Mapping[str, str], configured: str = "") -> tuple[BottleBackend, str]:
+    """Choose by ``--backend``, then ``BOT_BOTTLE_BACKEND``, then the config file, then what works here.
+
+    Gives the backend and why it was taken. Raises ``UsageError`` for an unknown name and
+    ``UnavailableError`` with each backend's own sentence where none works.
+    """
+    asked = (flag, "--backend"), (env.get(ENV_BACKEND, ""), ENV_BACKEND), (configured, "config.toml")
+    for name, why in asked:
+        if name:
+            return get_bottle_backend(name), f"asked for by {why}"
+    refusals: list[str] = []
+    for name in known_backend_names():
+        backend = get_bottle_backend(name)
+        result = backend.probe()
+        if result.level != "unavailable":
+            why = "the default" if not refusals else "; ".join(refusals)
+            return backend, why
+        refusals.append(f"{name}: {result.detail}" + (f"; {result.remedy}" if result.remedy else ""))
+    raise UnavailableError("no backend works on this machine. " + "; ".join(refusals))
+
+
+def enumerate_active_agents() -> tuple[ActiveAgent, ...]:
+    """List the bottles whose launcher lives, over all backends."""
+    return tuple(
+        ActiveAgent(
+            backend_name=state.metadata.backend or LEGACY_BACKEND,
+            slug=state.identity,
+            agent_name=state.metadata.agent_name,
+            started_at=state.metadata.started_at,
+        )
+        for state in bottle_state.list_states()
+        if state.status == "running" and state.metadata is not None
+    )

@@ -1,0 +1,93 @@
+"""What every backend needs alike: the CA's place, the agent's network variables, the sidecar's config."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import sys
+from typing import TYPE_CHECKING
+
+from bot_bottle.files import write_atomic
+from bot_bottle.sidecar.config import PROXY_PORT, SidecarConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bot_bottle.backend.base import BottlePlan
+
+#: Debian's folder of trusted certificates, replaced as a whole inside every bottle.
+AGENT_CA_DIR = "/etc/ssl/certs"
+#: The bottle's own CA alone, for variables that *add* to a client's roots.
+AGENT_CA_PATH = f"{AGENT_CA_DIR}/bot-bottle-mitm-ca.pem"
+#: The bundle, for variables that *replace* a client's roots. It holds the bottle's CA and nothing else:
+#: every TLS connection ends at egress, so no other issuer could ever be met.
+AGENT_CA_BUNDLE = f"{AGENT_CA_DIR}/ca-certificates.crt"
+
+#: The explicit proxy as clients inside see it.
+AGENT_PROXY_URL = f"http://127.0.0.1:{PROXY_PORT}"
+
+_TRUST_DIR = "trust"
+
+# What makes ordinary clients use the proxy and trust its CA. NODE_EXTRA_CA_CERTS adds, the others replace;
+# uv and cargo bring their own roots unless told; Node's fetch reads proxy variables only when asked.
+NETWORK_ENV: dict[str, str] = {
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), AGENT_PROXY_URL),
+    **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), AGENT_PROXY_URL),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1"),
+    "NODE_USE_ENV_PROXY": "1",
+    "NODE_EXTRA_CA_CERTS": AGENT_CA_PATH,
+    "UV_NATIVE_TLS": "1",
+    **dict.fromkeys(
+        (
+            "SSL_CERT_FILE",
+            "REQUESTS_CA_BUNDLE",
+            "CURL_CA_BUNDLE",
+            "PIP_CERT",
+            "CARGO_HTTP_CAINFO",
+            "GIT_SSL_CAINFO",
+            "AWS_CA_BUNDLE",
+            "DENO_CERT",
+        ),
+        AGENT_CA_BUNDLE,
+    ),
+}
+
+
+def trust_dir(state_dir: Path) -> Path:
+    """Give the host folder that a backend shows inside the bottle at :data:`AGENT_CA_DIR`."""
+    return state_dir / _TRUST_DIR
+
+
+def write_trust(state_dir: Path, ca_pem: str) -> Path:
+    """Write the bottle's CA certificate (never a key) where the bottle will see it; gives the folder."""
+    folder = trust_dir(state_dir)
+    folder.mkdir(mode=0o755, exist_ok=True)
+    folder.chmod(0o755)
+    for guest_path in (AGENT_CA_PATH, AGENT_CA_BUNDLE):
+        write_atomic(folder / guest_path.rpartition("/")[2], ca_pem.encode(), mode=0o644)
+    return folder
+
+
+def select_ca_cert(plan: BottlePlan) -> tuple[Path, str]:
+    """Give the host path of the CA certificate the agent trusts, and a label for messages."""
+    return trust_dir(plan.state_dir) / AGENT_CA_PATH.rpartition("/")[2], "egress"
+
+
+def log_ca_fingerprint(cert: Path, label: str) -> str:
+    """Print the CA's SHA-256 fingerprint once to stderr, so that the operator can compare; gives it."""
+    der = ssl.PEM_cert_to_DER_cert(cert.read_text("ascii"))
+    fingerprint = hashlib.sha256(der).hexdigest()
+    print(f"bot-bottle: {label} CA SHA-256 {fingerprint}", file=sys.stderr)
+    return fingerprint
+
+
+def sidecar_config(plan: BottlePlan) -> SidecarConfig:
+    """Derive what the sidecar is told from the plan."""
+    return SidecarConfig(
+        identity=plan.identity,
+        routes=plan.routes,
+        audit_path=str(plan.audit_path),
+        secrets=plan.secrets,
+        pins=plan.pins,
+        upstream_ca_pem=plan.upstream_ca_pem,
+    )

@@ -1,0 +1,235 @@
+"""State folders: one an identity, private, atomic, and readable by every later version.
+
+``state/<identity>/`` holds ``metadata.json``, the agent's ``home`` and ``workspace``, and ``preserve`` while
+there is work worth keeping. The launcher holds ``lock`` for as long as the bottle lives, so "running" is
+never a guess: the kernel releases the lock however the launcher ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import time
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from bot_bottle import paths
+from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.files import PRIVATE_FILE, make_private_dir, remove_tree, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_SUFFIX_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+_SUFFIX_LENGTH = 5
+IDENTITY_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,62}-[a-z0-9]{5}")
+_METADATA = "metadata.json"
+_PRESERVE = "preserve"
+_LOCK = "lock"
+_MAX_METADATA = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BottleMetadata:
+    """What ``resume`` and ``list`` need to know of one launch.
+
+    ``backend`` is empty in files older than the field, and empty means docker. ``started_at`` is UTC in
+    ISO 8601. ``exit_code`` is that of the last session, None while there was none.
+    """
+
+    identity: str
+    agent_name: str = ""
+    bottle_name: str = ""
+    cwd: str = ""
+    copy_cwd: bool = False
+    started_at: str = ""
+    compose_project: str = ""
+    backend: str = ""
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BottleStateSummary:
+    """One state folder as ``list`` shows it; ``status`` is ``running``, ``preserved`` or ``unfinished``."""
+
+    identity: str
+    metadata: BottleMetadata | None
+    status: str
+
+
+def bottle_state_dir(identity: str) -> Path:
+    """Give the identity's state folder; raises ``UsageError`` for what cannot be an identity."""
+    if not IDENTITY_PATTERN.fullmatch(identity):
+        raise UsageError(f"{printable(identity)!r} is no identity; `bot-bottle list` shows those that exist")
+    return paths.state_dir(identity)
+
+
+def new_identity(agent_name: str) -> str:
+    """Draw ``<agent>-<5 random characters>``; free at this moment, claimed by :func:`create_state`."""
+    while True:
+        suffix = "".join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(_SUFFIX_LENGTH))
+        identity = f"{agent_name}-{suffix}"
+        if not paths.state_dir(identity).exists() and not paths.audit_path(identity).exists():
+            return identity
+
+
+def create_state(metadata: BottleMetadata) -> Path:
+    """Claim a new state folder and write its metadata; raises ``UsageError`` where it exists already."""
+    folder = bottle_state_dir(metadata.identity)
+    make_private_dir(folder.parent)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError as error:
+        raise UsageError(
+            f"state of {metadata.identity} exists already; resume it or choose another"
+        ) from error
+    write_metadata(metadata)
+    return folder
+
+
+def write_metadata(metadata: BottleMetadata) -> None:
+    """Write the metadata atomically, readable by the operator alone."""
+    obj = {field.name: getattr(metadata, field.name) for field in fields(metadata)}
+    data = json.dumps(obj, indent=2, sort_keys=True) + "\n"
+    write_atomic(bottle_state_dir(metadata.identity) / _METADATA, data.encode())
+
+
+def read_metadata(identity: str) -> BottleMetadata | None:
+    """Read an identity's metadata, tolerating missing and unknown fields; None where there is none.
+
+    Raises ``UsageError`` for a file that is not ours to understand (no JSON object).
+    """
+    path = bottle_state_dir(identity) / _METADATA
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        data = file.read(_MAX_METADATA)
+    try:
+        obj = json.loads(data)
+    except ValueError as error:
+        raise UsageError(
+            f"{path}: not valid JSON; remove the state with `bot-bottle cleanup --all`"
+        ) from error
+    if not isinstance(obj, dict):
+        raise UsageError(f"{path}: expected a JSON object; remove the state with `bot-bottle cleanup --all`")
+    return BottleMetadata(
+        identity=identity,
+        agent_name=_text(obj.get("agent_name")),
+        bottle_name=_text(obj.get("bottle_name")),
+        cwd=_text(obj.get("cwd")),
+        copy_cwd=obj.get("copy_cwd") is True,
+        started_at=_text(obj.get("started_at")),
+        compose_project=_text(obj.get("compose_project")),
+        backend=_text(obj.get("backend")),
+        exit_code=obj["exit_code"] if type(obj.get("exit_code")) is int else None,
+    )
+
+
+def mark_preserved(identity: str) -> None:
+    """Keep this state until the operator removes it."""
+    write_atomic(bottle_state_dir(identity) / _PRESERVE, b"")
+
+
+def is_preserved(identity: str) -> bool:
+    """Tell whether the state holds work to keep."""
+    return (bottle_state_dir(identity) / _PRESERVE).exists()
+
+
+def clear_preserve_marker(identity: str) -> None:
+    """Let the state be removed at the next settle or cleanup."""
+    (bottle_state_dir(identity) / _PRESERVE).unlink(missing_ok=True)
+
+
+def cleanup_state(identity: str) -> None:
+    """Remove the state folder; no error where it is gone already."""
+    folder = bottle_state_dir(identity)
+    # The metadata goes last, so that an interrupted removal is still known to `list` and `cleanup`.
+    if folder.is_dir() and not folder.is_symlink():
+        for child in folder.iterdir():
+            if child.name not in {_METADATA, _LOCK}:
+                remove_tree(child)
+    remove_tree(folder)
+
+
+@contextlib.contextmanager
+def hold_lock(identity: str) -> Iterator[None]:
+    """Hold the identity's lock while the body runs; raises ``LaunchError`` where another launcher has it."""
+    path = bottle_state_dir(identity) / _LOCK
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
+    try:
+        _take_lock(descriptor, identity)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_running(identity: str) -> bool:
+    """Tell whether a launcher holds this identity at this moment."""
+    try:
+        descriptor = os.open(bottle_state_dir(identity) / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def list_states() -> tuple[BottleStateSummary, ...]:
+    """List every state folder, oldest identity name first; folders that are not ours are passed over."""
+    try:
+        names = sorted(
+            entry.name for entry in os.scandir(paths.state_root()) if entry.is_dir(follow_symlinks=False)
+        )
+    except FileNotFoundError:
+        return ()
+    return tuple(_summary(name) for name in names if IDENTITY_PATTERN.fullmatch(name))
+
+
+def utc_now() -> str:
+    """Give the present moment as metadata stores it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def printable(text: str) -> str:
+    """Make text from outside safe to show on a terminal: control characters become ``?``."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _take_lock(descriptor: int, identity: str) -> None:
+    # `is_running` of another process holds a shared lock for an instant, so one refusal proves nothing.
+    for pause in (0.02, 0.05, 0.1, None):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if pause is None:
+                raise LaunchError(f"{identity} is running already") from error
+            time.sleep(pause)
+        else:
+            return
+
+
+def _summary(identity: str) -> BottleStateSummary:
+    try:
+        metadata = read_metadata(identity)
+    except UsageError:
+        metadata = None
+    idle_status = "preserved" if is_preserved(identity) else "unfinished"
+    status = "running" if is_running(identity) else idle_status
+    return BottleStateSummary(identity=identity, metadata=metadata, status=status)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

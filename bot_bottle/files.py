@@ -1,0 +1,72 @@
+"""Files that must be private and whole: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PRIVATE_FILE = 0o600
+PRIVATE_DIR = 0o700
+
+
+def make_private_dir(path: Path) -> None:
+    """Create ``path`` and its missing parents, each readable by the operator alone."""
+    missing = []
+    probe = path
+    while not probe.exists():
+        missing.append(probe)
+        probe = probe.parent
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=PRIVATE_DIR)
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
+    """Replace ``path`` by ``data`` so that a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder that may hold anything an agent made: folders without permission, links, sockets.
+
+    Links are removed, never followed. Raises ``OSError`` where something stays.
+    """
+
+    def make_writable_and_retry(function: Callable[..., Any], name: str, info: object) -> None:
+        del info
+        # No bottle runs any more when its state is removed, so nobody can swap a folder for a link here.
+        for folder in (os.path.dirname(name), name):  # noqa: PTH120 - shutil hands over plain strings
+            with contextlib.suppress(OSError):
+                if stat.S_ISDIR(os.lstat(folder).st_mode):
+                    os.chmod(folder, PRIVATE_DIR)  # noqa: PTH101
+        if function in {os.unlink, os.rmdir}:
+            function(name)
+        elif stat.S_ISDIR(os.lstat(name).st_mode):
+            shutil.rmtree(name)
+
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    shutil.rmtree(path, onerror=make_writable_and_retry)

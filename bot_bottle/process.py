@@ -1,0 +1,50 @@
+"""The one door to short host commands (``git``, ``systemctl`` …): bounded, no shell, no inherited input."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+from bot_bottle.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run ``argv`` to its end with its output captured; the exit code is the caller's to judge.
+
+    ``timeout`` is in seconds. Raises ``UnavailableError`` where the program is missing or hangs.
+    """
+    try:
+        return subprocess.run(
+            list(argv),
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise UnavailableError(
+            f"{argv[0]} was not found on this machine; install it and try again"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(f"{argv[0]} did not finish within {timeout:.0f} s") from error
+
+
+def first_line(data: bytes, fallback: str) -> str:
+    """Give the first non-empty line of a program's output, printable, or ``fallback``."""
+    for line in data.decode("utf-8", "replace").splitlines():
+        text = "".join(char if char.isprintable() else "?" for char in line.strip())
+        if text:
+            return text[:400]
+    return fallback
