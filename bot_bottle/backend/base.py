@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from bot_bottle.backend import transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from bot_bottle.agent_provider.plan import AgentProvisionPlan
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.manifest.model import Manifest, ManifestBottle
+    from bot_bottle.operator_config import OperatorConfig
     from bot_bottle.secret import Secret
     from bot_bottle.sidecar.config import Pin
 
@@ -81,6 +84,12 @@ class BottlePlan:
     limits: tuple[LimitStatus, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def print(self) -> None:
+        """Show the preflight on stderr: names, never values."""
+        from bot_bottle.preflight import print_preflight  # noqa: PLC0415 - brings the renderer, late
+
+        print_preflight(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecResult:
@@ -120,12 +129,19 @@ class Bottle(ABC):
         """
 
     @abstractmethod
+    def exec_stream(self, script: str, *, stdin: BinaryIO | None, stdout: BinaryIO | None) -> ExecResult:
+        """Run a POSIX shell script inside with its standard streams pumped from and to binary files.
+
+        None means empty input, or output collected into the result.
+        """
+
     def cp_in(self, host: Path, guest: str) -> None:
         """Copy a file or folder of the host to ``guest`` (absolute), owned by the agent."""
+        transfer.cp_in(self, host, guest)
 
-    @abstractmethod
     def cp_out(self, guest: str, host: Path) -> None:
         """Copy ``guest`` out to ``host``; links out of the tree, devices and set-id bits are dropped."""
+        transfer.cp_out(self, guest, host)
 
     @abstractmethod
     def close(self) -> None:
@@ -168,6 +184,21 @@ class BottleBackend(ABC):
     @abstractmethod
     def limits(self, bottle: ManifestBottle) -> tuple[LimitStatus, ...]:
         """Say which limits hold for ``bottle`` on this machine."""
+
+    def prepare(
+        self,
+        spec: BottleSpec,
+        config: OperatorConfig | None = None,
+        *,
+        ask: Callable[[str, str], str] | None = None,
+    ) -> BottlePlan:
+        """Decide a launch in full and claim its state folder; nothing is started.
+
+        See :func:`bot_bottle.backend.prepare.prepare`.
+        """
+        from bot_bottle.backend.prepare import prepare  # noqa: PLC0415 - prepare imports this module
+
+        return prepare(spec, self, config, ask=ask)
 
     @abstractmethod
     def check(self, plan: BottlePlan) -> None:

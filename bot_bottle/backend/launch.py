@@ -1,0 +1,84 @@
+"""One session from plan to settled state, the same for every backend."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bot_bottle import bottle_state
+from bot_bottle.backend.prepare import metadata_for
+from bot_bottle.backend.provision import provision
+from bot_bottle.backend.registry import get_bottle_backend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bot_bottle.backend.base import Bottle, BottlePlan
+
+
+@contextmanager
+def launch_bottle(plan: BottlePlan) -> Iterator[Bottle]:
+    """Bring a bottle up with everything placed in it, yield it, take it down again.
+
+    The identity's lock is held throughout. A new launch whose bring-up fails leaves no state behind; once
+    the bottle is up its state is marked as preserved, and stays so until :func:`settle` removes it.
+    """
+    resumed = bool(plan.spec.identity)
+    if not resumed and not plan.state_dir.exists():
+        bottle_state.create_state(metadata_for(plan))
+    try:
+        with (
+            bottle_state.hold_lock(plan.identity),
+            get_bottle_backend(plan.backend_name).launch(plan) as bottle,
+        ):
+            provision(bottle, plan, resumed=resumed)
+            bottle_state.mark_preserved(plan.identity)
+            yield bottle
+    except BaseException:
+        discard(plan)
+        raise
+
+
+def discard(plan: BottlePlan) -> None:
+    """Forget a new launch that came to nothing; what holds work, or was resumed, stays."""
+    if not plan.spec.identity and not bottle_state.is_preserved(plan.identity):
+        bottle_state.cleanup_state(plan.identity)
+
+
+def run_session(plan: BottlePlan, *, tty: bool) -> int:
+    """Run the agent once and settle; gives the agent's exit code.
+
+    ``tty`` attaches the operator's terminal. Ctrl-C while the bottle comes up leaves nothing behind; once
+    the agent runs, it belongs to the agent.
+    """
+    started = False
+    try:
+        with launch_bottle(plan) as bottle:
+            started = True
+            exit_code = bottle.exec_agent(plan.provision.argv, tty=tty)
+    except BaseException:
+        if started:
+            _say_resume(plan.identity, "the session was cut short")
+        raise
+    settle(plan.identity, exit_code)
+    return exit_code
+
+
+def settle(identity: str, exit_code: int) -> None:
+    """Remove the state after exit code 0; after any other keep it and say how to go on."""
+    if exit_code == 0:
+        bottle_state.cleanup_state(identity)
+        return
+    metadata = bottle_state.read_metadata(identity)
+    if metadata is not None:
+        bottle_state.write_metadata(replace(metadata, exit_code=exit_code))
+    _say_resume(identity, f"the agent ended with exit code {exit_code}")
+
+
+def _say_resume(identity: str, what: str) -> None:
+    print(
+        f"bot-bottle: {what}; its home and workspace are kept. Go on with: bot-bottle resume {identity}",
+        file=sys.stderr,
+    )

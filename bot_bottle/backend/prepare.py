@@ -1,0 +1,121 @@
+"""From what the operator asked for to a plan: everything is decided and checked, nothing is started.
+
+The order matters: the provider comes first, because its routes feed egress; credentials are looked up last
+and only to be sure that they are there.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from bot_bottle import bottle_state, paths
+from bot_bottle.agent_provider.registry import agent_provision_plan
+from bot_bottle.backend.base import AGENT_HOME, AGENT_USER, BottlePlan
+from bot_bottle.backend.util import NETWORK_ENV
+from bot_bottle.egress.routes import egress_resolve_token_values, egress_routes_for_bottle
+from bot_bottle.env import resolve_env
+from bot_bottle.operator_config import load_operator_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from bot_bottle.backend.base import BottleBackend, BottleSpec
+    from bot_bottle.operator_config import OperatorConfig
+
+#: Where programs are looked for inside every bottle; backends put the provider's program into the first.
+AGENT_PATH = f"/opt/bot-bottle/bin:/usr/local/bin:/usr/bin:/bin:{AGENT_HOME}/.local/bin"
+
+# What the terminal is, and nothing else of the operator's environment.
+_TERMINAL_VARIABLES = ("TERM", "COLORTERM", "TZ")
+
+
+def prepare(
+    spec: BottleSpec,
+    backend: BottleBackend,
+    config: OperatorConfig | None = None,
+    *,
+    ask: Callable[[str, str], str] | None = None,
+) -> BottlePlan:
+    """Decide a launch and, for a new one, write its metadata with the backend's own name.
+
+    ``launch.discard`` forgets it again where the operator says no. Raises what :func:`prepare_plan` raises.
+    """
+    plan = prepare_plan(spec, backend, config or load_operator_config(), ask=ask)
+    if not spec.identity:
+        bottle_state.create_state(metadata_for(plan))
+    return plan
+
+
+def prepare_plan(
+    spec: BottleSpec,
+    backend: BottleBackend,
+    config: OperatorConfig,
+    *,
+    host_env: Mapping[str, str] | None = None,
+    ask: Callable[[str, str], str] | None = None,
+) -> BottlePlan:
+    """Decide one launch in full.
+
+    ``ask(name, message)`` reads one prompted ``env`` value from the operator; None where there is no
+    terminal. Raises ``UsageError`` (an unknown agent, an unset variable, a bad manifest) or
+    ``UnavailableError`` (this machine cannot); either way nothing was written or started.
+    """
+    host_env = os.environ if host_env is None else host_env
+    agent = spec.manifest.require_agent(spec.agent_name)
+    bottle = spec.manifest.bottle_for(spec.agent_name)
+    provision = agent_provision_plan(
+        bottle,
+        agent,
+        env=host_env,
+        headless=spec.headless,
+        prompt=spec.prompt,
+        resume=bool(spec.identity),
+    )
+    routes = egress_routes_for_bottle(bottle, provision.egress_routes)
+    secrets = egress_resolve_token_values(routes, {**host_env, **provision.provisioned_env})
+    resolved = resolve_env(bottle.env, host_env, ask)
+    identity = spec.identity or bottle_state.new_identity(spec.agent_name)
+    plan = BottlePlan(
+        spec=spec,
+        identity=identity,
+        backend_name=backend.name,
+        bottle=bottle,
+        provision=provision,
+        routes=routes,
+        state_dir=bottle_state.bottle_state_dir(identity),
+        audit_path=paths.audit_path(identity),
+        guest_env=_base_env(host_env) | NETWORK_ENV | resolved.merged() | provision.guest_env,
+        secrets=secrets,
+        pins=config.pins,
+        upstream_ca_pem=config.upstream_ca_pem,
+        limits=backend.limits(bottle),
+    )
+    backend.check(plan)
+    return plan
+
+
+def metadata_for(plan: BottlePlan) -> bottle_state.BottleMetadata:
+    """Give the metadata of a plan's first launch."""
+    return bottle_state.BottleMetadata(
+        identity=plan.identity,
+        agent_name=plan.spec.agent_name,
+        bottle_name=plan.bottle.name,
+        cwd=str(plan.spec.user_cwd),
+        copy_cwd=plan.spec.copy_cwd,
+        started_at=bottle_state.utc_now(),
+        backend=plan.backend_name,
+    )
+
+
+def _base_env(host_env: Mapping[str, str]) -> dict[str, str]:
+    terminal = {name: host_env.get(name, "") for name in _TERMINAL_VARIABLES}
+    return {
+        **{name: value for name, value in terminal.items() if value and value.isprintable()},
+        "HOME": AGENT_HOME,
+        "USER": AGENT_USER,
+        "LOGNAME": AGENT_USER,
+        "SHELL": "/bin/sh",
+        "LANG": "C.UTF-8",
+        "PATH": AGENT_PATH,
+    }

@@ -1,0 +1,47 @@
+"""What is placed in every fresh bottle, in the same order, whatever isolates it."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
+from bot_bottle.backend.transfer import Streams, add_bytes, send_archive
+from bot_bottle.errors import UsageError
+from bot_bottle.workspace import open_workspace
+
+if TYPE_CHECKING:
+    import tarfile
+
+    from bot_bottle.agent_provider.plan import AgentProvisionPlan
+    from bot_bottle.backend.base import BottlePlan
+
+
+def provision(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> None:
+    """Place the provider's folders and files, then, in a first launch, the workspace.
+
+    Everything is unpacked by a process inside the bottle, so a link that an earlier session planted in its
+    home leads nowhere but into the bottle.
+    """
+    if plan.provision.dirs or plan.provision.files:
+        send_archive(bottle, AGENT_HOME, lambda archive: write_provision(archive, plan.provision))
+    if plan.spec.copy_cwd and not resumed:
+        with open_workspace(plan.spec.user_cwd) as source:
+            send_archive(bottle, AGENT_WORKSPACE, source.write)
+
+
+def write_provision(archive: tarfile.TarFile, provision_plan: AgentProvisionPlan) -> None:
+    """Write a provider's folders and files; raises ``UsageError`` for one outside the agent's home."""
+    for folder in provision_plan.dirs:
+        member = archive.tarinfo(_in_home(folder))
+        member.type, member.mode = b"5", 0o700
+        archive.addfile(member)
+    for file in provision_plan.files:
+        add_bytes(archive, _in_home(file.path), file.content, file.mode)
+
+
+def _in_home(path: str) -> str:
+    place = PurePosixPath(path)
+    if ".." in place.parts or not place.is_relative_to(AGENT_HOME) or place == PurePosixPath(AGENT_HOME):
+        raise UsageError(f"{path}: a provider places files below {AGENT_HOME} only")
+    return str(place.relative_to(AGENT_HOME))
