@@ -31,8 +31,10 @@ _GIT = (
     *("-c", "core.fsmonitor=false"),
     *("-c", f"core.hooksPath={os.devnull}"),
     *("-c", "core.untrackedCache=false"),
-    *("-c", "protocol.ext.allow=never"),
+    *("-c", "protocol.allow=never"),
+    *("-c", "protocol.file.allow=always"),
     *("-c", "gc.auto=0"),
+    *("-c", "core.logAllRefUpdates=false"),  # a reflog line would name the operator's folder
 )
 
 
@@ -109,7 +111,7 @@ def _fresh_git(folder: Path, temporary: Path) -> Path:
             "--no-write-fetch-head",
             "--no-auto-maintenance",
         ]
-        _git([*fetch, f"file://{folder}", *refspecs], cwd=target)
+        _git([*fetch, str(folder), *refspecs], cwd=target)
         if head.returncode != 0:  # the operator's HEAD is detached: so is the copy's
             _git(["update-ref", "--no-deref", "HEAD", "refs/bot-bottle/head"], cwd=target)
         _git(["update-ref", "-d", "refs/bot-bottle/head"], cwd=target)

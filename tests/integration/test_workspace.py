@@ -1,0 +1,219 @@
+"""The private copy of a folder, made by real git and real tar."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot_bottle.backend.transfer import cp_in, cp_out, send_archive
+from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.workspace import open_workspace
+from tests.support.local_streams import LocalStreams
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+
+def git(folder: Path, *arguments: str) -> str:
+    env = {
+        **{name: os.environ[name] for name in ("PATH",) if name in os.environ},
+        "HOME": str(folder),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        **{f"GIT_{who}_{what}": "tester" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+    return subprocess.run(
+        ["git", *arguments], cwd=folder, env=env, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "trunk")
+    (folder / ".gitignore").write_text("ignored.txt\nbuild/\n")
+    (folder / "kept.txt").write_text("first")
+    (folder / "gone.txt").write_text("tracked, then deleted")
+    (folder / "run.sh").write_text("#!/bin/sh\n")
+    (folder / "run.sh").chmod(0o755)
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "one")
+    git(folder, "tag", "v1")
+    git(folder, "branch", "side")
+    (folder / "kept.txt").write_text("changed, not committed")
+    (folder / "gone.txt").unlink()
+    (folder / "untracked.txt").write_text("new")
+    (folder / "ignored.txt").write_text("never")
+    (folder / "build").mkdir()
+    (folder / "build" / "out").write_text("never")
+    return folder
+
+
+def copy(folder: Path, destination: Path) -> Path:
+    with open_workspace(folder) as source:
+        send_archive(LocalStreams(), str(destination), source.write)
+    return destination
+
+
+def test_a_repository_arrives_with_history_and_work_in_progress(repository: Path, tmp_path: Path) -> None:
+    place = copy(repository, tmp_path / "copy")
+    assert (place / "kept.txt").read_text() == "changed, not committed"
+    assert (place / "untracked.txt").read_text() == "new"
+    assert os.access(place / "run.sh", os.X_OK)
+    assert not (place / "ignored.txt").exists()
+    assert not (place / "build").exists()
+    assert git(place, "rev-parse", "HEAD") == git(repository, "rev-parse", "HEAD")
+    assert git(place, "symbolic-ref", "HEAD") == "refs/heads/trunk"
+    assert set(git(place, "for-each-ref", "--format=%(refname)").split()) == {
+        "refs/heads/trunk",
+        "refs/heads/side",
+        "refs/tags/v1",
+    }
+    status = {line.strip() for line in git(place, "status", "--porcelain").splitlines()}
+    assert status == {"M kept.txt", "D gone.txt", "?? untracked.txt"}
+    git(place, "fsck", "--strict")
+
+
+def test_no_hook_no_remote_no_foreign_config_and_no_host_path_arrives(
+    repository: Path, tmp_path: Path
+) -> None:
+    marker = tmp_path / "a-program-ran"
+    script = tmp_path / "evil.sh"
+    script.write_text(f"#!/bin/sh\ntouch {marker}\nexit 0\n")
+    script.chmod(0o755)
+    for setting in (
+        "core.fsmonitor",
+        "core.sshCommand",
+        "core.pager",
+        "core.editor",
+        "uploadpack.packObjectsHook",
+    ):
+        git(repository, "config", setting, str(script))
+    git(repository, "config", "filter.evil.clean", str(script))
+    git(repository, "remote", "add", "origin", "ssh://git@example.com/secret-place.git")
+    hooks = repository / ".git" / "hooks"
+    hooks.mkdir(exist_ok=True)
+    for hook in ("post-checkout", "pre-commit", "post-index-change", "reference-transaction"):
+        (hooks / hook).write_text(script.read_text())
+        (hooks / hook).chmod(0o755)
+    place = copy(repository, tmp_path / "copy")
+    assert not marker.exists()
+    config = (place / ".git" / "config").read_text()
+    assert "evil" not in config
+    assert "example.com" not in config
+    assert str(repository) not in config
+    assert not list((place / ".git" / "hooks").iterdir())
+    leaks = [
+        path
+        for path in (place / ".git").rglob("*")
+        if path.is_file() and os.fsencode(repository) in path.read_bytes()
+    ]
+    assert leaks == []
+
+
+def test_links_and_special_files_are_never_followed(repository: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside-secret"
+    outside.write_text("the operator's own")
+    (repository / "link").symlink_to(outside)
+    (repository / "folder-link").symlink_to(tmp_path)
+    os.mkfifo(repository / "pipe")
+    place = copy(repository, tmp_path / "copy")
+    assert (place / "link").is_symlink()
+    assert (place / "folder-link").is_symlink()
+    assert not (place / "pipe").exists()
+    for path in place.rglob("*"):
+        assert path.is_symlink() or not path.is_file() or b"the operator's own" not in path.read_bytes()
+
+
+def test_detached_head_empty_repository_subfolder_and_plain_folder(repository: Path, tmp_path: Path) -> None:
+    git(repository, "checkout", "-q", "--detach")
+    place = copy(repository, tmp_path / "detached")
+    assert git(place, "rev-parse", "HEAD") == git(repository, "rev-parse", "HEAD")
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    git(empty, "init", "-q")
+    (empty / "first").write_text("1")
+    place = copy(empty, tmp_path / "empty-copy")
+    assert "?? first" in git(place, "status", "--porcelain")
+
+    (repository / "sub").mkdir()
+    (repository / "sub" / "inner.txt").write_text("x")
+    place = copy(repository / "sub", tmp_path / "sub-copy")
+    assert [path.name for path in place.iterdir()] == ["inner.txt"]
+
+    plain = tmp_path / "plain"
+    (plain / "deep").mkdir(parents=True)
+    (plain / "deep" / "file").write_text("y")
+    place = copy(plain, tmp_path / "plain-copy")
+    assert (place / "deep" / "file").read_text() == "y"
+
+
+def test_a_worktree_is_copied_as_a_repository_of_its_own(repository: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    git(repository, "worktree", "add", "-q", str(tree), "side")
+    (tree / "only-here").write_text("w")
+    place = copy(tree, tmp_path / "copy")
+    assert (place / ".git").is_dir()
+    assert (place / "only-here").read_text() == "w"
+    assert git(place, "symbolic-ref", "HEAD") == "refs/heads/side"
+
+
+def test_the_whole_home_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="--cwd copies a project folder"), open_workspace(tmp_path):
+        pytest.fail("the home was opened")
+
+
+def test_a_broken_repository_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".git").write_text("gitdir: /nowhere\n")
+    with pytest.raises(LaunchError, match="git cannot read this repository"), open_workspace(tmp_path):
+        pytest.fail("a broken repository was opened")
+
+
+def test_cp_in_and_out_round_trip(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "file with 'quotes' and spaces").write_bytes(os.urandom(300_000))
+    (source / "link").symlink_to("deep")
+    guest = tmp_path / "inside dir" / "source"
+    bottle = LocalStreams()
+    cp_in(bottle, source, str(guest))
+    assert (guest / "deep" / "file with 'quotes' and spaces").read_bytes() == next(
+        (source / "deep").iterdir()
+    ).read_bytes()
+    cp_out(bottle, str(guest), tmp_path / "back")
+    assert (tmp_path / "back" / "link").is_symlink()
+    assert (
+        next((tmp_path / "back" / "deep").iterdir()).read_bytes()
+        == next((source / "deep").iterdir()).read_bytes()
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "inside dir", "source"]
+
+
+def test_cp_errors_are_sentences_and_leave_nothing(tmp_path: Path) -> None:
+    bottle = LocalStreams()
+    with pytest.raises(UsageError, match="no such file"):
+        cp_in(bottle, tmp_path / "missing", "/tmp/x")
+    for guest in ("relative", "/a/../b", "/"):
+        with pytest.raises(UsageError, match="absolute"):
+            cp_out(bottle, guest, tmp_path / "out")
+    with pytest.raises(UsageError, match="could not be copied out"):
+        cp_out(bottle, str(tmp_path / "missing"), tmp_path / "out")
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(UsageError, match="exists already"):
+        cp_out(bottle, str(tmp_path / "there"), tmp_path / "there")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
+
+
+def test_a_failing_archive_writer_surfaces(tmp_path: Path) -> None:
+    def write(_archive: object) -> None:
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="the disk went away"):
+        send_archive(LocalStreams(), str(tmp_path / "x"), write)
