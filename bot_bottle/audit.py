@@ -4,4 +4,273 @@ Each line holds ``seq`` (from 0), ``time`` (UTC, RFC 3339), ``event``, the event
 previous line's ``hash``, 64 zeros for the first) and ``hash``: the SHA-256 of the line's canonical JSON
 (sorted keys, no spaces, ASCII) without ``hash`` itself. A changed, dropped, added or reordered line breaks
 the chain. A clean end writes an ``end`` event, so a log cut short is told from one that is whole.
+
+The log is only ever appended to. Where a crash or a full disk tore the last line, the next
+:meth:`AuditLog.open` ends the fragment with a line feed and writes a ``recovered`` event that holds the
+fragment's SHA-256 and length; the chain goes on from the last whole line, and :func:`verify` accepts the
+fragment only because that record vouches for it.
 """
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from bot_bottle.secret import Secret
+
+#: What an audit field may hold: only values whose JSON form survives a round trip unchanged.
+AuditValue: TypeAlias = str | int | bool | list[str] | list[int] | None
+
+GENESIS = "0" * 64
+REDACTED = "[redacted]"
+
+_RESERVED = frozenset({"seq", "time", "event", "prev", "hash"})
+_TAIL_STEP = 64 * 1024
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+
+
+class AuditLog:
+    """The writing end of one bottle's log. Not thread-safe; one open log a file (``flock``)."""
+
+    __slots__ = ("_broken", "_fd", "_prev", "_secrets", "_seq")
+
+    def __init__(self, fd: int, *, seq: int, prev: str, secrets: tuple[str, ...]) -> None:
+        self._fd = fd
+        self._seq = seq
+        self._prev = prev
+        self._secrets = secrets
+        self._broken = False
+
+    @classmethod
+    def open(cls, path: Path, *, redact: Iterable[Secret] = ()) -> AuditLog:
+        """Open ``path`` for appending, making it (0600) and its folder (0700) where they do not exist.
+
+        The chain continues from the file's last line. Raises ``OSError`` when the file cannot be opened,
+        is a link, is not a plain file of this user or is open elsewhere, and ``ValueError`` when its last
+        whole line is not a valid record.
+        """
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
+        fd = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            status = os.fstat(fd)
+            if status.st_uid != os.geteuid() or status.st_nlink != 1 or not _is_plain(status.st_mode):
+                raise OSError(f"{path} is not a plain file of this user; it cannot be the audit log")
+            os.fchmod(fd, 0o600)
+            last, fragment = _tail(fd, status.st_size)
+            seq, prev = _continue_from(path, last)
+            secrets = tuple(sorted({f for s in redact for f in _forms(s.reveal())}, key=len, reverse=True))
+            log = cls(fd, seq=seq, prev=prev, secrets=secrets)
+            if fragment:
+                log._heal(fragment)
+        except BaseException:
+            os.close(fd)
+            raise
+        return log
+
+    def append(self, event: str, **fields: AuditValue) -> None:
+        """Write one record.
+
+        Any bottle secret in a field is replaced by ``[redacted]``. Raises ``OSError`` when the record is
+        not wholly written; the caller must then refuse what it was about to allow. After a line was torn
+        nothing more is accepted, since the file's end is no longer ours to vouch for.
+        """
+        if self._broken or self._fd < 0:
+            raise OSError("the audit log no longer accepts records")
+        if not _RESERVED.isdisjoint(fields):
+            raise ValueError("an audit field may not be named like one of the chain's own")
+        self._write_record(b"", event, fields)
+
+    def _heal(self, fragment: bytes) -> None:
+        # One write for the line feed and the record, so that a second crash cannot part them.
+        torn: dict[str, AuditValue] = {"torn_sha256": _sha256(fragment), "torn_bytes": len(fragment)}
+        self._write_record(b"\n", "recovered", torn)
+
+    def _write_record(self, before: bytes, event: str, fields: Mapping[str, AuditValue]) -> None:
+        record = {
+            **fields,
+            "event": event,
+            "prev": self._prev,
+            "seq": self._seq,
+            "time": datetime.now(UTC).isoformat(timespec="microseconds"),
+        }
+        text = _canonical(record)
+        if self._secrets and any(secret in text for secret in self._secrets):
+            record.update({name: self._redact(value) for name, value in fields.items()})
+            text = _canonical(record)
+        digest = _sha256(text.encode("ascii"))
+        self._write_all(before + f'{text[:-1]},"hash":"{digest}"}}\n'.encode("ascii"))
+        self._prev = digest
+        self._seq += 1
+
+    def close(self) -> None:
+        """Write ``end`` and close; safe to call again. An ``end`` that cannot be written is left out."""
+        if self._fd < 0:
+            return
+        try:
+            self.append("end")
+        except OSError:
+            pass  # verify() then reports a log without an end, which is the truth
+        finally:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _redact(self, value: AuditValue) -> AuditValue:
+        if isinstance(value, str):
+            return self._redact_text(value)
+        if isinstance(value, list):
+            return [self._redact_text(item) if isinstance(item, str) else item for item in value]  # type: ignore[return-value]
+        return value
+
+    def _redact_text(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, REDACTED)
+        return text
+
+    def _write_all(self, data: bytes) -> None:
+        written = os.write(self._fd, data)
+        if written != len(data):
+            self._broken = True
+            raise OSError("the audit log's disk is full: a record was cut short")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditVerdict:
+    """What :func:`verify` found.
+
+    ``records`` counts the valid records before the first error; ``ended`` says whether the last record is
+    an ``end``; ``error_line`` is the 1-based number of the line that breaks the chain, or ``None``.
+    """
+
+    ok: bool
+    records: int
+    ended: bool
+    error_line: int | None
+    message: str
+
+
+def verify(path: Path) -> AuditVerdict:
+    """Prove or disprove the chain of the log at ``path``; raises ``OSError`` where it cannot be read."""
+    prev, records, last_event = GENESIS, 0, ""
+    torn: tuple[int, str, int] | None = None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            record = _parse(line)
+            if record is None:
+                if torn:
+                    return _broken(records, torn[0], "is not a whole record")
+                torn = (number, _sha256(line.rstrip(b"\n")), len(line.rstrip(b"\n")))
+                continue
+            fault = _fault(record, seq=records, prev=prev)
+            if not fault and torn and not _vouches(record, torn):
+                number, fault = torn[0], "is not a whole record"  # noqa: PLW2901 - the torn line is the one to name
+            if fault:
+                return _broken(records, number, fault)
+            torn = None
+            prev, last_event = str(record["hash"]), str(record["event"])
+            records += 1
+    if torn:
+        return _broken(records, torn[0], "is not a whole record (the log was cut while it was written)")
+    ended = last_event == "end"
+    message = f"{records} records, chain intact, " + (
+        "ended cleanly" if ended else "no end record: still open, or cut short"
+    )
+    return AuditVerdict(ok=True, records=records, ended=ended, error_line=None, message=message)
+
+
+def read_records(path: Path) -> Iterator[dict[str, object]]:
+    """Give the records in order, for display; lines that are no record are left out (see :func:`verify`)."""
+    with path.open("rb") as file:
+        for line in file:
+            record = _parse(line)
+            if record is not None:
+                yield record
+
+
+def _is_plain(mode: int) -> bool:
+    return (mode & 0o170000) == 0o100000
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data, usedforsecurity=True).hexdigest()
+
+
+def _forms(secret: str) -> set[str]:
+    """List how a secret may stand in a line: as it is, JSON-escaped, percent-encoded."""
+    if not secret:
+        return set()
+    quoted = quote(secret, safe="")
+    return {secret, _canonical(secret)[1:-1], quoted, quoted.lower(), quote(secret, safe="/:@!$&'()*+,;=")}
+
+
+def _parse(line: bytes) -> dict[str, object] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("hash"), str) else None
+
+
+def _fault(record: dict[str, object], *, seq: int, prev: str) -> str:
+    body = {name: value for name, value in record.items() if name != "hash"}
+    if _sha256(_canonical(body).encode("ascii")) != record["hash"]:
+        return "was changed: its hash does not match"
+    if record.get("prev") != prev:
+        return "does not follow the line before it: something was removed, added or moved"
+    if record.get("seq") != seq or not isinstance(record.get("event"), str):
+        return "is out of sequence"
+    return ""
+
+
+def _vouches(record: dict[str, object], torn: tuple[int, str, int]) -> bool:
+    return (
+        record["event"] == "recovered" and (record.get("torn_sha256"), record.get("torn_bytes")) == torn[1:]
+    )
+
+
+def _broken(records: int, line: int, fault: str) -> AuditVerdict:
+    return AuditVerdict(
+        ok=False,
+        records=records,
+        ended=False,
+        error_line=line,
+        message=f"line {line} {fault}; {records} records before it hold",
+    )
+
+
+def _tail(fd: int, size: int) -> tuple[bytes | None, bytes]:
+    """Give the last whole line without its line feed (``None``: there is none) and the fragment after it."""
+    data = b""
+    position = size
+    while position > 0 and data.count(b"\n") < 2:
+        step = min(_TAIL_STEP, position)
+        position -= step
+        data = os.pread(fd, step, position) + data
+    whole, found, fragment = data.rpartition(b"\n")
+    return (whole.rpartition(b"\n")[2] if found else None), fragment
+
+
+def _continue_from(path: Path, last: bytes | None) -> tuple[int, str]:
+    if last is None:
+        return 0, GENESIS
+    record = _parse(last + b"\n")
+    if record is None:
+        raise ValueError(f"{path}: its last line is no audit record; move the file away to start a new log")
+    seq = record.get("seq")
+    body = {name: value for name, value in record.items() if name != "hash"}
+    if type(seq) is not int or _sha256(_canonical(body).encode("ascii")) != record["hash"]:
+        raise ValueError(f"{path}: its last record was changed; move the file away to start a new log")
+    return seq + 1, str(record["hash"])
