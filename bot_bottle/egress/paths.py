@@ -1,0 +1,135 @@
+"""Every way a path can be read, and the prefixes it must stay under in all of them.
+
+Servers differ in how often they decode, whether they merge slashes, drop ``;params`` or take a backslash
+for a slash. A rule that checks one reading is passed by another. So a path is allowed only if *each* of
+its readings lies under an allowed prefix; what has too many readings is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: A path of this shape has exactly one reading.
+_PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~!$&'()*+,=:@-]+)*/?")
+_ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
+
+#: Encodings some servers decode and others take literally: IIS' %uXXXX, and bytes that are in no valid UTF-8
+#: (RFC 3629, 1), which lenient decoders read as an overlong ``.``, ``/`` or ``\\``. NUL ends a C string.
+_TWO_FACED = re.compile(r"%u[0-9A-Fa-f]{4}|[\x00\xc0\xc1]", re.IGNORECASE)
+
+_MAX_LENGTH = 4096
+_MAX_READINGS = 48
+_MAX_DECODES = 8
+
+
+class AmbiguousPathError(ValueError):
+    """The path can be read in more ways than can be checked."""
+
+
+def readings(path: str) -> frozenset[str]:
+    """Give every reading of a request path (latin-1 text, without query), the raw one included.
+
+    Raises :class:`AmbiguousPathError` where they are too many or depend on a broken decoder.
+    """
+    if _PLAIN.fullmatch(path):
+        return frozenset((path,))
+    if len(path) > _MAX_LENGTH:
+        raise AmbiguousPathError("the path is too long to be read in every way")
+    seen = {path}
+    fresh = [path]
+    while fresh:
+        reading = fresh.pop()
+        if _TWO_FACED.search(reading):
+            raise AmbiguousPathError("the path has an encoding that servers read differently")
+        for transform in _TRANSFORMS:
+            other = transform(reading)
+            if other not in seen:
+                seen.add(other)
+                fresh.append(other)
+        if len(seen) > _MAX_READINGS:
+            raise AmbiguousPathError("the path can be read in too many ways")
+    return frozenset(seen)
+
+
+def path_allowed(path: str, prefixes: tuple[str, ...]) -> bool:
+    """Tell whether every reading of ``path`` lies under one of ``prefixes``; none means all paths.
+
+    ``/a`` covers ``/a`` and what is below, never ``/ab``; ``/a/`` covers what is below. Raises
+    :class:`AmbiguousPathError`.
+    """
+    if not prefixes:
+        return True
+    return all(_under(reading, prefixes) for reading in readings(path))
+
+
+def fully_decoded(text: str) -> str:
+    """Percent-decode until nothing changes, in lower case; raises :class:`AmbiguousPathError` after 8 times."""
+    for _ in range(_MAX_DECODES):
+        decoded = _decode(text)
+        if decoded == text:
+            return text.lower()
+        text = decoded
+    raise AmbiguousPathError("the request target is percent-encoded too many times over")
+
+
+def _under(reading: str, prefixes: Sequence[str]) -> bool:
+    for prefix in prefixes:
+        if reading.startswith(prefix) and (
+            prefix.endswith("/") or len(reading) == len(prefix) or reading[len(prefix)] == "/"
+        ):
+            return True
+    return False
+
+
+def _decode(path: str) -> str:
+    return _ENCODED.sub(lambda match: chr(int(match[1], 16)), path)
+
+
+def _resolve_dots(path: str) -> str:
+    # RFC 3986, 5.2.4; a ".." above the root stays at the root.
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for index, segment in enumerate(segments):
+        last = index == len(segments) - 1
+        if segment == "..":
+            if kept:
+                kept.pop()
+            if last:
+                kept.append("")
+        elif segment == ".":
+            if last:
+                kept.append("")
+        else:
+            kept.append(segment)
+    return "/" + "/".join(kept)
+
+
+def _merge_slashes(path: str) -> str:
+    return re.sub(r"//+", "/", path)
+
+
+def _strip_params(path: str) -> str:
+    return re.sub(r";[^/]*", "", path)
+
+
+def _turn_backslashes(path: str) -> str:
+    return path.replace("\\", "/")
+
+
+def _cut_query(path: str) -> str:
+    # A server that decodes before it splits sees a query or a fragment here.
+    return re.split(r"[?#]", path, maxsplit=1)[0]
+
+
+_TRANSFORMS: tuple[Callable[[str], str], ...] = (
+    _decode,
+    _resolve_dots,
+    _merge_slashes,
+    _strip_params,
+    _turn_backslashes,
+    _cut_query,
+)
