@@ -1,0 +1,203 @@
+"""The product, installed for one account in the scripted world: its manifests, its bottles, its CLI."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import socket
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from tests.support.outside import BASE_PYTHON, REPO, Account, Completed, World
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_START_SECONDS = 30.0
+_counter = itertools.count(1)
+
+
+@dataclass(slots=True, kw_only=True)
+class Lab:
+    """One account's installation in the world: its manifests, its config, its tokens."""
+
+    world: World
+    account: Account
+    backend: str
+    home: Path = field(init=False)
+    user_home: Path = field(init=False)
+    env: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        base = self.world.folder / f"{self.account.name}-{next(_counter)}"
+        self.user_home = base
+        self.home = base / ".bot-bottle"
+        for folder in (base, self.home, self.home / "bottles", self.home / "agents", base / "project"):
+            folder.mkdir(mode=0o700)
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.user_home),
+            "BOT_BOTTLE_HOME": str(self.home),
+            "LANG": "C.UTF-8",
+        }
+        self.write(
+            "config.toml", f'backend = "{self.backend}"\n[egress]\nupstream_ca = "{self.world.ca_file}"\n'
+        )
+
+    @property
+    def project(self) -> Path:
+        """The operator's working folder."""
+        return self.user_home / "project"
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file below the account's bot-bottle folder."""
+        path = self.home / name
+        path.write_text(text)
+        path.chmod(0o600)
+        self.own()
+        return path
+
+    def own(self) -> None:
+        """Make everything in this installation the account's own."""
+        if os.getuid() == 0:
+            for path in (self.user_home, *self.user_home.rglob("*")):
+                os.chown(path, self.account.uid, self.account.uid, follow_symlinks=False)
+
+    def declare(self, name: str, frontmatter: str, prompt: str = "") -> None:
+        """Declare a bottle and an agent of the same name in it."""
+        self.write(f"bottles/{name}.md", f"---\n{frontmatter}---\n")
+        self.write(f"agents/{name}.md", f"---\nbottle: {name}\n---\n{prompt}\n")
+
+    def cli(
+        self, *args: str, env: Mapping[str, str] | None = None, stdin: bytes = b"", timeout: float = 60
+    ) -> Completed:
+        """Run ``bot-bottle ARGS`` as this account, in its project folder."""
+        return self.world.run(
+            [sys.executable, "-m", "bot_bottle", *args],
+            account=self.account,
+            env={**self.env, **(env or {})},
+            cwd=self.project,
+            stdin=stdin,
+            timeout=timeout,
+        )
+
+    def launch(
+        self, agent: str, *, env: Mapping[str, str] | None = None, identity: str = "", copy_cwd: bool = False
+    ) -> RunningBottle:
+        """Launch an agent's bottle by the product's API."""
+        return RunningBottle(self, agent, env=dict(env or {}), identity=identity, copy_cwd=copy_cwd)
+
+
+class RunningBottle:
+    """A bottle some account launched in the world; close it to end the session."""
+
+    def __init__(self, lab: Lab, agent: str, *, env: dict[str, str], identity: str, copy_cwd: bool) -> None:
+        self._lab = lab
+        number = next(_counter)
+        path = lab.user_home / f"runner-{number}"
+        self.log = lab.user_home / f"runner-{number}.log"
+        self.log.touch()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            lab.own()
+            listener.listen(1)
+            listener.settimeout(_START_SECONDS)
+            self.launcher_pid: int = lab.world.call(
+                "spawn",
+                argv=[sys.executable, "-m", "tests.support.runner", str(path)],
+                env={**lab.env, **env},
+                cwd=str(REPO),
+                uid=lab.account.uid,
+                log=str(self.log),
+            )
+            try:
+                self._connection, _ = listener.accept()
+            except TimeoutError:
+                raise AssertionError(f"the runner never came:\n{self.log.read_text()}") from None
+        self._connection.settimeout(120)
+        self._answers = self._connection.makefile("rb")
+        try:
+            launched = self._call(
+                agent=agent, cwd=str(lab.project), backend=lab.backend, identity=identity, copy_cwd=copy_cwd
+            )
+        except BaseException:
+            self._hang_up()
+            raise
+        self.identity: str = launched["identity"]
+        self.state_dir = Path(launched["state_dir"])
+        self.audit_path = Path(launched["audit_path"])
+        self.guest_env: dict[str, str] = launched["guest_env"]
+        self.children: list[int] = launched["children"]
+
+    def sh(self, script: str, *, stdin: bytes = b"", timeout: float = 30) -> Completed:
+        """Run a POSIX shell script inside, as the agent."""
+        answer = self._call(op="exec", script=script, stdin=base64.b64encode(stdin).decode(), timeout=timeout)
+        if "timeout" in answer:
+            raise AssertionError(f"the script in the bottle ran longer than {timeout} s: {script[:200]}")
+        return Completed(
+            returncode=answer["returncode"],
+            stdout=base64.b64decode(answer["stdout"]),
+            stderr=base64.b64decode(answer["stderr"]),
+        )
+
+    def py(self, code: str, *, timeout: float = 30) -> Completed:
+        """Run Python code inside, as the agent, with nothing but the standard library."""
+        return self.sh(f"exec {BASE_PYTHON} -I -S -", stdin=code.encode(), timeout=timeout)
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Read the bottle's audit log as it is now."""
+        return [json.loads(line) for line in self.audit_path.read_text().splitlines()]
+
+    def decisions(self, marker: str) -> list[dict[str, Any]]:
+        """Give the audit lines that mention ``marker``, in whatever case."""
+        return [line for line in self.audit() if marker.lower() in json.dumps(line).lower()]
+
+    def denied(self, marker: str) -> list[dict[str, Any]]:
+        """Give the denials on record that mention ``marker``."""
+        return [line for line in self.decisions(marker) if line.get("decision") == "deny"]
+
+    def kill(self, number: int) -> None:
+        """Send the launcher a signal."""
+        self._lab.world.call("kill", pid=self.launcher_pid, number=number)
+
+    def wait(self, timeout: float = 30) -> int | None:
+        """Wait for the launcher to end and give its exit code."""
+        code: int | None = self._lab.world.call("wait", pid=self.launcher_pid, timeout=timeout)
+        return code
+
+    def close(self, exit_code: int = 0) -> None:
+        """End the session as if the agent had ended with ``exit_code``."""
+        if self._connection.fileno() != -1:
+            try:
+                self._call(op="end", exit_code=exit_code)
+            finally:
+                self._hang_up()
+            assert self.wait() == 0, self.log.read_text()
+
+    def abandon(self) -> None:
+        """Close this side of the connection, whatever became of the launcher."""
+        self._hang_up()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _hang_up(self) -> None:
+        self._answers.close()
+        self._connection.close()
+
+    def _call(self, **call: object) -> dict[str, Any]:
+        self._connection.sendall(json.dumps(call).encode() + b"\n")
+        line = self._answers.readline()
+        if not line:
+            raise AssertionError(f"the launcher is gone:\n{self.log.read_text()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise AssertionError(answer["error"])
+        return answer

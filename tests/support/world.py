@@ -1,0 +1,206 @@
+"""The outside, scripted: a process in namespaces of its own where every address there is answers.
+
+``python -m tests.support.world SOCKET CONFIG`` listens on the unix socket ``SOCKET`` for JSON lines. In its
+network namespace every IPv4 and IPv6 address is local, so whatever leaves a bottle, to any address, lands in
+a server that writes it down; nothing ever leaves this machine. Programs run by :meth:`_Control.run` live in
+the same namespace: to them this is the internet.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tests.support import namespaces
+
+TCP_PORTS = (22, 25, 80, 443, 853, 3128, 5432, 8080, 8443, 9099, 9418)
+UDP_PORTS = (123, 443, 853, 5353, 9999)
+
+
+def main(argv: list[str]) -> int:
+    """Enter the namespaces, start the servers, serve commands until stdin ends."""
+    config = json.loads(argv[2])
+    scratch = Path(config["scratch"])
+    # The paths are opened before anything else is imported: unsharing a user namespace takes a single thread.
+    namespaces.leave_the_host()
+    namespaces.cover_file(Path("/etc/resolv.conf"), "nameserver 192.0.2.53\noptions timeout:1\n", scratch)
+    namespaces.cover_file(
+        Path("/etc/nsswitch.conf"), "passwd: files\ngroup: files\nhosts: files dns\n", scratch
+    )
+    if os.getuid() == 0:
+        namespaces.open_to_everyone(Path(path) for path in config["readable"])
+    namespaces.own_every_address()
+    control = _Control(scratch)
+    server = _Server(argv[1], control)
+    Path(argv[1]).chmod(0o600)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.read()  # the test process holds the other end: its death ends this world
+    control.end()
+    return 0
+
+
+class _Control:
+    """The commands a test can give."""
+
+    def __init__(self, scratch: Path) -> None:
+        # Imported here, after the namespaces were entered, because of their threads and their weight.
+        from bot_bottle.demo.authority import Authority  # noqa: PLC0415
+        from bot_bottle.demo.messages_api import ScriptedModel  # noqa: PLC0415
+        from bot_bottle.demo.upstreams import Answer, ScriptedServer, Seen, hello  # noqa: PLC0415
+        from tests.support import sinkhole  # noqa: PLC0415
+
+        authority = Authority("Scripted outside")
+        (scratch / "outside-ca.pem").write_text(authority.pem)
+        self._model = ScriptedModel("Nothing is scripted.")
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._dns = sinkhole.ScriptedDns()
+        self._udp = sinkhole.UdpSink(UDP_PORTS)
+        self._packets = sinkhole.PacketLog()
+
+        def everywhere(seen: Seen) -> Answer:
+            if "anthropic" in seen.host:
+                return self._model(seen)
+            if seen.target.startswith("/events"):
+                return Answer(
+                    content_type="text/event-stream", body=iter([b"data: one\n\n", b"data: two\n\n"])
+                )
+            return hello(seen)
+
+        listeners = sinkhole.tcp_listeners(TCP_PORTS)
+        self._internet = ScriptedServer("outside", everywhere, authority=authority, listeners=listeners)
+
+    def records(self) -> dict[str, Any]:
+        """Give everything that reached the outside so far."""
+        return {
+            "requests": [
+                {
+                    **dataclasses.asdict(seen),
+                    "raw": base64.b64encode(seen.raw).decode(),
+                    "body": base64.b64encode(seen.body).decode(),
+                }
+                for seen in self._internet.seen
+            ],
+            "accepted": list(self._internet.accepted),
+            "questions": [dataclasses.asdict(question) for question in list(self._dns.questions)],
+            "datagrams": [(a, p, base64.b64encode(d).decode()) for a, p, d in list(self._udp.datagrams)],
+            "packets": [dataclasses.asdict(packet) for packet in set(self._packets.packets)],
+        }
+
+    def dns(self, name: str, answers: list[list[str]]) -> None:
+        """Script the answers for a name."""
+        self._dns.script(name, answers)
+
+    def model(self, final_text: str, tool: str = "", tool_input: dict[str, object] | None = None) -> None:
+        """Script the model behind api.anthropic.com."""
+        self._model.__init__(final_text, tool=tool, tool_input=tool_input)  # type: ignore[misc]
+
+    def run(
+        self, argv: list[str], env: dict[str, str], cwd: str, uid: int, stdin: str, timeout: float
+    ) -> dict[str, object]:
+        """Run a program in this world, as ``uid`` where this process is root, and wait for it."""
+        process = self._popen(argv, env, cwd, uid, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            out, err = process.communicate(base64.b64decode(stdin), timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            err += b"\n[killed: it ran longer than the test allows]"
+        return {
+            "returncode": process.returncode,
+            "stdout": base64.b64encode(out).decode(),
+            "stderr": base64.b64encode(err).decode(),
+        }
+
+    def spawn(self, argv: list[str], env: dict[str, str], cwd: str, uid: int, log: str) -> int:
+        """Start a program in this world and give its process id; its output goes to the file ``log``."""
+        with Path(log).open("ab") as output:
+            process = self._popen(argv, env, cwd, uid, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        self._children[process.pid] = process
+        return process.pid
+
+    def wait(self, pid: int, timeout: float) -> int | None:
+        """Wait for a spawned program; None if it still runs."""
+        try:
+            return self._children[pid].wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def kill(self, pid: int, number: int) -> None:
+        """Send a signal to a spawned program."""
+        self._children[pid].send_signal(number)
+
+    def end(self) -> None:
+        """End what is still running."""
+        for process in self._children.values():
+            if process.poll() is None:
+                process.terminate()
+        for process in self._children.values():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def _popen(
+        self,
+        argv: list[str],
+        env: dict[str, str],
+        cwd: str,
+        uid: int,
+        *,
+        stdin: int,
+        stdout: Any,
+        stderr: Any = -1,
+    ) -> subprocess.Popen[bytes]:
+        switch: dict[str, Any] = {}
+        if uid != os.getuid():
+            switch = {"user": uid, "group": uid, "extra_groups": []}
+        return subprocess.Popen(
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            **switch,
+        )
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: _Server
+    OPS: ClassVar[frozenset[str]] = frozenset({"records", "dns", "model", "run", "spawn", "wait", "kill"})
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            call = json.loads(line)
+            name = call.pop("op")
+            try:
+                if name not in self.OPS:
+                    raise ValueError(f"unknown command {name}")
+                answer = {"ok": getattr(self.server.control, name)(**call)}
+            except Exception as error:
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            self.wfile.write(json.dumps(answer).encode() + b"\n")
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+    def __init__(self, path: str, control: _Control) -> None:
+        self.control = control
+        super().__init__(path, _Handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
