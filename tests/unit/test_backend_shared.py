@@ -1,0 +1,223 @@
+"""What lies above the backends: choosing one, CA layout, provisioning, session end."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import stat
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from bot_bottle import bottle_state
+from bot_bottle.agent_provider.plan import AgentProvisionPlan, ProvisionFile
+from bot_bottle.backend import launch, registry, util
+from bot_bottle.backend.base import AGENT_HOME, BottlePlan, BottleSpec, ProbeLevel, ProbeResult
+from bot_bottle.backend.provision import provision
+from bot_bottle.errors import LaunchError, UnavailableError, UsageError
+from bot_bottle.manifest.model import Manifest, ManifestAgentProvider, ManifestBottle
+from bot_bottle.secret import Secret
+from tests.support.local_streams import LocalStreams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class FakeBackend:
+    """A backend whose probe and launch say what the test wants."""
+
+    def __init__(self, name: str, *, level: str = "ok", bottle: object = None) -> None:
+        self.name, self.level, self.bottle = name, level, bottle
+
+    def probe(self) -> ProbeResult:
+        level: ProbeLevel = "ok" if self.level == "ok" else "unavailable"
+        return ProbeResult(backend=self.name, level=level, detail=f"{self.name} says no", remedy="run this")
+
+    @contextmanager
+    def launch(self, plan: BottlePlan) -> Iterator[object]:
+        if isinstance(self.bottle, BaseException):
+            raise self.bottle
+        (plan.state_dir / "home").mkdir(exist_ok=True)
+        yield self.bottle
+
+
+@pytest.fixture
+def backends(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeBackend]:
+    table = {"first": FakeBackend("first"), "second": FakeBackend("second")}
+    monkeypatch.setattr(registry, "_BACKENDS", dict.fromkeys(table, ""))
+    monkeypatch.setattr(registry, "get_bottle_backend", lambda name: table[name])
+    return table
+
+
+def test_the_choice_is_flag_then_variable_then_config_then_what_works(
+    backends: dict[str, FakeBackend],
+) -> None:
+    env = {registry.ENV_BACKEND: "second"}
+    assert registry.choose_backend("first", env, "second")[0].name == "first"
+    assert registry.choose_backend("", env, "first")[0].name == "second"
+    assert registry.choose_backend("", {}, "second")[0].name == "second"
+    assert registry.choose_backend("", {})[0].name == "first"
+    backends["first"].level = "unavailable"
+    backend, why = registry.choose_backend("", {})
+    assert backend.name == "second"
+    assert "first says no" in why
+
+
+def test_no_backend_is_every_sentence_at_once_and_nothing_runs(backends: dict[str, FakeBackend]) -> None:
+    for backend in backends.values():
+        backend.level = "unavailable"
+    with pytest.raises(UnavailableError) as caught:
+        registry.choose_backend("", {})
+    assert "first says no; run this" in str(caught.value)
+    assert "second says no" in str(caught.value)
+
+
+def test_an_unknown_backend_lists_those_that_exist() -> None:
+    with pytest.raises(UsageError, match="bubblewrap"):
+        registry.get_bottle_backend("gvisor\x1b[31m")
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BottlePlan:
+    monkeypatch.setenv("BOT_BOTTLE_HOME", str(tmp_path / "bb"))
+    identity = "tester-abcde"
+    return BottlePlan(
+        spec=BottleSpec(manifest=Manifest(), agent_name="tester", user_cwd=tmp_path),
+        identity=identity,
+        backend_name="fake",
+        bottle=ManifestBottle(
+            name="b", path=tmp_path / "b.md", agent_provider=ManifestAgentProvider(template="command")
+        ),
+        provision=AgentProvisionPlan(template="command", program="", argv=("true",)),
+        routes=(),
+        state_dir=bottle_state.bottle_state_dir(identity),
+        audit_path=tmp_path / "audit.jsonl",
+        guest_env={},
+        secrets={"TOKEN": Secret("hidden-value")},
+    )
+
+
+class OneShot(LocalStreams):
+    """A bottle whose agent ends as told."""
+
+    def __init__(self, outcome: int | BaseException) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+    def exec_agent(self, argv: object, *, tty: bool) -> int:
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+def run(plan: BottlePlan, bottle: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(launch, "get_bottle_backend", lambda _name: FakeBackend("fake", bottle=bottle))
+    return launch.run_session(plan, tty=False)
+
+
+def test_exit_0_leaves_nothing(plan: BottlePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(plan, OneShot(0), monkeypatch) == 0
+    assert bottle_state.list_states() == ()
+
+
+def test_any_other_end_keeps_the_state_and_says_how_to_go_on(
+    plan: BottlePlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(plan, OneShot(137), monkeypatch) == 137
+    (state,) = bottle_state.list_states()
+    assert state.status == "preserved"
+    assert state.metadata is not None
+    assert (state.metadata.backend, state.metadata.exit_code) == ("fake", 137)
+    assert "bot-bottle resume tester-abcde" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_a_session_keeps_the_work(
+    plan: BottlePlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, OneShot(KeyboardInterrupt()), monkeypatch)
+    assert [state.status for state in bottle_state.list_states()] == ["preserved"]
+    assert "bot-bottle resume tester-abcde" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failure", [LaunchError("no"), KeyboardInterrupt()])
+def test_a_failed_bring_up_leaves_nothing(
+    plan: BottlePlan, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    with pytest.raises(type(failure)):
+        run(plan, failure, monkeypatch)
+    assert bottle_state.list_states() == ()
+
+
+def test_a_failed_resume_never_removes_the_work(plan: BottlePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(plan, OneShot(1), monkeypatch)
+    resumed = replace(plan, spec=replace(plan.spec, identity=plan.identity))
+    bottle_state.clear_preserve_marker(plan.identity)
+    with pytest.raises(LaunchError):
+        run(resumed, LaunchError("no"), monkeypatch)
+    assert [state.identity for state in bottle_state.list_states()] == [plan.identity]
+
+
+def test_provider_files_land_below_the_home_only(
+    plan: BottlePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot_bottle.backend.provision.AGENT_HOME", str(tmp_path / "home"))
+    files = (ProvisionFile(path=f"{tmp_path}/home/.config/x.json", content=b"{}", mode=0o640),)
+    provided = replace(plan.provision, dirs=(f"{tmp_path}/home/.cache",), files=files)
+    provision(LocalStreams(), replace(plan, provision=provided), resumed=False)
+    placed = tmp_path / "home" / ".config" / "x.json"
+    assert placed.read_bytes() == b"{}"
+    assert stat.S_IMODE(placed.stat().st_mode) == 0o640
+    assert (tmp_path / "home" / ".cache").is_dir()
+    for path in ("/etc/passwd", f"{tmp_path}/home/../up", f"{tmp_path}/home", "relative"):
+        bad = replace(plan.provision, files=(ProvisionFile(path=path, content=b""),))
+        with pytest.raises(UsageError, match="below"):
+            provision(LocalStreams(), replace(plan, provision=bad), resumed=False)
+
+
+def certificate() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = dt.datetime.now(dt.UTC)
+    built = x509.CertificateBuilder(
+        issuer_name=name,
+        subject_name=name,
+        public_key=key.public_key(),
+        serial_number=1,
+        not_valid_before=now,
+        not_valid_after=now + dt.timedelta(hours=1),
+    ).sign(key, hashes.SHA256())
+    return built.public_bytes(Encoding.PEM).decode()
+
+
+def test_the_trust_folder_holds_the_ca_under_the_names_the_variables_say(
+    plan: BottlePlan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan.state_dir.mkdir(parents=True)
+    pem = certificate()
+    folder = util.write_trust(plan.state_dir, pem)
+    for variable in ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "REQUESTS_CA_BUNDLE"):
+        guest = Path(util.NETWORK_ENV[variable])
+        assert str(guest.parent) == util.AGENT_CA_DIR
+        assert (folder / guest.name).read_text() == pem
+    cert, label = util.select_ca_cert(plan)
+    fingerprint = util.log_ca_fingerprint(cert, label)
+    der = x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)
+    assert fingerprint == hashlib.sha256(der).hexdigest()
+    assert fingerprint in capsys.readouterr().err
+
+
+def test_the_plan_and_the_sidecar_config_show_no_value(plan: BottlePlan) -> None:
+    assert "hidden-value" not in repr(plan)
+    assert "hidden-value" not in repr(util.sidecar_config(plan))
+    assert b"hidden-value" in util.sidecar_config(plan).to_wire()
+    assert util.sidecar_config(plan).secrets["TOKEN"].reveal() == "hidden-value"
+    assert AGENT_HOME.startswith("/home/")
