@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.manifest.model import ManifestAgentProvider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +40,19 @@ class AgentProvisionPlan:
     egress_routes: tuple[EgressRoute, ...] = ()
     hidden_env_names: frozenset[str] = frozenset()
     provisioned_env: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvisionRequest:
+    """What a provider is told of one launch.
+
+    ``agent_prompt`` is the agent's declared prompt, ``prompt`` a headless run's task, ``resume`` asks to go
+    on with the preserved session. ``host_env`` is the operator's environment and is never copied as it is.
+    """
+
+    provider: ManifestAgentProvider
+    agent_prompt: str = ""
+    headless: bool = False
+    prompt: str = ""
+    resume: bool = False
+    host_env: Mapping[str, str] = field(default_factory=dict, repr=False)

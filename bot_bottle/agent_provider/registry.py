@@ -1,0 +1,110 @@
+"""Which providers exist: one line each. Nothing outside this folder asks which one it has."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Protocol
+
+from bot_bottle.agent_provider import claude, command
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from bot_bottle.agent_provider.plan import AgentProvisionPlan, ProvisionRequest
+    from bot_bottle.manifest.model import ManifestAgent, ManifestBottle
+
+
+class Provider(Protocol):
+    """What a provider's module offers.
+
+    ``MANIFEST_KEYS`` are the ``agent_provider`` keys it understands besides ``template``, ``REQUIRED_KEYS``
+    those of them it cannot do without (each with what to write).
+    """
+
+    TEMPLATE: str
+    MANIFEST_KEYS: frozenset[str]
+    REQUIRED_KEYS: Mapping[str, str]
+
+    def provision(self, request: ProvisionRequest) -> AgentProvisionPlan:
+        """Say what the program needs for this launch; raises ``UsageError`` for what it cannot be given."""
+
+
+_PROVIDERS: dict[str, Provider] = {
+    claude.TEMPLATE: claude,
+    command.TEMPLATE: command,
+}
+
+#: The template of a bottle that names none.
+DEFAULT_TEMPLATE = claude.TEMPLATE
+
+#: Templates and keys that a later version brings.
+_TEMPLATES_NOT_YET = frozenset({"codex"})
+_KEYS_NOT_YET = frozenset({"dockerfile", "forward_host_credentials"})
+
+
+def known_templates() -> tuple[str, ...]:
+    """List the templates of this version."""
+    return tuple(_PROVIDERS)
+
+
+def agent_provision_plan(
+    bottle: ManifestBottle,
+    agent: ManifestAgent,
+    *,
+    env: Mapping[str, str],
+    headless: bool = False,
+    prompt: str = "",
+    resume: bool = False,
+) -> AgentProvisionPlan:
+    """Say, as data, what the bottle's provider needs to run ``agent`` once.
+
+    ``env`` is the operator's environment, for providers that forward a host credential to the sidecar;
+    ``prompt`` is a headless run's task; ``resume`` asks to go on with the preserved session. Raises
+    ``UsageError`` where the provider cannot run so.
+    """
+    from bot_bottle.agent_provider.plan import ProvisionRequest  # noqa: PLC0415 - only a launch needs it
+
+    request = ProvisionRequest(
+        provider=bottle.agent_provider,
+        agent_prompt=agent.prompt,
+        host_env=env,
+        headless=headless,
+        prompt=prompt,
+        resume=resume,
+    )
+    return _PROVIDERS[bottle.agent_provider.template].provision(request)
+
+
+def check_provider_keys(template: str, written: Collection[str]) -> list[tuple[str, str]]:
+    """Check which ``agent_provider`` keys were written against what ``template`` understands.
+
+    Gives (key, sentence) pairs; the key is ``""`` where the block as a whole lacks something.
+    """
+    provider = _PROVIDERS.get(template)
+    if provider is None:
+        return [("template", _unknown_template(template))]
+    problems: list[tuple[str, str]] = []
+    for key in sorted(written):
+        if key in _KEYS_NOT_YET:
+            problems.append((key, "not supported yet by this version; remove it"))
+        elif key not in provider.MANIFEST_KEYS:
+            owners = [name for name, other in _PROVIDERS.items() if key in other.MANIFEST_KEYS]
+            problems.append(
+                (key, f"is for template {' or '.join(owners)} only, and this is {template}; remove it")
+            )
+    for key, example in provider.REQUIRED_KEYS.items():
+        if key not in written:
+            problems.append(("", f"template {template} needs {key}; write for example {key}: {example}"))
+    return problems
+
+
+def _unknown_template(template: str) -> str:
+    known = ", ".join(_PROVIDERS)
+    if template in _TEMPLATES_NOT_YET:
+        return f"template {template} is not supported yet by this version; choose one of: {known}"
+    close = difflib.get_close_matches(template.lower(), _PROVIDERS, n=1)
+    return (
+        f"unknown template; did you mean {close[0]}?"
+        if close
+        else f"unknown template; choose one of: {known}"
+    )

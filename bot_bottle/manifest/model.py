@@ -1,0 +1,153 @@
+"""What the operator declared, once read and checked: frozen values that know nothing of files or YAML.
+
+:meth:`Manifest.bottle_for` is the single place that yields the bottle a launch uses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from bot_bottle.errors import ManifestError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+#: Who wrote an agent: the operator (``~/.bot-bottle/agents``) or the repository (``./.bot-bottle/agents``).
+AgentOrigin: TypeAlias = Literal["operator", "repository"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestAuth:
+    """The credential egress adds on a route: ``Authorization: <scheme> <value of token_ref>``."""
+
+    scheme: str
+    token_ref: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestPipelock:
+    """One route's content-scanning keys. ``ssrf_ip_allowlist`` holds IP networks in canonical form."""
+
+    tls_passthrough: bool = False
+    ssrf_ip_allowlist: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestRoute:
+    """One permitted destination; ``host`` is normalised (see ``manifest/hosts.py``)."""
+
+    host: str
+    path_allowlist: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    auth: ManifestAuth | None = None
+    pipelock: ManifestPipelock = field(default_factory=ManifestPipelock)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestEgress:
+    """Every way out that a bottle declares."""
+
+    routes: tuple[ManifestRoute, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestAgentProvider:
+    """The program that runs. ``auth_token`` names a host variable, ``argv`` is a plain command's argv."""
+
+    template: str
+    argv: tuple[str, ...] = ()
+    auth_token: str = ""
+    dockerfile: str = ""
+    forward_host_credentials: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestLimits:
+    """What a bottle may use: ``memory`` in bytes, ``cpus`` in processors; None is the backend's default."""
+
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    open_files: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestBottle:
+    """A declared boundary. ``env`` is as written: literals, ``${HOST_VAR}``, ``?prompt`` (see ``env.py``)."""
+
+    name: str
+    path: Path
+    agent_provider: ManifestAgentProvider
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    egress: ManifestEgress = field(default_factory=ManifestEgress)
+    limits: ManifestLimits = field(default_factory=ManifestLimits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestAgent:
+    """A declared worker: the name of its bottle, and its file's body, stripped, as the prompt."""
+
+    name: str
+    path: Path
+    bottle: str
+    prompt: str = ""
+    origin: AgentOrigin = "operator"
+    skills: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything declared. A broken file is kept as its error and raised only when that name is asked for."""
+
+    agents: Mapping[str, ManifestAgent] = field(default_factory=dict)
+    bottles: Mapping[str, ManifestBottle] = field(default_factory=dict)
+    broken_agents: Mapping[str, ManifestError] = field(default_factory=dict)
+    broken_bottles: Mapping[str, ManifestError] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    home: Path | None = None
+
+    @classmethod
+    def resolve(cls, cwd: Path, home: Path | None = None) -> Manifest:
+        """Read the operator's manifest and the agents of the repository in ``cwd``.
+
+        ``home`` is the operator's bot-bottle folder, by default ``paths.home_dir()``. Never raises for a
+        bad file: what is wrong is raised by :meth:`require_agent` and :meth:`bottle_for`, or listed in
+        ``broken_agents``, ``broken_bottles`` and ``warnings``.
+        """
+        from bot_bottle.manifest.loader import load_manifest  # noqa: PLC0415 - pydantic and yaml only when needed
+
+        return load_manifest(cwd, home)
+
+    def require_agent(self, name: str) -> ManifestAgent:
+        """Give the agent; raises ``ManifestError`` if its file is broken, ``UsageError`` if there is none."""
+        if name in self.broken_agents:
+            raise self.broken_agents[name]
+        if name not in self.agents:
+            raise UsageError(self._unknown("agent", name, {*self.agents, *self.broken_agents}))
+        return self.agents[name]
+
+    def bottle_for(self, agent_name: str) -> ManifestBottle:
+        """Give the effective bottle of an agent; the only door by which a launch gets one.
+
+        Raises ``ManifestError`` where the agent's or the bottle's file is broken or the bottle is missing,
+        ``UsageError`` where there is no such agent.
+        """
+        agent = self.require_agent(agent_name)
+        if agent.bottle in self.broken_bottles:
+            raise self.broken_bottles[agent.bottle]
+        if agent.bottle not in self.bottles:
+            known = {*self.bottles, *self.broken_bottles}
+            raise ManifestError(f"{agent.path}: bottle: {self._unknown('bottle', agent.bottle, known)}")
+        return self.bottles[agent.bottle]
+
+    def _unknown(self, kind: str, name: str, known: set[str]) -> str:
+        from bot_bottle.manifest.problem import shown  # noqa: PLC0415 - keeps this module free of the loader
+
+        import_names = ", ".join(sorted(known))
+        folder = f"{self.home or '~/.bot-bottle'}/{kind}s"
+        if not known:
+            return f"there is no {kind} {shown(name)!r}, nor any other; write one as {folder}/NAME.md"
+        return f"there is no {kind} {shown(name)!r}; those that exist: {import_names}"

@@ -1,0 +1,159 @@
+"""The shape of manifest files, for pydantic: the one list of keys that checks, hints and JSON Schema share.
+
+Imported only when a manifest is really read. Each field's first example is what an error message tells the
+operator to write instead.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from bot_bottle.manifest import values
+from bot_bottle.manifest.hosts import parse_host_pattern
+
+Name = Annotated[str, AfterValidator(values.name_reference)]
+EnvName = Annotated[str, AfterValidator(values.env_name)]
+EnvValue = Annotated[str, AfterValidator(values.env_value)]
+TokenName = Annotated[str, AfterValidator(values.token_name)]
+Argument = Annotated[str, AfterValidator(values.text_without_nul)]
+Memory = Annotated[str, AfterValidator(values.memory_text)]
+
+
+class _Keys(BaseModel):
+    """Known keys only, no conversions: what is written is what holds."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class AuthKeys(_Keys):
+    """``egress.routes[].auth``: the credential egress adds on the way out."""
+
+    scheme: Annotated[str, AfterValidator(values.auth_scheme)] = Field(
+        description="Authorization scheme", examples=["Bearer", "token"]
+    )
+    token_ref: TokenName = Field(description="host variable that holds the credential", examples=["MY_TOKEN"])
+
+
+class PipelockKeys(_Keys):
+    """``egress.routes[].pipelock``: content scanning of one host."""
+
+    tls_passthrough: bool = Field(
+        default=False, description="switch content rules off for this host", examples=[True]
+    )
+    ssrf_ip_allowlist: list[Annotated[str, AfterValidator(values.network)]] = Field(
+        default=[], description="private networks this host may resolve to", examples=[["10.1.2.0/24"]]
+    )
+
+
+class RouteKeys(_Keys):
+    """``egress.routes[]``: one permitted destination."""
+
+    host: Annotated[str, AfterValidator(parse_host_pattern)] = Field(
+        description="host name, *.name for every name below it, or an IP address",
+        examples=["api.example.com"],
+    )
+    path_allowlist: list[Annotated[str, AfterValidator(values.path_prefix)]] = Field(
+        default=[], description="path prefixes; none means every path", examples=[["/v1/"]]
+    )
+    methods: list[Annotated[str, AfterValidator(values.http_method)]] = Field(
+        default=[], description="request methods; none means every method", examples=[["GET", "HEAD"]]
+    )
+    ports: list[Annotated[int, AfterValidator(values.port)]] = Field(
+        default=[], description="TCP ports; none means 443, and 80 without auth", examples=[[443]]
+    )
+    auth: AuthKeys | None = Field(default=None, examples=[{"scheme": "Bearer", "token_ref": "MY_TOKEN"}])
+    pipelock: PipelockKeys = Field(default=PipelockKeys(), examples=[{"tls_passthrough": True}])
+
+
+class EgressKeys(_Keys):
+    """``egress``: every way out."""
+
+    routes: list[RouteKeys] = Field(default=[], examples=[[{"host": "api.example.com"}]])
+
+
+class AgentProviderKeys(_Keys):
+    """``agent_provider``: the program that runs. Which keys go with which template its provider says."""
+
+    template: str = Field(default="", description="the program's template", examples=["command"])
+    argv: list[Argument] = Field(
+        default=[], min_length=1, description="program and arguments", examples=[["my-agent", "--run"]]
+    )
+    auth_token: TokenName = Field(
+        default="", description="host variable that holds the provider's credential", examples=["MY_TOKEN"]
+    )
+    dockerfile: str = Field(default="", examples=["~/Dockerfile.agent"])
+    forward_host_credentials: bool = Field(default=False, examples=[True])
+
+
+class LimitsKeys(_Keys):
+    """``limits``: what one bottle may use of the machine."""
+
+    memory: Memory | None = Field(default=None, examples=["4GiB"])
+    cpus: Annotated[float, Field(ge=0.05, le=4096, allow_inf_nan=False)] | None = Field(
+        default=None, examples=[2]
+    )
+    pids: Annotated[int, Field(ge=16, le=4194304)] | None = Field(default=None, examples=[512])
+    open_files: Annotated[int, Field(ge=64, le=1048576)] | None = Field(default=None, examples=[4096])
+
+
+class BottleKeys(_Keys):
+    """A bottle's frontmatter."""
+
+    env: dict[EnvName, EnvValue] = Field(default={}, examples=[{"NAME": "value"}])
+    agent_provider: AgentProviderKeys = Field(default=AgentProviderKeys(), examples=[{"template": "command"}])
+    egress: EgressKeys = Field(default=EgressKeys(), examples=[{"routes": [{"host": "api.example.com"}]}])
+    limits: LimitsKeys = Field(default=LimitsKeys(), examples=[{"memory": "4GiB"}])
+
+
+class AgentKeys(_Keys):
+    """An agent's frontmatter. The last five belong to other programs and are accepted without meaning."""
+
+    bottle: Name = Field(description="the bottle this agent runs in", examples=["my-bottle"])
+    name: object = None
+    description: object = None
+    model: object = None
+    color: object = None
+    memory: object = None
+
+
+class RoutesFileKeys(_Keys):
+    """The file of ``bot-bottle proxy --routes``."""
+
+    routes: list[RouteKeys] = Field(examples=[[{"host": "api.example.com"}]])
+
+
+#: Keys that a later version brings; accepting them now would pretend to honour them.
+NOT_YET: dict[type[BaseModel], frozenset[str]] = {
+    BottleKeys: frozenset({"extends", "git", "supervise", "workspace"}),
+    AgentKeys: frozenset({"skills", "git"}),
+}
+
+_NOW_A_ROUTE = "has been replaced; write a route under egress.routes with auth: {scheme, token_ref}"
+_NOT_AN_AGENTS = (
+    "belongs to the bottle: what a bottle may do is the operator's to say; write it in the bottle's file"
+)
+_NOT_A_BOTTLES = "belongs to an agent, not to a bottle"
+
+#: Keys that never will be, with the sentence that says what to write instead.
+REFUSED: dict[type[BaseModel], dict[str, str]] = {
+    BottleKeys: {
+        "git_user": "has moved to git.user",
+        "cred_proxy": _NOW_A_ROUTE,
+        "tokens": _NOW_A_ROUTE,
+        "ssh": "has been removed; git remotes are reached through the git gate only",
+        "runtime": "has been removed; the machine decides how a bottle is isolated (see --backend)",
+        "backend": "is not the manifest's to say; use --backend or the operator's config file",
+        "bottle": _NOT_A_BOTTLES,
+        "skills": _NOT_A_BOTTLES,
+    },
+    EgressKeys: {"allowlist": "has been replaced; list the hosts under egress.routes as - host: NAME"},
+    RouteKeys: {
+        "role": "unknown role: no route has one; a provider adds its own routes (see agent_provider)"
+    },
+    AgentKeys: dict.fromkeys(
+        ("env", "egress", "agent_provider", "limits", "extends", "supervise", "workspace", "backend"),
+        _NOT_AN_AGENTS,
+    ),
+}

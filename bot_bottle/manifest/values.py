@@ -1,0 +1,135 @@
+"""What single values of a manifest may be; each check gives the normal form or raises a sentence.
+
+All raise ``ValueError``. Values that may be a credential written in the wrong place are never repeated.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_network
+
+from bot_bottle.manifest.problem import shown
+
+#: Agent and bottle names, and so their file names without ``.md``.
+NAME_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_METHOD = re.compile(r"[A-Z]+(-[A-Z]+)*")
+_MEMORY = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(KiB|MiB|GiB|TiB)")
+_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_MIN_MEMORY = 32 << 20
+_MAX_MEMORY = 1 << 50
+
+#: RFC 3986, 3.3: what a path may hold unescaped, plus percent-escapes.
+_PATH_CHARS = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,=:@/-]|%[0-9A-Fa-f]{2})+")
+_HIDDEN_SEPARATOR = re.compile(r"%(2[eEfF]|5[cC]|25|00)")
+
+
+def name_reference(text: str) -> str:
+    """Accept the name of a bottle or an agent."""
+    if not NAME_PATTERN.fullmatch(text):
+        raise ValueError("is no name; write the file name without .md: small letters, digits and hyphens")
+    return text
+
+
+def env_name(text: str) -> str:
+    """Accept the name of an environment variable (POSIX XBD 8.1, both cases)."""
+    if not _ENV_NAME.fullmatch(text):
+        raise ValueError("is no variable name; use letters, digits and _, not starting with a digit")
+    return text
+
+
+def token_name(text: str) -> str:
+    """Accept the name of the host variable that holds a credential; what was written is never repeated."""
+    if not _ENV_NAME.fullmatch(text):
+        raise ValueError(
+            "must be the name of a host variable, never the credential itself; write for example MY_TOKEN"
+        )
+    return text
+
+
+def env_value(text: str) -> str:
+    """Accept the value of a bottle's variable: any text without NUL (execve(2) cannot carry one)."""
+    if "\0" in text:
+        raise ValueError("holds a NUL character, which no variable can; remove it")
+    return text
+
+
+def auth_scheme(text: str) -> str:
+    """Accept the scheme of an injected ``Authorization`` header."""
+    if text not in {"Bearer", "token"}:
+        raise ValueError(f"{shown(text, 20)!r} is no known scheme; write Bearer or token")
+    return text
+
+
+def path_prefix(text: str) -> str:
+    """Accept one path prefix: absolute, unambiguous, without query or fragment (attack list B10)."""
+    if not text.startswith("/"):
+        raise ValueError("does not start with '/'; write an absolute path prefix such as /v1/")
+    if "?" in text or "#" in text:
+        raise ValueError("holds a query or fragment; write the path alone")
+    if not _PATH_CHARS.fullmatch(text):
+        raise ValueError("holds a character that no path may; percent-encode it, without ';' and '\\'")
+    if _HIDDEN_SEPARATOR.search(text):
+        raise ValueError(
+            "hides a dot, slash, backslash, percent sign or NUL in an escape; write a plain path"
+        )
+    if any(segment in {".", ".."} for segment in text.split("/")):
+        raise ValueError("holds a '.' or '..' segment; write the path it leads to")
+    if "//" in text:
+        raise ValueError("holds an empty segment (//); write single slashes")
+    return text
+
+
+def http_method(text: str) -> str:
+    """Accept a request method in capitals (RFC 9110, 9.1: methods are case-sensitive)."""
+    if not _METHOD.fullmatch(text):
+        raise ValueError("is no request method; write it in capitals, such as GET")
+    if text in {"CONNECT", "TRACE"}:
+        raise ValueError(f"{text} is never forwarded; remove it")
+    return text
+
+
+def port(number: int) -> int:
+    """Accept a TCP port."""
+    if not 1 <= number <= 65535:
+        raise ValueError("is no port; write a number from 1 to 65535")
+    return number
+
+
+def network(text: str) -> str:
+    """Accept an IP network and give its canonical form."""
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        try:
+            proper = ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError("is no IP network; write for example 10.1.2.0/24 or 10.1.2.3/32") from error
+        raise ValueError(f"has bits set after its prefix; write {proper}") from error
+
+
+def memory_bytes(text: str) -> int:
+    """Read an amount of memory such as ``4GiB`` and give it in bytes."""
+    match = _MEMORY.fullmatch(text)
+    if not match:
+        raise ValueError("is no amount of memory; write a number and KiB, MiB or GiB, such as 4GiB")
+    amount = int(float(match[1]) * _UNITS[match[2]])
+    if amount < _MIN_MEMORY:
+        raise ValueError("is too little for any agent; write 32MiB or more")
+    if amount > _MAX_MEMORY:
+        raise ValueError("is more than any machine has; write for example 4GiB")
+    return amount
+
+
+def memory_text(text: str) -> str:
+    """Accept what :func:`memory_bytes` reads, as it is written."""
+    memory_bytes(text)
+    return text
+
+
+def text_without_nul(text: str) -> str:
+    """Accept an argv element (execve(2) cannot carry a NUL)."""
+    if "\0" in text:
+        raise ValueError("holds a NUL character, which no argument can; remove it")
+    return text

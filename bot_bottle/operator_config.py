@@ -1,0 +1,168 @@
+"""The operator's config file ``~/.bot-bottle/config.toml``: the machine's own facts, not a bottle's.
+
+    backend = "bubblewrap"
+
+    [egress]
+    upstream_ca = "/path/ca.pem"      # trusted for upstream servers, in addition to the system's roots
+
+    [pins]
+    "api.example.com" = "127.0.0.1:8443"   # dialled instead of asking DNS; the name is still verified
+
+Whatever is written here is shown in the preflight of every launch it touches.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot_bottle import paths
+from bot_bottle.errors import ManifestError
+from bot_bottle.manifest.hosts import parse_host_pattern
+from bot_bottle.manifest.problem import shown
+from bot_bottle.sidecar.config import Pin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_MAX_SIZE = 256 * 1024
+_PEM_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorConfig:
+    """The config file's settings; the empty one is what a missing file means."""
+
+    backend: str = ""
+    upstream_ca: str = ""
+    upstream_ca_pem: str = field(default="", repr=False)
+    pins: Mapping[str, Pin] = field(default_factory=dict)
+
+
+def load_operator_config(path: Path | None = None) -> OperatorConfig:
+    """Read the config file, by default ``paths.config_file()``; a missing one is an empty one.
+
+    Raises ``ManifestError`` with one sentence that names the file and the key.
+    """
+    path = path or paths.config_file()
+    text = _read(path, "the config file")
+    if text is None:
+        return OperatorConfig()
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestError(f"{path}: not valid TOML: {shown(str(error), 160)}") from error
+    return _parse(data, path)
+
+
+def read_ca_file(path: Path) -> str:
+    """Read a file of CA certificates in PEM form; raises ``ManifestError`` if it holds none."""
+    text = _read(path, "the CA file")
+    if text is None:
+        raise ManifestError(f"{path}: there is no such file; write the path of a PEM file of CA certificates")
+    blocks = _PEM_BLOCK.findall(text)
+    if not blocks:
+        raise ManifestError(f"{path}: holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
+    return "\n".join(blocks) + "\n"
+
+
+def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
+    _known(data, ("backend", "egress", "pins"), path, "")
+    egress = _table(data, "egress", path)
+    _known(egress, ("upstream_ca",), path, "egress.")
+    upstream_ca = _text(egress, "upstream_ca", path, "egress.")
+    pem = ""
+    if upstream_ca:
+        ca_path = Path(os.path.expanduser(upstream_ca))  # noqa: PTH111 - Path.expanduser raises for unknown users
+        if not ca_path.is_absolute():
+            raise ManifestError(f"{path}: egress.upstream_ca: must be an absolute path")
+        pem = read_ca_file(ca_path)
+    pins = _table(data, "pins", path)
+    return OperatorConfig(
+        backend=_text(data, "backend", path, ""),
+        upstream_ca=upstream_ca,
+        upstream_ca_pem=pem,
+        pins=dict(_pin(host, pins, path) for host in pins),
+    )
+
+
+def _pin(host: str, pins: Mapping[str, object], path: Path) -> tuple[str, Pin]:
+    where = f'{path}: pins."{shown(host)}"'
+    try:
+        name = parse_host_pattern(host)
+    except ValueError as error:
+        raise ManifestError(f"{where}: {error}") from error
+    if name.startswith("*."):
+        raise ManifestError(f"{where}: a pin names one host; write it in full")
+    target = _text(pins, host, path, "pins.")
+    return name, parse_pin(target, where)
+
+
+def parse_pin(text: str, where: str) -> Pin:
+    """Read ``address``, ``address:port`` or ``[v6]:port``; raises ``ManifestError`` with ``where``."""
+    match = re.fullmatch(r"\[([^\]]+)\](?::([0-9]{1,5}))?|([0-9.]+)(?::([0-9]{1,5}))?|([0-9a-fA-F:.]+)", text)
+    if not match:
+        raise ManifestError(
+            f"{where}: must be an IP address with or without a port, such as 127.0.0.1:8443 or [::1]:8443"
+        )
+    address, port = match[1] or match[3] or match[5], match[2] or match[4]
+    try:
+        canonical = str(ip_address(address))
+    except ValueError as error:
+        raise ManifestError(f"{where}: {shown(address)} is no IP address; a pin never asks DNS") from error
+    if port is not None and not 1 <= int(port) <= 65535:
+        raise ManifestError(f"{where}: {port} is no port; write a number from 1 to 65535")
+    return Pin(address=canonical, port=int(port) if port else None)
+
+
+def _known(table: Mapping[str, object], known: Iterable[str], path: Path, prefix: str) -> None:
+    names = list(known)
+    for key in table:
+        if key not in names:
+            close = difflib.get_close_matches(key, names, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"the keys here are {', '.join(names)}"
+            raise ManifestError(f"{path}: {prefix}{shown(key)}: unknown key; {hint}")
+
+
+def _table(data: Mapping[str, object], key: str, path: Path) -> Mapping[str, object]:
+    value = data.get(key, {})
+    if not isinstance(value, dict):
+        raise ManifestError(f"{path}: {key}: must be a table; write [{key}] on a line of its own")
+    return value
+
+
+def _text(table: Mapping[str, object], key: str, path: Path, prefix: str) -> str:
+    value = table.get(key, "")
+    if not isinstance(value, str):
+        raise ManifestError(f"{path}: {prefix}{shown(key)}: must be text in quotes")
+    return value
+
+
+def _read(path: Path, what: str) -> str | None:
+    """Read a small file of the operator's; None if missing, ``ManifestError`` if it may not be used."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ManifestError(f"{path}: {what} cannot be read ({error.strerror})") from error
+    with os.fdopen(descriptor, "rb") as file:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise ManifestError(f"{path}: {what} is no regular file")
+        if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ManifestError(f"{path}: {what} can be written by others; run: chmod go-w '{path}'")
+        data = file.read(_MAX_SIZE + 1)
+    if len(data) > _MAX_SIZE:
+        raise ManifestError(f"{path}: {what} is larger than {_MAX_SIZE // 1024} KiB")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: {what} is not UTF-8") from error
