@@ -1,21 +1,18 @@
 """Host patterns of routes: one spelling for each host, and none that opens more than it seems to.
 
-A pattern is a host name, ``*.`` and a host name, or an IP address. The result is lower case, without a
-trailing dot, in A-labels, so that egress compares plain text (attack list B1).
+A pattern is a host name, ``*.`` and a host name, or an IP address. The spelling is that of
+``egress.hosts.normalise_host``, so that egress compares plain text (attack list B1); what the operator wrote
+in a form that another program would read differently is refused here with what to write instead.
 """
 
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 
+from bot_bottle.egress.hosts import HostError, is_ip_literal, normalise_host
 from bot_bottle.manifest.problem import shown
 from bot_bottle.manifest.suffixes import is_shared_suffix
-
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-
-#: Letters that IDNA 2003 and IDNA 2008 map to different names (UTS 46, section 7); we refuse to choose.
-_DEVIATIONS = frozenset("ßς\u200c\u200d")
 
 
 def parse_host_pattern(text: str) -> str:
@@ -25,13 +22,10 @@ def parse_host_pattern(text: str) -> str:
     _refuse_other_parts(text)
     if text.startswith("*"):
         return _wildcard(text)
-    if ":" in text:
-        return _ipv6(text)
-    name = _normal_name(text)
-    last = name.rpartition(".")[2]
-    if last.isdigit() or re.fullmatch(r"0x[0-9a-f]*", last):
-        return _ipv4(text)
-    return name
+    host = _normal(text)
+    if is_ip_literal(host):
+        _refuse_odd_address(text, host)
+    return host
 
 
 def _refuse_other_parts(text: str) -> None:
@@ -54,13 +48,12 @@ def _refuse_other_parts(text: str) -> None:
 
 def _wildcard(text: str) -> str:
     rest = text.removeprefix("*.")
-    if rest == text or "*" in rest:
-        raise ValueError("may use '*' only as its first label, as in *.example.com")
-    name = _normal_name(rest)
-    labels = name.split(".")
-    if labels[-1].isdigit():
+    if rest == text:
+        raise ValueError("may use '*' only as its whole first label, as in *.example.com")
+    name = _normal(rest)
+    if is_ip_literal(name):
         raise ValueError("puts '*' before an IP address; list the addresses one by one")
-    if len(labels) < 2:
+    if "." not in name:
         raise ValueError(
             f"opens every name under .{shown(name)}; name the domain, as in *.example.{shown(name)}"
         )
@@ -71,52 +64,18 @@ def _wildcard(text: str) -> str:
     return f"*.{name}"
 
 
-def _normal_name(text: str) -> str:
+def _normal(text: str) -> str:
     if "*" in text:
-        raise ValueError("may use '*' only as its first label, as in *.example.com")
-    name = _a_labels(text).lower()
-    name = name.removesuffix(".")
-    if len(name) > 253:
-        raise ValueError("is longer than a host name may be (253 characters)")
-    for label in name.split("."):
-        if not label:
-            raise ValueError("has an empty label; write one dot between labels")
-        if not _LABEL.fullmatch(label):
-            raise ValueError(
-                f"has a label that no host name has ({shown(label)!r}); use letters, digits and inner hyphens"
-            )
-    return name
-
-
-def _a_labels(text: str) -> str:
-    if text.isascii():
-        return text
-    if _DEVIATIONS & set(text.lower()):
-        raise ValueError("holds a letter that two IDNA versions read differently; write the xn-- form")
+        raise ValueError("may use '*' only as its whole first label, as in *.example.com")
     try:
-        return text.encode("idna").decode("ascii")
-    except UnicodeError as error:
-        raise ValueError("is not a valid international host name; write the xn-- form") from error
+        return normalise_host(text)
+    except HostError as error:
+        raise ValueError(f"is no host name: {error}") from error
 
 
-def _ipv4(text: str) -> str:
-    try:
-        return str(ip_address(text))
-    except ValueError as error:
-        raise ValueError(
-            "looks like an IP address, in a form programs read differently; write it as in 192.0.2.1"
-        ) from error
-
-
-def _ipv6(text: str) -> str:
-    try:
-        address = ip_address(text)
-    except ValueError as error:
-        raise ValueError("is neither a host name nor an IP address; write the host name alone") from error
-    if not isinstance(address, IPv6Address) or address.scope_id:
-        raise ValueError("is an address of one interface; write it without the part after '%'")
-    if address.ipv4_mapped:
-        raise ValueError(f"is an IPv4 address in IPv6 form; write {address.ipv4_mapped}")
-    if str(address) != text.lower():
-        raise ValueError(f"is not in the usual form; write {address}")
-    return str(address)
+def _refuse_odd_address(text: str, host: str) -> None:
+    mapped = getattr(ip_address(host), "ipv4_mapped", None)
+    if mapped is not None:
+        raise ValueError(f"is an IPv4 address in IPv6 form; write {mapped}")
+    if text.lower() != host:
+        raise ValueError(f"is an IP address in a form that programs read differently; write {host}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE, check_provider_keys
 from bot_bottle.manifest.validate import problem_at
+from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,6 +37,9 @@ def route_problems(routes: Sequence[RouteKeys], tree: YamlTree, file: str, at: K
     first: dict[str, int] = {}
     for index, route in enumerate(routes):
         path = (*at, index)
+        if route.host == EGRESS_LOCAL_HOST:
+            message = "is answered by the sidecar itself; remove the route"
+            yield problem_at(tree, file, (*path, "host"), message)
         if route.host in first:
             message = f"repeats {route.host} of routes[{first[route.host]}]; write one route for each host"
             yield problem_at(tree, file, (*path, "host"), message)
