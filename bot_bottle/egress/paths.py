@@ -67,7 +67,7 @@ def path_allowed(path: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def fully_decoded(text: str) -> str:
-    """Percent-decode until nothing changes, in lower case; raises :class:`AmbiguousPathError` after 8 times."""
+    """Percent-decode until nothing changes, in lower case; :class:`AmbiguousPathError` after 8 rounds."""
     for _ in range(_MAX_DECODES):
         decoded = _decode(text)
         if decoded == text:

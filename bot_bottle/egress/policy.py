@@ -1,0 +1,319 @@
+"""Whether a request may leave: pure functions over one parsed request and the route table.
+
+:data:`POLICIES` is the order of all checks and the only place that knows it. Every one of them runs before
+a name is resolved or a connection made; what is decided later (the address guard) can only refuse more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from bot_bottle.decision import Allow, Deny
+from bot_bottle.egress.addresses import METADATA_NAMES
+from bot_bottle.egress.git_push import is_git_push
+from bot_bottle.egress.hosts import host_matches, is_ip_literal
+from bot_bottle.egress.paths import AmbiguousPathError, path_allowed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.secret import Secret
+
+Via: TypeAlias = Literal["connect", "absolute", "transparent", "local"]
+Scheme: TypeAlias = Literal["http", "https"]
+
+_SHOW_ROUTES = "GET http://_egress.local/allowlist shows what is open"
+_ASK_OPERATOR = f"Ask the operator to widen egress.routes in the bottle's manifest; {_SHOW_ROUTES}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRequest:
+    """One request as policy sees it, every name already normalised.
+
+    ``host`` and ``port`` are where it wants to go. ``claims`` are the host names that the layers around it
+    gave, as (where, name): CONNECT authority, SNI, request URI, Host. ``sni_missing`` says a TLS client
+    named no server. ``override`` lists the values of method override headers.
+    """
+
+    via: Via
+    scheme: Scheme
+    method: str
+    host: str
+    port: int
+    path: str = ""
+    query: str = ""
+    claims: tuple[tuple[str, str], ...] = ()
+    sni_missing: bool = False
+    override: tuple[str, ...] = ()
+
+
+class RouteTable:
+    """The bottle's routes and credentials, looked up by host."""
+
+    __slots__ = ("_by_host", "routes", "secrets")
+
+    def __init__(self, routes: Sequence[EgressRoute], secrets: Mapping[str, Secret]) -> None:
+        self.routes = tuple(routes)
+        self.secrets = dict(secrets)
+        self._by_host: dict[str, tuple[EgressRoute, ...]] = {}
+
+    def candidates(self, host: str) -> tuple[EgressRoute, ...]:
+        """Give the routes that cover ``host``: those that name it exactly, or else the longest wildcard's."""
+        held = self._by_host.get(host)
+        if held is None:
+            held = self._find(host)
+            if held:  # only names that are routed are kept, so a guessing agent cannot grow this
+                if len(self._by_host) >= 1024:
+                    self._by_host.clear()
+                self._by_host[host] = held
+        return held
+
+    def opens(self, host: str, port: int) -> bool:
+        """Tell whether any route opens ``port`` on ``host``."""
+        return any(port in route.effective_ports for route in self.candidates(host))
+
+    def credential(self, route: EgressRoute) -> str:
+        """Give the value ``route`` injects, or ``""`` where it has none."""
+        secret = self.secrets.get(route.auth.token_ref) if route.auth else None
+        return secret.reveal().strip() if secret else ""
+
+    def _find(self, host: str) -> tuple[EgressRoute, ...]:
+        matching = [route for route in self.routes if host_matches(route.host, host)]
+        best = max((len(route.host) for route in matching), default=0)
+        exact = tuple(route for route in matching if route.host == host)
+        return exact or tuple(route for route in matching if len(route.host) == best)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one policy is asked: a request, the route it would take (``None``: no route) and the table."""
+
+    request: EgressRequest
+    route: EgressRoute | None
+    table: RouteTable
+
+
+Policy: TypeAlias = "Callable[[Step], Deny | None]"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A decision and, where it is ``Allow``, the route that allowed it."""
+
+    decision: Allow | Deny
+    route: EgressRoute | None = None
+
+
+def names_agree(step: Step) -> Deny | None:
+    """Every layer must name the same host (domain fronting, Host confusion)."""
+    request = step.request
+    for where, name in request.claims:
+        if name != request.host:
+            return Deny(
+                reason="names_disagree",
+                rule="egress.names_agree",
+                message=f"the {where} names {name}, but the request is for {request.host}",
+                next_step="Send CONNECT, SNI and Host for one and the same host",
+            )
+    return None
+
+
+def sni_present(step: Step) -> Deny | None:
+    """A TLS client must say which name it wants; only an IP literal cannot be named (RFC 6066, 3)."""
+    if step.request.sni_missing and not is_ip_literal(step.request.host):
+        return Deny(
+            reason="sni_missing",
+            rule="egress.sni_present",
+            message=f"the TLS client for {step.request.host} sent no server name (SNI)",
+            next_step="Use a client that sends SNI and does not encrypt it (no ECH)",
+        )
+    return None
+
+
+def no_metadata_name(step: Step) -> Deny | None:
+    """Metadata services hand out the machine's own credentials; no route can open one."""
+    if step.request.host in METADATA_NAMES:
+        return Deny(
+            reason="metadata_denied",
+            rule="egress.no_metadata",
+            message=f"{step.request.host} is a cloud metadata service, never reachable from a bottle",
+            next_step="Have the operator give the bottle the credential it needs through a route's auth",
+        )
+    return None
+
+
+def no_git_push(step: Step) -> Deny | None:
+    """A push goes through the git gate or not at all, whatever the host."""
+    if is_git_push(step.request.path, step.request.query):
+        return Deny(
+            reason="git_push_denied",
+            rule="egress.no_git_push",
+            message=f"git push over HTTP to {step.request.host} is refused on every host",
+            next_step="Push to a remote that the bottle's manifest declares; commits stay in the workspace",
+        )
+    return None
+
+
+def no_trace(step: Step) -> Deny | None:
+    """TRACE echoes the request, with the credential that was added to it (RFC 9110, 9.3.8)."""
+    if step.request.method == "TRACE":
+        return Deny(
+            reason="method_denied",
+            rule="egress.no_trace",
+            message="TRACE is refused on every host, since its answer would echo injected credentials",
+            next_step="Use another method",
+        )
+    return None
+
+
+def host_routed(step: Step) -> Deny | None:
+    """Only declared hosts exist."""
+    if step.route is None:
+        return Deny(
+            reason="host_not_allowed",
+            rule="egress.routes",
+            message=f"{step.request.host} is not in this bottle's egress routes",
+            next_step=_ASK_OPERATOR,
+        )
+    return None
+
+
+def no_plaintext_credential(step: Step) -> Deny | None:
+    """A credential is only ever added over TLS."""
+    route = step.route
+    if route and route.auth and step.request.scheme != "https":
+        return Deny(
+            reason="plaintext_credential",
+            rule=f"{route.origin}.auth",
+            message=f"{step.request.host} has a credential, which is never sent over plain HTTP",
+            next_step=f"Use https://{step.request.host}",
+        )
+    return None
+
+
+def port_open(step: Step) -> Deny | None:
+    """Only the route's ports exist."""
+    route = step.route
+    if route and step.request.port not in route.effective_ports:
+        ports = ", ".join(str(port) for port in route.effective_ports)
+        return Deny(
+            reason="port_not_allowed",
+            rule=f"{route.origin}.ports",
+            message=f"port {step.request.port} of {step.request.host} is not open (open: {ports})",
+            next_step=_ASK_OPERATOR,
+        )
+    return None
+
+
+def method_allowed(step: Step) -> Deny | None:
+    """Only the route's methods; where it has some, headers that would change the method are refused too."""
+    route = step.route
+    if route is None or not route.methods:
+        return None
+    if step.request.method not in route.methods:
+        return Deny(
+            reason="method_not_allowed",
+            rule=f"{route.origin}.methods",
+            message=f"{step.request.method} is not allowed on {step.request.host}",
+            next_step=f"Allowed here: {', '.join(route.methods)}. {_ASK_OPERATOR}",
+        )
+    if step.request.override:
+        return Deny(
+            reason="method_override",
+            rule=f"{route.origin}.methods",
+            message=f"the methods of {step.request.host} are limited, so none may be overridden by a header",
+            next_step="Send the method itself, without an X-HTTP-Method-Override header",
+        )
+    return None
+
+
+def path_open(step: Step) -> Deny | None:
+    """Only the route's paths, in every way the path can be read."""
+    route = step.route
+    if route and not path_allowed(step.request.path, route.path_allowlist):
+        return Deny(
+            reason="path_not_allowed",
+            rule=f"{route.origin}.path_allowlist",
+            message=f"this path of {step.request.host} is not under an allowed prefix in every reading of it",
+            next_step=f"Allowed here: {', '.join(route.path_allowlist)}. {_ASK_OPERATOR}",
+        )
+    return None
+
+
+def credential_present(step: Step) -> Deny | None:
+    """A route with auth is never used without its credential."""
+    route = step.route
+    if route and route.auth and not step.table.credential(route):
+        return Deny(
+            reason="credential_missing",
+            rule=f"{route.origin}.auth",
+            message=f"the credential {route.auth.token_ref} of {step.request.host} is not set",
+            next_step=f"Have the operator export {route.auth.token_ref} and start the bottle again",
+        )
+    return None
+
+
+#: Every check on a request, in order; the first that objects decides. All stand before name resolution.
+POLICIES: tuple[Policy, ...] = (
+    names_agree,
+    sni_present,
+    no_metadata_name,
+    no_git_push,
+    no_trace,
+    host_routed,
+    no_plaintext_credential,
+    port_open,
+    method_allowed,
+    path_open,
+    credential_present,
+)
+
+#: What can be said of a CONNECT before anything is known of the request inside it.
+CONNECT_POLICIES: tuple[Policy, ...] = (no_metadata_name, host_routed, port_open)
+
+
+def decide(request: EgressRequest, table: RouteTable, policies: Sequence[Policy] = POLICIES) -> Verdict:
+    """Decide one request: ``Allow`` by the first route all of ``policies`` accept, or the best ``Deny``.
+
+    A policy that raises denies; nothing is passed on because a check broke.
+    """
+    verdict: Verdict | None = None
+    for route in table.candidates(request.host) or (None,):
+        deny = _first_objection(Step(request, route, table), policies)
+        if deny is None and route is not None:
+            return Verdict(Allow(rule=route.origin), route)
+        verdict = verdict or Verdict(deny or _broken_policy("egress.routes"))
+    return verdict or Verdict(_broken_policy("egress.routes"))
+
+
+def _first_objection(step: Step, policies: Sequence[Policy]) -> Deny | None:
+    for policy in policies:
+        try:
+            deny = policy(step)
+        except AmbiguousPathError as error:
+            return Deny(
+                reason="path_ambiguous",
+                rule=f"egress.{_name(policy)}",
+                message=f"{error}",
+                next_step="Send the path plainly, percent-encoded at most once",
+            )
+        except Exception:  # noqa: BLE001 - fail closed: a check that breaks denies
+            return _broken_policy(f"egress.{_name(policy)}")
+        if deny is not None:
+            return deny
+    return None
+
+
+def _name(policy: Policy) -> str:
+    return getattr(policy, "__name__", "policy")
+
+
+def _broken_policy(rule: str) -> Deny:
+    return Deny(
+        reason="policy_error",
+        rule=rule,
+        message="a policy check failed, so the request is refused",
+        next_step="Tell the operator; this is a fault in bot-bottle",
+    )

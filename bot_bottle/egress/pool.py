@@ -1,0 +1,200 @@
+"""The way out: resolve, check, dial, keep alive. Only requests that policy allowed get here.
+
+A host's addresses are resolved once a connection and every one is checked; what is dialled is an address
+that passed, as a literal, so nothing can change between check and connect (DNS rebinding). The server's
+certificate is always verified for the host's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from bot_bottle.egress.addresses import address_refusal
+from bot_bottle.egress.hosts import is_ip_literal
+from bot_bottle.egress.upstream import PoolKey, UpstreamConnection, UpstreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from bot_bottle.egress.policy import Scheme
+    from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.sidecar.config import Pin
+
+#: Resolves a host to address literals; raises ``OSError``.
+Resolver: TypeAlias = "Callable[[str, int], Awaitable[list[str]]]"
+
+_DNS_SECONDS = 10.0
+_CONNECT_SECONDS = 5.0
+_HANDSHAKE_SECONDS = 10.0
+_MAX_ADDRESSES = 6
+_IDLE_SECONDS = 30.0
+_MAX_IDLE_PER_KEY = 32
+
+#: Where distributions keep the roots when OpenSSL's compiled-in path is wrong (portable Python builds).
+_ROOTS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where one allowed request goes."""
+
+    scheme: Scheme
+    host: str
+    port: int
+    route: EgressRoute
+
+    @property
+    def key(self) -> PoolKey:
+        """What a pooled connection is kept under."""
+        return (self.scheme, self.host, self.port, self.route.auth.token_ref if self.route.auth else "")
+
+
+async def system_resolver(host: str, port: int) -> list[str]:
+    """Resolve with the operator's own resolver."""
+    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(info[4][0]) for info in infos))
+
+
+class UpstreamPool:
+    """Makes upstream connections and keeps idle ones."""
+
+    def __init__(
+        self, *, pins: Mapping[str, Pin], upstream_ca_pem: str = "", resolver: Resolver = system_resolver
+    ) -> None:
+        self._pins = dict(pins)
+        self._upstream_ca_pem = upstream_ca_pem
+        self._resolver = resolver
+        self._idle: dict[PoolKey, list[UpstreamConnection]] = {}
+        self._context: ssl.SSLContext | None = None
+
+    def take(self, key: PoolKey) -> UpstreamConnection | None:
+        """Give the idle connection used last, if there is one."""
+        held = self._idle.get(key)
+        now = asyncio.get_running_loop().time()
+        while held:
+            connection = held.pop()
+            if connection.idle_until > now:
+                connection.reused = True
+                return connection
+            connection.abort()
+        return None
+
+    def keep(self, connection: UpstreamConnection, idle_seconds: float | None) -> None:
+        """Hold an idle connection for a while; the server's own Keep-Alive timeout is honoured."""
+        held = self._idle.setdefault(connection.key, [])
+        if len(held) >= _MAX_IDLE_PER_KEY:
+            connection.abort()
+            return
+        seconds = _IDLE_SECONDS if idle_seconds is None else min(_IDLE_SECONDS, idle_seconds - 1.0)
+        connection.idle_until = asyncio.get_running_loop().time() + seconds
+        held.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """Drop a connection that has ended."""
+        held = self._idle.get(connection.key)
+        if held and connection in held:
+            held.remove(connection)
+            if not held:
+                del self._idle[connection.key]
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle too long."""
+        for key in list(self._idle):
+            for connection in [c for c in self._idle[key] if c.idle_until <= now]:
+                self.forget(connection)
+                connection.abort()
+                if key not in self._idle:
+                    break
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        self.sweep(float("inf"))
+
+    async def dial(self, destination: Destination) -> UpstreamConnection:
+        """Resolve, check and connect; raises :class:`UpstreamError`."""
+        addresses, port = await self._addresses(destination)
+        failure = UpstreamError("upstream_unreachable", f"{destination.host} has no address")
+        for address in addresses[:_MAX_ADDRESSES]:
+            try:
+                return await self._connect(destination, address, port)
+            except UpstreamError as error:
+                failure = error
+        raise failure
+
+    async def _addresses(self, destination: Destination) -> tuple[list[str], int]:
+        host, port = destination.host, destination.port
+        exempt = destination.route.ssrf_ip_allowlist
+        pin = self._pins.get(host)
+        if pin:
+            candidates, port = [pin.address], pin.port or port
+        elif is_ip_literal(host):
+            candidates = [host]
+        else:
+            try:
+                async with asyncio.timeout(_DNS_SECONDS):
+                    candidates = await self._resolver(host, port)
+            except (OSError, UnicodeError) as error:
+                raise UpstreamError("upstream_dns", f"{host} could not be resolved") from error
+        refusals = {
+            address: address_refusal(address, exempt, pinned=pin is not None) for address in candidates
+        }
+        passed = [address for address, refusal in refusals.items() if refusal is None]
+        if refusals and not passed:
+            kinds = ", ".join(sorted({refusal for refusal in refusals.values() if refusal}))
+            raise UpstreamError(
+                "address_denied",
+                f"{host} resolves to an address that is never dialled ({kinds})",
+                denied=True,
+            )
+        return passed, port
+
+    async def _connect(self, destination: Destination, address: str, port: int) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        tls = destination.scheme == "https"
+        host = destination.host
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS + (_HANDSHAKE_SECONDS if tls else 0)):
+                _transport, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self, destination.key),
+                    address,
+                    port,
+                    ssl=self._tls_context() if tls else None,
+                    server_hostname=host if tls else None,
+                    ssl_handshake_timeout=_HANDSHAKE_SECONDS if tls else None,
+                )
+        except ssl.SSLCertVerificationError as error:
+            raise UpstreamError(
+                "upstream_tls", f"the certificate of {host} does not hold: {error.verify_message}"
+            ) from error
+        except ssl.SSLError as error:
+            raise UpstreamError(
+                "upstream_tls", f"no TLS with {host}: {error.reason or 'handshake failed'}"
+            ) from error
+        except TimeoutError as error:
+            raise UpstreamError("upstream_unreachable", f"{host} did not answer in time") from error
+        except OSError as error:
+            raise UpstreamError(
+                "upstream_unreachable", f"{host} cannot be reached ({error.strerror or 'no connection'})"
+            ) from error
+        return connection
+
+    def _tls_context(self) -> ssl.SSLContext:
+        # Made at the first need: reading the system's roots takes some 20 ms.
+        if self._context is None:
+            context = ssl.create_default_context()
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.set_alpn_protocols(["http/1.1"])
+            if not context.cert_store_stats()["x509_ca"]:
+                for roots in _ROOTS:
+                    if Path(roots).is_file():
+                        context.load_verify_locations(roots)
+                        break
+            if self._upstream_ca_pem:
+                context.load_verify_locations(cadata=self._upstream_ca_pem)
+            self._context = context
+        return self._context

@@ -1,0 +1,182 @@
+"""The launcher's side of a sidecar: start it, learn its CA, hand it sockets, end it.
+
+The sidecar is our own program under the same interpreter. Its config, the only place of credentials, goes
+down a pipe that is closed once read; its environment is built from nothing; its last words go to a memory
+file, so that no failure is silent and no pipe can fill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import bot_bottle
+from bot_bottle.errors import LaunchError
+from bot_bottle.sidecar.control import control_pair, receive_message, send_message
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from bot_bottle.sidecar.config import ListenerRole, SidecarConfig
+
+_START_SECONDS = 20.0
+_STOP_SECONDS = 5.0
+_LAST_WORDS_BYTES = 2000
+
+#: The operator's word on which roots to trust; nothing else of the environment is passed on.
+_PASSED_ENV = ("SSL_CERT_FILE", "SSL_CERT_DIR", "RES_OPTIONS")
+
+
+class SidecarProcess:
+    """One running sidecar. Not thread-safe; made by :meth:`start`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, words_fd: int) -> None:
+        self._process = process
+        self._control = control
+        self._words_fd = words_fd
+        self._ca_pem = ""
+        self._closed = False
+
+    @classmethod
+    def start(cls, config: SidecarConfig) -> SidecarProcess:
+        """Spawn a sidecar and give it ``config``; returns at once, without waiting for it.
+
+        Must be called from the main thread: the kernel ends the sidecar when the *thread* that started it
+        ends (prctl(2), PR_SET_PDEATHSIG). Raises :class:`LaunchError`.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise LaunchError("a sidecar can be started from the main thread only")
+        ours, theirs = control_pair()
+        ours.settimeout(_START_SECONDS)
+        read_fd, write_fd = os.pipe()
+        words_fd = os.memfd_create("sidecar-words", os.MFD_CLOEXEC)
+        try:
+            process = _spawn(config_fd=read_fd, control_fd=theirs.fileno(), words_fd=words_fd)
+        except OSError as error:
+            ours.close()
+            os.close(write_fd)
+            os.close(words_fd)
+            raise LaunchError(f"the sidecar could not be started: {error.strerror}") from None
+        finally:
+            os.close(read_fd)
+            theirs.close()
+        sidecar = cls(process, ours, words_fd)
+        try:
+            with os.fdopen(write_fd, "wb") as pipe:
+                pipe.write(config.to_wire())
+        except OSError:
+            message = sidecar._death("it did not read its config")
+            sidecar.close()
+            raise LaunchError(message) from None
+        return sidecar
+
+    @property
+    def pid(self) -> int:
+        """The sidecar's process id on this host."""
+        return self._process.pid
+
+    @property
+    def ca_pem(self) -> str:
+        """The sidecar's CA certificate; waits for it. Raises :class:`LaunchError` with its last words."""
+        if not self._ca_pem:
+            message = self._expect("ca")
+            self._ca_pem = str(message["pem"])
+        return self._ca_pem
+
+    def give_listeners(self, listeners: Sequence[tuple[ListenerRole, socket.socket]]) -> None:
+        """Hand over bound (UDP) or listening (TCP) sockets and wait until they are served.
+
+        The caller keeps its own copies and may close them. Raises :class:`LaunchError`.
+        """
+        self.ca_pem  # noqa: B018 - the CA message comes first on the channel
+        message: dict[str, object] = {"event": "listeners", "roles": [role for role, _sock in listeners]}
+        try:
+            send_message(self._control, message, [sock.fileno() for _role, sock in listeners])
+        except OSError:
+            raise LaunchError(self._death("it did not take its sockets")) from None
+        self._expect("ready")
+
+    def alive(self) -> bool:
+        """Tell whether the sidecar still runs."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End the sidecar: the end of its control channel tells it to leave; it is killed if it stays."""
+        if self._closed:
+            return
+        self._closed = True
+        self._control.close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        finally:
+            os.close(self._words_fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def _expect(self, event: str) -> dict[str, object]:
+        if self._closed:
+            raise LaunchError("the sidecar has been closed")
+        try:
+            received = receive_message(self._control)
+        except TimeoutError:
+            raise LaunchError(
+                self._death(f"it did not say '{event}' within {_START_SECONDS:.0f} s")
+            ) from None
+        except (OSError, ValueError, TypeError):
+            received = None
+        if received is None:
+            raise LaunchError(self._death("it ended while it was starting"))
+        message, fds = received
+        for fd in fds:
+            os.close(fd)
+        if message.get("event") == "error":
+            raise LaunchError(f"the sidecar refused to start: {message.get('message')}")
+        if message.get("event") != event:
+            raise LaunchError(self._death(f"it said '{message.get('event')}' where '{event}' was due"))
+        return message
+
+    def _death(self, what: str) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.5)
+        size = os.fstat(self._words_fd).st_size
+        words = os.pread(self._words_fd, _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
+        last = words.decode(errors="replace").strip().splitlines()[-1:]
+        return f"the sidecar failed: {what}" + (f"; its last words: {last[0]}" if last else "")
+
+
+def _spawn(*, config_fd: int, control_fd: int, words_fd: int) -> subprocess.Popen[bytes]:
+    root = str(Path(bot_bottle.__file__).resolve().parent.parent)
+    argv = [
+        sys.executable,
+        "-P",
+        "-m",
+        "bot_bottle.sidecar",
+        str(os.getpid()),
+        str(config_fd),
+        str(control_fd),
+    ]
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": root, "LANG": "C.UTF-8"}
+    env.update({name: os.environ[name] for name in _PASSED_ENV if name in os.environ})
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=words_fd,
+        env=env,
+        cwd="/",
+        pass_fds=(config_fd, control_fd),
+        start_new_session=True,
+    )
