@@ -89,19 +89,27 @@ def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
         backend=_text(data, "backend", path, ""),
         upstream_ca=upstream_ca,
         upstream_ca_pem=pem,
-        pins=dict(_pin(host, pins, path) for host in pins),
+        pins=dict(
+            _pin(host, _text(pins, host, path, "pins."), f'{path}: pins."{shown(host)}"') for host in pins
+        ),
     )
 
 
-def _pin(host: str, pins: Mapping[str, object], path: Path) -> tuple[str, Pin]:
-    where = f'{path}: pins."{shown(host)}"'
+def parse_pin_option(text: str) -> tuple[str, Pin]:
+    """Read ``HOST=ADDRESS[:PORT]`` from the command line; raises ``ManifestError``."""
+    host, sign, target = text.partition("=")
+    if not sign:
+        raise ManifestError(f"--pin {shown(text)}: write HOST=ADDRESS or HOST=ADDRESS:PORT")
+    return _pin(host, target, f"--pin {shown(text)}")
+
+
+def _pin(host: str, target: str, where: str) -> tuple[str, Pin]:
     try:
         name = parse_host_pattern(host)
     except ValueError as error:
-        raise ManifestError(f"{where}: {error}") from error
+        raise ManifestError(f"{where}: the host {error}") from error
     if name.startswith("*."):
         raise ManifestError(f"{where}: a pin names one host; write it in full")
-    target = _text(pins, host, path, "pins.")
     return name, parse_pin(target, where)
 
 

@@ -1,0 +1,120 @@
+"""What ``doctor`` finds out: the backends, the programs this needs, the operator's own files."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import stat
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bot_bottle import paths
+from bot_bottle.backend.registry import get_bottle_backend, known_backend_names
+from bot_bottle.bottle_state import printable
+from bot_bottle.errors import BotBottleError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bot_bottle.backend.base import ProbeLevel
+
+_OLDEST_PYTHON = (3, 11)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing looked at. ``remedy`` is the one act that would change it, empty if all is well."""
+
+    kind: str
+    name: str
+    level: ProbeLevel
+    detail: str
+    remedy: str = ""
+
+
+def examine(cwd: Path) -> tuple[Finding, ...]:
+    """Look at everything; never raises for what it finds."""
+    return (*_backends(), *_programs(), *_own_files(), *_manifest(cwd))
+
+
+def _backends() -> Iterator[Finding]:
+    for name in known_backend_names():
+        try:
+            result = get_bottle_backend(name).probe()
+        except BotBottleError as error:
+            yield Finding(kind="backend", name=name, level="unavailable", detail=str(error))
+            continue
+        yield Finding(
+            kind="backend", name=name, level=result.level, detail=result.detail, remedy=result.remedy
+        )
+
+
+def _programs() -> Iterator[Finding]:
+    version = platform.python_version()
+    if sys.version_info[:2] >= _OLDEST_PYTHON:
+        yield Finding(kind="program", name="python", level="ok", detail=version)
+    else:
+        yield Finding(
+            kind="program",
+            name="python",
+            level="unavailable",
+            detail=version,
+            remedy="install Python 3.11 or newer",
+        )
+    git = shutil.which("git")
+    if git:
+        yield Finding(kind="program", name="git", level="ok", detail=git)
+    else:
+        yield Finding(
+            kind="program",
+            name="git",
+            level="degraded",
+            detail="not found; `start --cwd` cannot copy a repository",
+            remedy="install git with this system's package manager, e.g.: sudo apt-get install git",
+        )
+
+
+def _own_files() -> Iterator[Finding]:
+    home = paths.home_dir()
+    try:
+        info = home.stat()
+    except FileNotFoundError:
+        detail = "not there yet; the first start makes it"
+        yield Finding(kind="folder", name=str(home), level="ok", detail=detail)
+        return
+    except OSError as error:
+        yield Finding(
+            kind="folder", name=str(home), level="unavailable", detail=f"cannot be read ({error.strerror})"
+        )
+        return
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield Finding(
+            kind="folder",
+            name=str(home),
+            level="unavailable",
+            detail="can be written by others, so its manifests are refused",
+            remedy=f"chmod go-w '{home}'",
+        )
+    else:
+        yield Finding(kind="folder", name=str(home), level="ok", detail="yours alone to write")
+
+
+def _manifest(cwd: Path) -> Iterator[Finding]:
+    from bot_bottle.manifest.model import Manifest  # noqa: PLC0415 - pydantic only when it comes to this
+    from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
+
+    manifest = Manifest.resolve(cwd)
+    broken = [*manifest.broken_bottles.items(), *manifest.broken_agents.items()]
+    for name, error in broken:
+        yield Finding(kind="manifest", name=name, level="degraded", detail=str(error).replace("\n", "; "))
+    for warning in manifest.warnings:
+        yield Finding(kind="manifest", name="warning", level="degraded", detail=warning)
+    if not broken:
+        detail = f"{len(manifest.bottles)} bottles and {len(manifest.agents)} agents, all readable"
+        yield Finding(kind="manifest", name=str(manifest.home), level="ok", detail=detail)
+    try:
+        load_operator_config()
+    except BotBottleError as error:
+        yield Finding(kind="config", name="config.toml", level="unavailable", detail=printable(str(error)))

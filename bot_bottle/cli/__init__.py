@@ -1,0 +1,75 @@
+"""The command line. A command's module is imported only when that command is used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from bot_bottle.errors import BotBottleError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_INTERRUPTED = 130
+_EXIT_BROKEN_PIPE = 141
+_EXIT_UNEXPECTED = 70
+
+#: Shows an unexpected error whole, its text included; only the operator can say that this is safe.
+_DEBUG_ENV = "BOT_BOTTLE_DEBUG"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code; every failure is one sentence on stderr.
+
+    0 success, 1 a negative answer, 2 bad input, 3 this machine cannot, 4 a launch failed, 130 Ctrl-C; an
+    agent's own exit code is passed through.
+    """
+    import click  # noqa: PLC0415 - importing this package must stay light
+
+    from bot_bottle.cli.commands import cli  # noqa: PLC0415
+
+    try:
+        result = cli.main(
+            args=list(sys.argv[1:] if argv is None else argv), prog_name="bot-bottle", standalone_mode=False
+        )
+        sys.stdout.flush()
+    except BotBottleError as error:
+        text = str(error)
+        _say(f"these need mending:\n{text}" if "\n" in text else text)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`bot-bottle list | head -1`); what is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _EXIT_BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the last place where an error can be shown without its secrets
+        _show_unexpected(error)
+        return _EXIT_UNEXPECTED
+    return result if isinstance(result, int) else 0
+
+
+def _say(text: str) -> None:
+    safe = "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
+    with contextlib.suppress(OSError):
+        print(f"bot-bottle: {safe}", file=sys.stderr, flush=True)
+
+
+def _show_unexpected(error: BaseException) -> None:
+    """Show where an unexpected error came from, but not its text, which may quote a credential."""
+    import traceback  # noqa: PLC0415 - only ever needed here
+
+    if os.environ.get(_DEBUG_ENV):
+        traceback.print_exception(error)
+        return
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    _say(
+        f"unexpected {type(error).__name__}; this is a mistake of the program, please report it\n{frames}"
+        f"(its text is left out, since it may quote a credential; {_DEBUG_ENV}=1 shows it)"
+    )

@@ -1,0 +1,88 @@
+"""``bot-bottle audit [verify] IDENTITY``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from bot_bottle import audit, paths
+from bot_bottle.bottle_state import IDENTITY_PATTERN, printable
+from bot_bottle.cli.output import print_json
+from bot_bottle.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_VERIFY = "verify"
+_CHAIN_FIELDS = frozenset({"seq", "time", "event", "prev", "hash"})
+
+
+@click.command("audit")
+@click.argument("words", nargs=-1, required=True, metavar="[verify] IDENTITY")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(*, words: tuple[str, ...], as_json: bool) -> int:
+    """Show what was decided for IDENTITY, or verify that its record is whole and unchanged.
+
+    `audit verify` exits 0 if the chain holds and 1, naming the first bad line, if it does not.
+    """
+    verify = words[0] == _VERIFY and len(words) == 2
+    if len(words) != 1 and not verify:
+        raise UsageError("write: bot-bottle audit IDENTITY, or: bot-bottle audit verify IDENTITY")
+    identity = words[-1]
+    path = _log_of(identity)
+    try:
+        return _verify(path, identity, as_json=as_json) if verify else _show(path, as_json=as_json)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def _verify(path: Path, identity: str, *, as_json: bool) -> int:
+    verdict = audit.verify(path)
+    if as_json:
+        print_json(
+            {
+                "identity": identity,
+                "ok": verdict.ok,
+                "records": verdict.records,
+                "ended": verdict.ended,
+                "error_line": verdict.error_line,
+                "message": verdict.message,
+            }
+        )
+    else:
+        print(f"{identity}: {'ok' if verdict.ok else 'BROKEN'}: {verdict.message}")
+    return 0 if verdict.ok else 1
+
+
+def _show(path: Path, *, as_json: bool) -> int:
+    records = audit.read_records(path)
+    if as_json:
+        print_json(list(records))
+        return 0
+    for record in records:
+        fields = [
+            f"{name}={_cell(value)}"
+            for name, value in record.items()
+            if name not in _CHAIN_FIELDS and value not in (None, "", [])
+        ]
+        time = printable(str(record.get("time", "")))
+        print(f"{time:<32} {printable(str(record.get('event', ''))):<10} {' '.join(fields)}".rstrip())
+    return 0
+
+
+def _cell(value: object) -> str:
+    text = printable(",".join(map(str, value)) if isinstance(value, list) else str(value))
+    return f'"{text}"' if " " in text else text
+
+
+def _log_of(identity: str) -> Path:
+    """Find an identity's log; raises ``UsageError`` that names those there are."""
+    if IDENTITY_PATTERN.fullmatch(identity):
+        path = paths.audit_path(identity)
+        if path.exists():
+            return path
+    folder = paths.audit_path("x").parent
+    known = sorted(path.stem for path in folder.glob("*.jsonl")) if folder.is_dir() else []
+    newest = ", ".join(known[-10:]) or "none"
+    raise UsageError(f"no audit log of {printable(identity)!r}; those that exist: {newest}")

@@ -1,0 +1,94 @@
+"""``bot-bottle cleanup``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from bot_bottle import bottle_state
+from bot_bottle.backend.registry import get_bottle_backend, known_backend_names
+from bot_bottle.cli import terminal
+from bot_bottle.errors import BotBottleError, LaunchError, UsageError
+
+if TYPE_CHECKING:
+    from bot_bottle.backend.base import Leftover
+
+
+@click.command("cleanup")
+@click.argument("identities", nargs=-1, metavar="[IDENTITY]...")
+@click.option("--all", "everything", is_flag=True, help="Remove kept bottles too.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before removing.")
+def command(*, identities: tuple[str, ...], everything: bool, yes: bool) -> int:
+    """Remove what dead launches left on this machine, and the kept bottles named by IDENTITY or --all.
+
+    Running bottles, audit logs and whatever is not bot-bottle's own are never touched.
+    """
+    states = _states(identities, everything=everything)
+    leftovers = () if identities else _leftovers()
+    kept = [s.identity for s in bottle_state.list_states() if s.status == "preserved" and s not in states]
+    for backend in known_backend_names():
+        for item in leftovers:
+            if item.backend == backend:
+                print(f"{backend}: {bottle_state.printable(item.describe)}")
+    for state in states:
+        print(f"state: {state.identity} ({state.status})")
+    if kept and not identities:
+        print(f"kept for resume (--all removes them too): {', '.join(kept)}")
+    if not states and not leftovers:
+        print("nothing to remove")
+        return 0
+    if not yes:
+        if not terminal.is_interactive():
+            raise UsageError("there is no terminal to ask on; pass --yes to remove without being asked")
+        if not terminal.confirm(
+            "Remove all of the above?" if not kept else "Remove what is listed, not the kept?"
+        ):
+            terminal.say(["bot-bottle: nothing was removed"])
+            return 1
+    return _remove(states, leftovers)
+
+
+def _states(identities: tuple[str, ...], *, everything: bool) -> tuple[bottle_state.BottleStateSummary, ...]:
+    """Choose the states to remove; raises ``UsageError`` for a named one that is not there or runs."""
+    states = {state.identity: state for state in bottle_state.list_states()}
+    for identity in identities:
+        if identity not in states:
+            known = ", ".join(states) or "none"
+            raise UsageError(f"no state of {bottle_state.printable(identity)!r}; those that exist: {known}")
+        if states[identity].status == "running":
+            raise UsageError(f"{identity} is running; end its session first")
+    if identities:
+        return tuple(states[identity] for identity in dict.fromkeys(identities))
+    wanted = {"unfinished", "preserved"} if everything else {"unfinished"}
+    return tuple(state for state in states.values() if state.status in wanted)
+
+
+def _leftovers() -> tuple[Leftover, ...]:
+    found: list[Leftover] = []
+    for name in known_backend_names():
+        try:
+            found += get_bottle_backend(name).leftovers()
+        except BotBottleError as error:
+            terminal.warn([f"{name} could not be looked over: {error}"])
+    return tuple(found)
+
+
+def _remove(states: tuple[bottle_state.BottleStateSummary, ...], leftovers: tuple[Leftover, ...]) -> int:
+    """Remove each by itself, so that one that cannot be removed does not keep the others."""
+    failed: list[str] = []
+    for item in leftovers:
+        try:
+            get_bottle_backend(item.backend).remove(item)
+        except (BotBottleError, OSError) as error:
+            failed.append(f"{item.describe}: {error}")
+    for state in states:
+        try:
+            with bottle_state.hold_lock(state.identity):
+                bottle_state.cleanup_state(state.identity)
+        except LaunchError:
+            failed.append(f"{state.identity}: a session has started in it meanwhile")
+        except OSError as error:
+            failed.append(f"{state.identity}: {error}")
+    terminal.warn(f"not removed: {text}" for text in failed)
+    return 1 if failed else 0

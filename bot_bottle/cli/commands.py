@@ -1,0 +1,63 @@
+"""The table of commands and the group that looks them up."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+
+import click
+
+from bot_bottle import __version__
+
+#: Command -> its module below this package, and the line that ``--help`` shows without importing it.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "start": ("start", "Run an agent in a new bottle."),
+    "resume": ("resume", "Go on with a preserved bottle."),
+    "list": ("list_", "List bottles that run or are kept; or agents, bottles, active ones."),
+    "info": ("info", "Show what an agent or an identity is and may do."),
+    "audit": ("audit", "Show the record of one bottle, or verify that it is whole."),
+    "cleanup": ("cleanup", "Remove what dead launches left; kept bottles only when asked."),
+    "doctor": ("doctor", "Say what this machine can run, and what would change that."),
+    "demo": ("demo", "Show the whole thing at work, with nothing but this machine."),
+    "proxy": ("proxy", "Run the egress proxy alone, beside any other sandbox."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used, so that ``list`` pays for nothing else."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Give the names in the order of the table."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command's module."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"bot_bottle.cli.{COMMANDS[cmd_name][0]}").command
+        assert isinstance(command, click.Command)  # noqa: S101 - a mistake in the table above
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command where there is none of that name."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with the table's own lines."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", prog_name="bot-bottle", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Run any coding agent unattended, as if it might be compromised, and lose nothing when it is."""

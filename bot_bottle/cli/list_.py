@@ -1,0 +1,114 @@
+"""``bot-bottle list [agents|bottles|active]``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from bot_bottle.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from bot_bottle.bottle_state import BottleStateSummary
+
+
+@click.command("list")
+@click.argument(
+    "what", type=click.Choice(["identities", "active", "agents", "bottles"]), default="identities"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(*, what: str, as_json: bool) -> None:
+    """List identities that run or are kept; or the active ones, or the declared agents or bottles."""
+    if what == "identities":
+        _identities(as_json=as_json)
+    elif what == "active":
+        _active(as_json=as_json)
+    else:
+        _declared(what, as_json=as_json)
+
+
+def _identities(*, as_json: bool) -> None:
+    from bot_bottle import bottle_state  # noqa: PLC0415
+
+    states = bottle_state.list_states()
+    if as_json:
+        print_json([_state_json(state) for state in states])
+        return
+    if not states:
+        print("no bottle is running or kept")
+        return
+    rows = []
+    for state in states:
+        data = state.metadata
+        exit_code = "" if data is None or data.exit_code is None else str(data.exit_code)
+        agent, backend, started = (
+            (data.agent_name, data.backend, data.started_at) if data else ("?", "?", "?")
+        )
+        rows.append((state.identity, state.status, agent, backend, started, exit_code))
+    print_table(("IDENTITY", "STATUS", "AGENT", "BACKEND", "STARTED", "EXIT"), rows)
+
+
+def _state_json(state: BottleStateSummary) -> dict[str, object]:
+    data = state.metadata
+    return {
+        "identity": state.identity,
+        "status": state.status,
+        "agent": data.agent_name if data else None,
+        "bottle": data.bottle_name if data else None,
+        "backend": data.backend if data else None,
+        "cwd": data.cwd if data else None,
+        "started_at": data.started_at if data else None,
+        "exit_code": data.exit_code if data else None,
+    }
+
+
+def _active(*, as_json: bool) -> None:
+    from bot_bottle.backend.registry import enumerate_active_agents  # noqa: PLC0415
+    from bot_bottle.bottle_state import printable  # noqa: PLC0415
+
+    agents = enumerate_active_agents()
+    if as_json:
+        print_json(
+            [
+                {
+                    "backend": a.backend_name,
+                    "identity": a.slug,
+                    "agent": a.agent_name,
+                    "started_at": a.started_at,
+                }
+                for a in agents
+            ]
+        )
+        return
+    for agent in agents:
+        cells = (agent.backend_name, agent.slug, agent.agent_name, agent.started_at)
+        print("\t".join(printable(cell) for cell in cells))
+
+
+def _declared(what: str, *, as_json: bool) -> None:
+    from bot_bottle.cli import terminal  # noqa: PLC0415
+    from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
+
+    manifest = Manifest.resolve(terminal.current_folder())
+    terminal.warn(manifest.warnings)
+    broken = manifest.broken_agents if what == "agents" else manifest.broken_bottles
+    if what == "agents":
+        entries = [
+            {"name": a.name, "bottle": a.bottle, "origin": a.origin, "path": str(a.path)}
+            for a in manifest.agents.values()
+        ]
+    else:
+        entries = [
+            {"name": b.name, "provider": b.agent_provider.template, "path": str(b.path)}
+            for b in manifest.bottles.values()
+        ]
+    entries += [{"name": name, "error": str(error)} for name, error in broken.items()]
+    entries.sort(key=lambda entry: entry["name"])
+    if as_json:
+        print_json(entries)
+        return
+    for entry in entries:
+        detail = (
+            entry.get("bottle") or entry.get("provider") or "broken: " + entry["error"].partition("\n")[0]
+        )
+        print(f"{entry['name']}\t{detail}")

@@ -1,0 +1,56 @@
+"""``bot-bottle resume IDENTITY``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bot_bottle.cli import session, terminal
+
+
+@click.command("resume")
+@click.argument("identity")
+@click.option("--dry-run", is_flag=True, help="Show what would start, and start nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before starting.")
+@click.option("--headless", is_flag=True, help="Run unattended, without a terminal.")
+@click.option("--prompt", metavar="TEXT", help="The next task of a headless run.")
+def command(*, identity: str, dry_run: bool, yes: bool, headless: bool, prompt: str | None) -> int:
+    """Go on with the preserved bottle IDENTITY, on the backend it was made by.
+
+    What it may do is read anew: a manifest changed since then holds from now on.
+    """
+    from bot_bottle import bottle_state  # noqa: PLC0415
+    from bot_bottle.backend.base import BottleSpec  # noqa: PLC0415
+    from bot_bottle.backend.registry import LEGACY_BACKEND, get_bottle_backend  # noqa: PLC0415
+    from bot_bottle.errors import UsageError  # noqa: PLC0415
+    from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
+    from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
+
+    task = session.check_headless(headless=headless, prompt=prompt)
+    metadata = bottle_state.read_metadata(identity)
+    if metadata is None:
+        kept = ", ".join(state.identity for state in bottle_state.list_states()) or "none"
+        raise UsageError(f"no state is recorded for identity {identity}; those that exist: {kept}")
+    if bottle_state.is_running(identity):
+        raise UsageError(f"{identity} is running already; end that session first")
+    cwd = Path(metadata.cwd) if metadata.cwd and Path(metadata.cwd).is_dir() else terminal.current_folder()
+    manifest = Manifest.resolve(cwd)
+    terminal.warn(manifest.warnings)
+    spec = BottleSpec(
+        manifest=manifest,
+        agent_name=metadata.agent_name,
+        user_cwd=cwd,
+        copy_cwd=metadata.copy_cwd,
+        identity=identity,
+        headless=headless,
+        prompt=task,
+    )
+    return session.launch(
+        spec,
+        get_bottle_backend(metadata.backend or LEGACY_BACKEND),
+        load_operator_config(),
+        why="the one that made this bottle",
+        yes=yes,
+        dry_run=session.wants_dry_run(flag=dry_run),
+    )

@@ -1,0 +1,70 @@
+"""What ``start`` and ``resume`` share: plan, preflight, question, session."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from bot_bottle.cli import terminal
+from bot_bottle.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bot_bottle.backend.base import BottleBackend, BottleSpec
+    from bot_bottle.operator_config import OperatorConfig
+
+#: The variable that makes every ``start`` a dry run.
+DRY_RUN_ENV = "BOT_BOTTLE_DRY_RUN"
+
+
+def check_headless(*, headless: bool, prompt: str | None) -> str:
+    """Give the task of a headless run; raises ``UsageError`` for a task without ``--headless``."""
+    if prompt is not None and not headless:
+        raise UsageError("--prompt goes with --headless; the agent's file holds the prompt of every run")
+    return prompt or ""
+
+
+def launch(
+    spec: BottleSpec,
+    backend: BottleBackend,
+    config: OperatorConfig,
+    *,
+    why: str,
+    yes: bool,
+    dry_run: bool = False,
+) -> int:
+    """Plan, show, ask and run; gives the agent's exit code (0 for a dry run, 1 for a no).
+
+    Raises ``UsageError`` where a question would have to be asked and there is nobody to answer.
+    """
+    from bot_bottle.backend.launch import run_session  # noqa: PLC0415 - `--help` must stay light
+    from bot_bottle.backend.prepare import prepare_plan  # noqa: PLC0415
+    from bot_bottle.preflight import preflight_lines  # noqa: PLC0415
+
+    if not yes and not dry_run and not terminal.is_interactive():
+        raise UsageError("there is no terminal to ask on; pass --yes to start without being asked")
+    plan = prepare_plan(spec, backend, config, ask=_asker(spec, dry_run=dry_run))
+    lines = preflight_lines(plan, boundary=backend.boundary, why=why, upstream_ca=config.upstream_ca)
+    if dry_run:
+        print("\n".join(lines))
+        return 0
+    terminal.say(lines)
+    if not yes and not terminal.confirm("Start this bottle?"):
+        terminal.say(["bot-bottle: nothing was started"])
+        return 1
+    terminal.end_in_order_on_signals()
+    return run_session(plan, tty=not spec.headless and terminal.owns_terminal())
+
+
+def wants_dry_run(*, flag: bool) -> bool:
+    """Tell whether this is a dry run, by flag or by variable."""
+    return flag or os.environ.get(DRY_RUN_ENV, "") not in {"", "0"}
+
+
+def _asker(spec: BottleSpec, *, dry_run: bool) -> Callable[[str, str], str] | None:
+    if dry_run:
+        return lambda _name, _message: ""  # nothing will run, so nothing needs to be known
+    if spec.headless or not terminal.is_interactive():
+        return None
+    return terminal.ask_secret

@@ -1,0 +1,56 @@
+"""``bot-bottle start NAME``."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from bot_bottle.cli import session, terminal
+
+
+@click.command("start")
+@click.argument("name")
+@click.option(
+    "--cwd", "copy_cwd", is_flag=True, help="Put a private copy of the current folder in the bottle."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would start, and start nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before starting.")
+@click.option("--backend", default="", metavar="NAME", help="What isolates (default: what works here).")
+@click.option("--headless", is_flag=True, help="Run unattended, without a terminal.")
+@click.option("--prompt", metavar="TEXT", help="The task of a headless run.")
+def command(
+    *,
+    name: str,
+    copy_cwd: bool,
+    dry_run: bool,
+    yes: bool,
+    backend: str,
+    headless: bool,
+    prompt: str | None,
+) -> int:
+    """Run the agent NAME in a new bottle and take everything down when it ends.
+
+    Exit code 0 removes the bottle's state; any other end keeps it for `bot-bottle resume`.
+    """
+    from bot_bottle.backend.base import BottleSpec  # noqa: PLC0415
+    from bot_bottle.backend.registry import choose_backend  # noqa: PLC0415
+    from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
+    from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
+
+    task = session.check_headless(headless=headless, prompt=prompt)
+    cwd = terminal.current_folder()
+    manifest = Manifest.resolve(cwd)
+    terminal.warn(manifest.warnings)
+    manifest.bottle_for(name)
+    config = load_operator_config()
+    chosen, why = choose_backend(backend, os.environ, config.backend)
+    spec = BottleSpec(
+        manifest=manifest,
+        agent_name=name,
+        user_cwd=cwd,
+        copy_cwd=copy_cwd,
+        headless=headless,
+        prompt=task,
+    )
+    return session.launch(spec, chosen, config, why=why, yes=yes, dry_run=session.wants_dry_run(flag=dry_run))

@@ -1,0 +1,79 @@
+"""The operator's terminal: whether there is one, and the two questions asked on it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from bot_bottle.bottle_state import printable
+from bot_bottle.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from types import FrameType
+
+
+def is_interactive() -> bool:
+    """Tell whether a human can be asked: input and messages both go to a terminal."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(question: str) -> bool:
+    """Ask y/N on the terminal; anything but y or yes is a no, end of input included."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        print(file=sys.stderr)
+    return answer.strip().lower() in {"y", "yes"}
+
+
+def ask_secret(name: str, message: str) -> str:
+    """Ask for one variable's value without echo."""
+    from getpass import getpass  # noqa: PLC0415 - only for bottles that ask
+
+    from bot_bottle.manifest.problem import shown  # noqa: PLC0415
+
+    return getpass(f"{shown(message, 200)} ({name}): ")
+
+
+def say(lines: Iterable[str]) -> None:
+    """Write lines for the operator to stderr, which leaves stdout to the agent."""
+    for line in lines:
+        print(line, file=sys.stderr)
+    sys.stderr.flush()
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Write warnings to stderr; they may name files that a stranger named."""
+    say(f"bot-bottle: warning: {printable(text)}" for text in warnings)
+
+
+def current_folder() -> Path:
+    """Give the current folder; raises ``UsageError`` where it has been removed."""
+    from pathlib import Path  # noqa: PLC0415
+
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise UsageError("the current folder no longer exists; change to another one first") from error
+
+
+def end_in_order_on_signals() -> None:
+    """Let SIGTERM and SIGHUP unwind like Ctrl-C does, so that everything is taken down on the way."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        del frame
+        # A second signal must not interrupt the taking down.
+        signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's choice stays
+            signal.signal(number, leave)
+
+
+def owns_terminal() -> bool:
+    """Tell whether an agent can be given this terminal."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,0 +1,120 @@
+"""What the operator reads before anything starts: names, places and limits, never a value.
+
+Pure: a plan goes in, lines come out. Text that a repository may have written is made safe to print.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bot_bottle.manifest.problem import shown
+from bot_bottle.print_util import visible_agent_env_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bot_bottle.backend.base import BottlePlan, LimitStatus
+    from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.manifest.model import ManifestAgent
+    from bot_bottle.sidecar.config import Pin
+
+_LABEL_WIDTH = 11
+
+
+def preflight_lines(
+    plan: BottlePlan, *, boundary: str = "", why: str = "", upstream_ca: str = ""
+) -> tuple[str, ...]:
+    """Say what ``plan`` would start.
+
+    ``boundary`` is the backend's own, ``why`` says why it was chosen, ``upstream_ca`` is the path of the
+    operator's extra CA file.
+    """
+    agent = plan.spec.manifest.require_agent(plan.spec.agent_name)
+    names = visible_agent_env_names(
+        (*plan.bottle.env, *plan.provision.guest_env), plan.provision.hidden_env_names
+    )
+    rows: list[tuple[str, Sequence[str]]] = [
+        ("agent", (agent_text(agent),)),
+        ("bottle", (f"{plan.bottle.name} ({plan.bottle.path})",)),
+        ("identity", (plan.identity,)),
+        ("backend", (_backend_text(plan.backend_name, boundary, why),)),
+        ("provider", (plan.provision.template,)),
+        ("env", (", ".join(names) or "(none)",)),
+        ("prompt", (first_line(agent.prompt),)),
+        ("task", (first_line(plan.spec.prompt),) if plan.spec.headless and plan.spec.prompt else ()),
+        ("egress", tuple(route_text(route) for route in plan.routes) or ("(no way out)",)),
+        ("pins", tuple(f"{host} -> {pin_text(pin)} (config.toml)" for host, pin in plan.pins.items())),
+        ("upstream CA", (_ca_text(plan.upstream_ca_pem, upstream_ca),) if plan.upstream_ca_pem else ()),
+        ("limits", tuple(limit_text(limit) for limit in plan.limits)),
+        ("workspace", (_workspace_text(plan),)),
+        ("audit", (str(plan.audit_path),)),
+        ("note", plan.notes),
+    ]
+    return tuple(_layout(rows))
+
+
+def agent_text(agent: ManifestAgent) -> str:
+    """Name an agent and where it was declared."""
+    where = "from this repository, " if agent.origin == "repository" else ""
+    return f"{agent.name} ({where}{shown(str(agent.path), 400)})"
+
+
+def first_line(text: str) -> str:
+    """Give the first line of a prompt, safe to print, with its whole length."""
+    if not text:
+        return "(empty)"
+    line = text.strip().partition("\n")[0].strip()
+    return f"{shown(line, 72)} ({len(text)} characters)"
+
+
+def route_text(route: EgressRoute) -> str:
+    """Say in one line what a route opens."""
+    parts = [route.host]
+    if route.auth:
+        parts.append(f"[auth:{route.auth.scheme} {route.auth.token_ref}]")
+    if route.tls_passthrough:
+        parts.append("[content rules off]")
+    if route.methods:
+        parts.append("methods " + ",".join(route.methods))
+    if route.ports:
+        parts.append("ports " + ",".join(str(port) for port in route.ports))
+    if route.path_allowlist:
+        parts.append("paths " + " ".join(route.path_allowlist))
+    if route.ssrf_ip_allowlist:
+        parts.append("may resolve to " + " ".join(str(network) for network in route.ssrf_ip_allowlist))
+    return " ".join(parts)
+
+
+def limit_text(limit: LimitStatus) -> str:
+    """Say whether a limit holds on this machine, and by what or why not."""
+    return f"{limit.name} {limit.value}: {'holds' if limit.holds else 'NOT HELD'} ({limit.how})"
+
+
+def pin_text(pin: Pin) -> str:
+    """Write a pin's address, and its port where it has one."""
+    if pin.port is None:
+        return pin.address
+    return f"[{pin.address}]:{pin.port}" if ":" in pin.address else f"{pin.address}:{pin.port}"
+
+
+def _backend_text(name: str, boundary: str, why: str) -> str:
+    return name + (f" ({why})" if why else "") + (f"; {boundary}" if boundary else "")
+
+
+def _ca_text(pem: str, path: str) -> str:
+    count = pem.count("-----BEGIN CERTIFICATE-----")
+    return f"{path or 'config.toml'}: {count} certificate{'s' * (count != 1)} trusted for upstream servers"
+
+
+def _workspace_text(plan: BottlePlan) -> str:
+    if plan.spec.identity:
+        return "as the last session left it"
+    if plan.spec.copy_cwd:
+        return f"a private copy of {shown(str(plan.spec.user_cwd), 400)}"
+    return "empty (--cwd copies the current folder in)"
+
+
+def _layout(rows: Sequence[tuple[str, Sequence[str]]]) -> Iterator[str]:
+    for label, values in rows:
+        for index, value in enumerate(values):
+            yield f"  {(label if index == 0 else ''):<{_LABEL_WIDTH}}{':' if index == 0 else ' '} {value}"
