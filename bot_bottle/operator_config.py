@@ -32,7 +32,8 @@ from bot_bottle.sidecar.config import Pin
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_MAX_SIZE = 256 * 1024
+#: A machine's whole bundle of roots is a few hundred KiB.
+_MAX_SIZE = 4 * 1024 * 1024
 _PEM_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -161,13 +162,16 @@ def _read(path: Path, what: str) -> str | None:
         return None
     except OSError as error:
         raise ManifestError(f"{path}: {what} cannot be read ({error.strerror})") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
             raise ManifestError(f"{path}: {what} is no regular file")
         if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise ManifestError(f"{path}: {what} can be written by others; run: chmod go-w '{path}'")
-        data = file.read(_MAX_SIZE + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(_MAX_SIZE + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > _MAX_SIZE:
         raise ManifestError(f"{path}: {what} is larger than {_MAX_SIZE // 1024} KiB")
     try:

@@ -68,7 +68,9 @@ def _show_unexpected(error: BaseException) -> None:
     if os.environ.get(_DEBUG_ENV):
         traceback.print_exception(error)
         return
-    frames = "".join(traceback.format_tb(error.__traceback__))
+    stack = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in stack[:-1] if f"{os.sep}bot_bottle{os.sep}" in frame.filename]
+    frames = "".join(traceback.format_list([*ours, *stack[-1:]]))
     _say(
         f"unexpected {type(error).__name__}; this is a mistake of the program, please report it\n{frames}"
         f"(its text is left out, since it may quote a credential; {_DEBUG_ENV}=1 shows it)"

@@ -27,6 +27,7 @@ def command(*, identity: str, dry_run: bool, yes: bool, headless: bool, prompt: 
     from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
     from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
 
+    dry_run = session.wants_dry_run(flag=dry_run)
     task = session.check_headless(headless=headless, prompt=prompt)
     metadata = bottle_state.read_metadata(identity)
     if metadata is None:
@@ -37,6 +38,8 @@ def command(*, identity: str, dry_run: bool, yes: bool, headless: bool, prompt: 
     cwd = Path(metadata.cwd) if metadata.cwd and Path(metadata.cwd).is_dir() else terminal.current_folder()
     manifest = Manifest.resolve(cwd)
     terminal.warn(manifest.warnings)
+    manifest.bottle_for(metadata.agent_name)
+    session.require_answer(yes=yes, dry_run=dry_run)
     spec = BottleSpec(
         manifest=manifest,
         agent_name=metadata.agent_name,
@@ -52,5 +55,5 @@ def command(*, identity: str, dry_run: bool, yes: bool, headless: bool, prompt: 
         load_operator_config(),
         why="the one that made this bottle",
         yes=yes,
-        dry_run=session.wants_dry_run(flag=dry_run),
+        dry_run=dry_run,
     )

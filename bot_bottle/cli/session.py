@@ -34,16 +34,11 @@ def launch(
     yes: bool,
     dry_run: bool = False,
 ) -> int:
-    """Plan, show, ask and run; gives the agent's exit code (0 for a dry run, 1 for a no).
-
-    Raises ``UsageError`` where a question would have to be asked and there is nobody to answer.
-    """
+    """Plan, show, ask and run; gives the agent's exit code (0 for a dry run, 1 for a no)."""
     from bot_bottle.backend.launch import run_session  # noqa: PLC0415 - `--help` must stay light
     from bot_bottle.backend.prepare import prepare_plan  # noqa: PLC0415
     from bot_bottle.preflight import preflight_lines  # noqa: PLC0415
 
-    if not yes and not dry_run and not terminal.is_interactive():
-        raise UsageError("there is no terminal to ask on; pass --yes to start without being asked")
     plan = prepare_plan(spec, backend, config, ask=_asker(spec, dry_run=dry_run))
     lines = preflight_lines(plan, boundary=backend.boundary, why=why, upstream_ca=config.upstream_ca)
     if dry_run:
@@ -55,6 +50,12 @@ def launch(
         return 1
     terminal.end_in_order_on_signals()
     return run_session(plan, tty=not spec.headless and terminal.owns_terminal())
+
+
+def require_answer(*, yes: bool, dry_run: bool) -> None:
+    """Raise ``UsageError`` where the operator would have to be asked and there is nobody to answer."""
+    if not yes and not dry_run and not terminal.is_interactive():
+        raise UsageError("there is no terminal to ask on; pass --yes to start without being asked")
 
 
 def wants_dry_run(*, flag: bool) -> bool:

@@ -38,11 +38,13 @@ def command(
     from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
     from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
 
+    dry_run = session.wants_dry_run(flag=dry_run)
     task = session.check_headless(headless=headless, prompt=prompt)
     cwd = terminal.current_folder()
     manifest = Manifest.resolve(cwd)
     terminal.warn(manifest.warnings)
     manifest.bottle_for(name)
+    session.require_answer(yes=yes, dry_run=dry_run)
     config = load_operator_config()
     chosen, why = choose_backend(backend, os.environ, config.backend)
     spec = BottleSpec(
@@ -53,4 +55,4 @@ def command(
         headless=headless,
         prompt=task,
     )
-    return session.launch(spec, chosen, config, why=why, yes=yes, dry_run=session.wants_dry_run(flag=dry_run))
+    return session.launch(spec, chosen, config, why=why, yes=yes, dry_run=dry_run)

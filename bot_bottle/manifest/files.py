@@ -83,14 +83,17 @@ class ManifestFolder:
             descriptor = os.open(real, flags)
         except OSError as error:
             raise ManifestError(f"{path} cannot be read ({error.strerror})") from error
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             info = os.fstat(descriptor)
-            if not stat.S_ISREG(info.st_mode):
-                raise ManifestError(f"{path} is no regular file; put a file there")
             sentence = self._untrusted(path, info)
+            if not stat.S_ISREG(info.st_mode):
+                sentence = f"{path} is no regular file; put a file there"
             if sentence:
                 raise ManifestError(sentence)
-            return decode(file.read(MAX_FILE_SIZE + 1), path)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return decode(file.read(MAX_FILE_SIZE + 1), path)
+        finally:
+            os.close(descriptor)
 
     def _untrusted(self, path: Path, info: os.stat_result) -> str:
         """Say in one sentence why ``path`` could have been written by somebody else, or give ``""``."""

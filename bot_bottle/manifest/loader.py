@@ -105,6 +105,8 @@ def _load(
             found[name] = read(name, path, folder.read(path))
         except ManifestError as error:
             broken[name] = error
+        except OSError as error:
+            broken[name] = ManifestError(f"{path} cannot be read ({error.strerror})")
     return found, broken
 
 

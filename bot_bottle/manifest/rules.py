@@ -24,7 +24,9 @@ def bottle_problems(keys: BottleKeys, tree: YamlTree, file: str) -> list[Problem
     provider = keys.agent_provider
     written = provider.model_fields_set - {"template"}
     problems = [
-        problem_at(tree, file, ("agent_provider", *((name,) if name else ())), message, of_key=bool(name))
+        problem_at(
+            tree, file, ("agent_provider", *((name,) if name else ())), message, of_key=name in written
+        )
         for name, message in check_provider_keys(provider.template or DEFAULT_TEMPLATE, written)
     ]
     problems += route_problems(keys.egress.routes, tree, file, ("egress", "routes"))

@@ -88,7 +88,7 @@ def _wrong_kind(model: type[BaseModel], path: KeyPath, detail: ErrorDetails) -> 
     value = detail["input"]
     wanted = _WANTED[detail["type"]]
     owner = _model_at(model, path[:-1])
-    is_key = owner is not None and path[-1] in owner.model_fields
+    is_key = not path or (owner is not None and path[-1] in owner.model_fields)
     if wanted == "text" and not is_key and not isinstance(value, (list, dict)):
         return f"must be text, and this is {_kind_name(value)}; put it in quotes"
     return f"must be {wanted}, and this is {_kind_name(value)}; write for example {_example(model, path)}"
