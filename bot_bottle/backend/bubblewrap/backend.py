@@ -1,0 +1,251 @@
+"""Bottles out of Linux namespaces and a seccomp filter, made by bubblewrap."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import resource
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot_bottle import bottle_state, paths
+from bot_bottle.backend.base import AGENT_WORKSPACE, BottleBackend, Leftover, ProbeResult
+from bot_bottle.backend.bubblewrap import bwrap, layout, limits, netns, probe, seccomp
+from bot_bottle.backend.bubblewrap.bottle import BubblewrapBottle
+from bot_bottle.backend.bubblewrap.cgroup import (
+    Cgroup,
+    CgroupPlace,
+    find_place,
+    leftover_folders,
+    make_cgroup,
+    remove_folder,
+)
+from bot_bottle.backend.bubblewrap.folders import PROBE_ACCOUNT, account_for, prepare_folders
+from bot_bottle.backend.bubblewrap.program import find_program
+from bot_bottle.backend.bubblewrap.sandbox import Sandbox, SandboxRequest, start_sandbox
+from bot_bottle.backend.util import sidecar_config, write_trust
+from bot_bottle.errors import LaunchError, UnavailableError
+from bot_bottle.sidecar.client import SidecarProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bot_bottle.backend.base import BottlePlan, LimitStatus
+    from bot_bottle.backend.bubblewrap.layout import Op
+    from bot_bottle.backend.bubblewrap.netns import Listeners
+    from bot_bottle.manifest.model import ManifestBottle
+
+NAME = "bubblewrap"
+_CGROUP = "cgroup"
+#: From here on the kernel counts a user's processes in each user namespace by itself.
+_PROCESSES_PER_NAMESPACE = (5, 14)
+
+
+class BubblewrapBackend(BottleBackend):
+    """The default backend: no daemon, no root, no image."""
+
+    name = NAME
+    boundary = "Linux namespaces and seccomp, shared kernel"
+
+    def probe(self) -> ProbeResult:
+        """Make a bare sandbox and let it go; see :class:`BottleBackend`."""
+        try:
+            programs = bwrap.candidates()
+            program = seccomp.filter_program(paths.cache_dir())
+        except UnavailableError as error:
+            detail, _, remedy = str(error).partition("; install it with: ")
+            return ProbeResult(backend=NAME, level="unavailable", detail=detail, remedy=remedy)
+        account = PROBE_ACCOUNT if os.geteuid() == 0 else None
+        try:
+            sandbox, listeners, used = _start(programs, _probe_ops(), program, account=account)
+        except LaunchError as error:
+            detail, remedy = probe.explain(str(error), programs[0].path, probe.look_at_machine())
+            return ProbeResult(backend=NAME, level="unavailable", detail=detail, remedy=remedy)
+        try:
+            sandbox.release()
+            sandbox.await_ready()
+        except LaunchError as error:
+            detail, remedy = probe.explain(str(error), used.path, probe.look_at_machine())
+            return ProbeResult(backend=NAME, level="unavailable", detail=detail, remedy=remedy)
+        finally:
+            _close_all(listeners)
+            sandbox.stop()
+        place = find_place()
+        unheld = [name for name in ("memory", "cpu") if not place.can(name)]
+        if unheld:
+            reason = place.reason or "no controller"
+            detail = f"works ({used.origin} bwrap); not bounded here: {' and '.join(unheld)} ({reason})"
+            return ProbeResult(backend=NAME, level="degraded", detail=detail)
+        return ProbeResult(backend=NAME, level="ok", detail=f"works ({used.origin} bwrap)")
+
+    def limits(self, bottle: ManifestBottle) -> tuple[LimitStatus, ...]:
+        """Say which limits hold for ``bottle`` here."""
+        statuses = limits.limit_statuses(limits.effective_limits(bottle.limits), find_place())
+        if _rlimit_counts_namespace() or find_place().can("pids"):
+            return statuses
+        reason = "this kernel (before 5.14) would count all your processes, not the bottle's"
+        return tuple(
+            replace(one, holds=False, how=reason) if one.name == "processes" else one for one in statuses
+        )
+
+    def check(self, plan: BottlePlan) -> None:
+        """Refuse a plan whose program is not on this machine, or for which there is no bubblewrap."""
+        bwrap.candidates()
+        find_program(plan.provision.program, os.environ.get("PATH", os.defpath))
+
+    @contextlib.contextmanager
+    def launch(self, plan: BottlePlan) -> Iterator[BubblewrapBottle]:
+        """Bring up sidecar and sandbox side by side, join them, and take both down on every way out."""
+        with contextlib.ExitStack() as stack:
+            sidecar = SidecarProcess.start(sidecar_config(plan))
+            stack.callback(sidecar.close)
+            account = account_for(plan.state_dir) if os.geteuid() == 0 else None
+            home, workspace, trust = prepare_folders(plan.state_dir, account)
+            bounds = limits.effective_limits(plan.bottle.limits)
+            program = find_program(plan.provision.program, os.environ.get("PATH", os.defpath))
+            files = layout.BottleFiles(home=home, workspace=workspace, trust=trust, tmp_size=bounds.memory)
+            ops = layout.bottle_ops(files, program, _init_source())
+            cgroup = _make_cgroup(find_place(), plan.identity, bounds)
+            stack.callback(cgroup.remove)
+            sandbox, listeners, used = _start_or_explain(
+                ops, seccomp.filter_program(paths.cache_dir()), account=account, bounds=bounds, cgroup=cgroup
+            )
+            stack.callback(sandbox.stop)
+            try:
+                if account is None and _rlimit_counts_namespace():
+                    _limit_processes(sandbox.pid, bounds)
+                sandbox.release()
+                write_trust(plan.state_dir, sidecar.ca_pem)
+                sidecar.give_listeners(listeners)
+            finally:
+                _close_all(listeners)
+            sandbox.await_ready()
+            env = {**dict(program.env), **plan.guest_env}
+            shown = (used.path, *bwrap.isolation_args(), *bwrap.render(ops, str, lambda _data: -1))
+            bottle = BubblewrapBottle(plan.identity, sandbox, env, shown)
+            stack.callback(bottle.close)
+            yield bottle
+
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """List control groups of launches that are gone; nothing else of a bottle outlives its launcher."""
+        return tuple(
+            Leftover(
+                backend=NAME,
+                identity=identity,
+                kind=_CGROUP,
+                describe=f"empty control group {', '.join(folders)}",
+            )
+            for identity, folders in sorted(leftover_folders().items())
+            if bottle_state.IDENTITY_PATTERN.fullmatch(identity) and not bottle_state.is_running(identity)
+        )
+
+    def remove(self, leftover: Leftover) -> None:
+        """Remove one leftover; removing it twice is no error."""
+        for folder in leftover_folders().get(leftover.identity, ()):
+            remove_folder(folder)
+
+
+def _start_or_explain(
+    ops: Sequence[Op],
+    program: bytes,
+    *,
+    account: int | None,
+    bounds: limits.EffectiveLimits,
+    cgroup: Cgroup,
+) -> tuple[Sandbox, Listeners, bwrap.Bwrap]:
+    """Start a sandbox; raises ``UnavailableError`` with the sentence that ``doctor`` prints."""
+    programs = bwrap.candidates()
+    try:
+        return _start(programs, ops, program, account=account, bounds=bounds, cgroup=cgroup)
+    except LaunchError as error:
+        detail, remedy = probe.explain(str(error), programs[0].path, probe.look_at_machine())
+        raise UnavailableError(f"{detail}; try: {remedy}" if remedy else detail) from error
+
+
+def _start(
+    programs: Sequence[bwrap.Bwrap],
+    ops: Sequence[Op],
+    program: bytes,
+    *,
+    account: int | None = None,
+    bounds: limits.EffectiveLimits | None = None,
+    cgroup: Cgroup | None = None,
+) -> tuple[Sandbox, Listeners, bwrap.Bwrap]:
+    """Start with the first bubblewrap that works and open the sidecar's sockets; the bottle is still blocked.
+
+    Raises the first one's ``LaunchError`` where none does.
+    """
+    failure: LaunchError | None = None
+    rlimits = () if bounds is None else bounds.rlimits()
+    if account is not None and bounds is not None:
+        # The account is the bottle's alone, so counting may begin at once.
+        rlimits = (*rlimits, bounds.process_rlimit())
+    for candidate in programs:
+        request = SandboxRequest(
+            bwrap=candidate,
+            ops=tuple(ops),
+            seccomp=program,
+            python=layout.python_path(),
+            account=account,
+            rlimits=rlimits,
+            cgroup_procs=cgroup.procs if cgroup else (),
+        )
+        try:
+            sandbox = start_sandbox(request)
+        except LaunchError as error:
+            failure = failure or error
+            continue
+        try:
+            return sandbox, netns.open_listeners(sandbox.pid), candidate
+        except LaunchError as error:
+            failure = failure or LaunchError(sandbox.words() or str(error))
+            sandbox.stop()
+        except BaseException:
+            sandbox.stop()
+            raise
+    raise failure or LaunchError(bwrap.MISSING)
+
+
+def _probe_ops() -> tuple[Op, ...]:
+    return (
+        *layout.system_ops(),
+        *layout.python_ops(),
+        layout.File(dest=layout.INIT_PATH, content=_init_source()),
+        layout.Raw(args=("--dir", AGENT_WORKSPACE, "--remount-ro", "/")),
+    )
+
+
+def _close_all(listeners: Listeners) -> None:
+    for _role, sock in listeners:
+        sock.close()
+
+
+def _make_cgroup(place: CgroupPlace, identity: str, bounds: limits.EffectiveLimits) -> Cgroup:
+    try:
+        return make_cgroup(place, identity, bounds.for_cgroup())
+    except OSError as error:
+        raise LaunchError(
+            f"the bottle's control group could not be made: {error.filename}: {error.strerror}"
+        ) from error
+
+
+def _limit_processes(pid: int, bounds: limits.EffectiveLimits) -> None:
+    """Bound the number of processes from outside, when the bottle's own user namespace does the counting."""
+    kind, value = bounds.process_rlimit()
+    hard = resource.prlimit(pid, kind)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.prlimit(pid, kind, (value, value))
+
+
+def _rlimit_counts_namespace() -> bool:
+    match = re.match(r"(\d+)\.(\d+)", platform.release())
+    return os.geteuid() == 0 or (
+        match is not None and (int(match[1]), int(match[2])) >= _PROCESSES_PER_NAMESPACE
+    )
+
+
+def _init_source() -> bytes:
+    return Path(__file__).with_name("init.py").read_bytes()

@@ -1,0 +1,197 @@
+"""Carry bytes between the operator's side and a process in a bottle, never handing a descriptor in.
+
+The process holds pipes of its own; everything is copied here, in one loop, until the process has ended and
+what it wrote before is out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import time
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bot_bottle.backend.bubblewrap.channel import BottleProcess
+
+#: What a process is to read: bytes, an open file, a descriptor, or nothing.
+Input: TypeAlias = "bytes | BinaryIO | int | None"
+
+_CHUNK = 1 << 16
+_KILL_SECONDS = 10.0
+
+
+class Pipes:
+    """The three pipes of one process: the far ends are for the bottle, the near ends for :func:`pump`."""
+
+    def __init__(self) -> None:
+        self.near: list[int] = []
+        self.far: list[int] = []
+        try:
+            for into_bottle in (True, False, False):
+                read_end, write_end = os.pipe2(os.O_CLOEXEC)
+                self.near.append(write_end if into_bottle else read_end)
+                self.far.append(read_end if into_bottle else write_end)
+                # Set on our end's own open file: the bottle's end stays as programs expect it.
+                os.set_blocking(self.near[-1], False)
+        except OSError:
+            self.close()
+            raise
+
+    def stdio(self) -> tuple[int, int, int]:
+        """Give the ends for the process."""
+        return self.far[0], self.far[1], self.far[2]
+
+    def hand_over(self) -> None:
+        """Close the bottle's ends here, once the bottle has them."""
+        for fd in self.far:
+            os.close(fd)
+        self.far.clear()
+
+    def close_near(self, fd: int) -> None:
+        """Close one of our ends."""
+        self.near.remove(fd)
+        os.close(fd)
+
+    def close(self) -> None:
+        """Close everything still open."""
+        self.hand_over()
+        for fd in tuple(self.near):
+            self.close_near(fd)
+
+
+def pump(
+    process: BottleProcess,
+    pipes: Pipes,
+    source: Input,
+    stdout: Callable[[bytes], object],
+    stderr: Callable[[bytes], object],
+    timeout: float | None = None,
+) -> int:
+    """Run the three pipes until the process has ended; gives its exit code (128 + N for signal N).
+
+    A sink that raises ``BrokenPipeError`` counts as closed: the process meets that when it writes again.
+    Raises ``TimeoutError`` after ``timeout`` seconds, when the process and its session have been killed, and
+    ``LaunchError`` where the bottle ended first. On every exception the process is killed.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    stdin_fd, stdout_fd, stderr_fd = pipes.near
+    inflow = _Inflow(stdin_fd, source, pipes)
+    sinks = {stdout_fd: stdout, stderr_fd: stderr}
+    try:
+        while True:
+            poller = select.poll()
+            poller.register(process.fileno(), select.POLLIN)
+            for fd in sinks:
+                poller.register(fd, select.POLLIN)
+            inflow.register(poller)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            events = {fd for fd, _event in poller.poll(None if left is None else int(left * 1000) + 1)}
+            if not events and left is not None:
+                process.kill()
+                process.wait(_KILL_SECONDS)
+                raise TimeoutError(f"the process was killed after {timeout} s")
+            for fd in events & sinks.keys():
+                if not _deliver(fd, sinks, pipes):
+                    sinks.pop(fd, None)
+            inflow.step(events)
+            if process.fileno() in events:
+                code = process.wait(0)
+                if code is not None:
+                    _drain(sinks, pipes)
+                    return code
+    except BaseException:
+        process.kill()
+        raise
+
+
+class _Inflow:
+    """The way from a source to a process's standard input."""
+
+    def __init__(self, fd: int, source: Input, pipes: Pipes) -> None:
+        self._fd = fd
+        self._pipes = pipes
+        self._pending = memoryview(source if isinstance(source, bytes) else b"")
+        self._ended = source is None or isinstance(source, bytes)
+        self._file = None if source is None or isinstance(source, bytes | int) else source
+        self._source_fd = source if isinstance(source, int) else -1
+        if self._file is not None:
+            with contextlib.suppress(io.UnsupportedOperation, AttributeError):
+                self._source_fd = self._file.fileno()
+
+    def register(self, poller: select.poll) -> None:
+        if self._fd < 0:
+            return
+        if not self._pending and not self._ended and self._source_fd < 0:
+            self._fill()
+        if self._pending:
+            poller.register(self._fd, select.POLLOUT)
+        elif self._ended:
+            self._close()
+        else:
+            poller.register(self._fd, 0)  # only to hear that nobody reads any more
+            poller.register(self._source_fd, select.POLLIN)
+
+    def step(self, events: set[int]) -> None:
+        if self._fd in events and self._pending:
+            try:
+                self._pending = self._pending[os.write(self._fd, self._pending[:_CHUNK]) :]
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                self._close()
+        elif self._fd in events:
+            self._close()
+        elif self._fd >= 0 and self._source_fd in events:
+            self._fill()
+
+    def _fill(self) -> None:
+        if self._file is None:
+            data = _read(self._source_fd) or b""
+        else:
+            # One read of what is there: never waits for a full chunk.
+            read = getattr(self._file, "read1", self._file.read)
+            data = read(_CHUNK)
+        self._ended = not data
+        self._pending = memoryview(data)
+
+    def _close(self) -> None:
+        self._pipes.close_near(self._fd)
+        self._fd = -1
+
+
+def _deliver(fd: int, sinks: dict[int, Callable[[bytes], object]], pipes: Pipes) -> bool:
+    """Move what one pipe holds now, at most a chunk, to its sink; False at the end."""
+    data = _read(fd)
+    if data is None:
+        return True
+    try:
+        if data:
+            sinks[fd](data)
+    except BrokenPipeError:
+        pipes.close_near(fd)
+        return False
+    return bool(data)
+
+
+def _drain(sinks: dict[int, Callable[[bytes], object]], pipes: Pipes) -> None:
+    """Deliver what is in the pipes now; a process left behind in the bottle may hold them open for ever."""
+    for fd in sinks:
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        while any(event & select.POLLIN for _fd, event in poller.poll(0)) and _deliver(fd, sinks, pipes):
+            pass
+
+
+def _read(fd: int) -> bytes | None:
+    """Read one chunk; empty at the end, None where there is nothing now."""
+    try:
+        return os.read(fd, _CHUNK)
+    except BlockingIOError:
+        return None
+    except OSError:  # a terminal whose other side is gone answers EIO
+        return b""

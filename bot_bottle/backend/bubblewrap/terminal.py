@@ -1,0 +1,167 @@
+"""Attach the operator's terminal to a pseudo-terminal inside a bottle.
+
+The terminal is switched to raw mode, so that every key, Ctrl-C among them, goes to the agent as the byte it
+is, and is put back whatever happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import termios
+import threading
+import tty
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from bot_bottle.backend.bubblewrap.channel import BottleProcess
+
+STDIN, STDOUT = 0, 1
+_CHUNK = 1 << 16
+#: After the process ended, how long its terminal may still deliver what is on its way, in milliseconds.
+_TAIL_MS = 200
+_FALLBACK_SIZE = (24, 80)
+
+
+def has_terminal() -> bool:
+    """Tell whether the operator's standard input and output are a terminal."""
+    return os.isatty(STDIN) and os.isatty(STDOUT)
+
+
+def window_size(fd: int = STDOUT) -> tuple[int, int]:
+    """Give a terminal's size as (rows, columns); 24 by 80 where it does not know."""
+    try:
+        rows, columns = termios.tcgetwinsize(fd)
+    except OSError:
+        return _FALLBACK_SIZE
+    return (rows, columns) if rows and columns else _FALLBACK_SIZE
+
+
+def attach(process: BottleProcess) -> int:
+    """Run ``process`` on the operator's terminal until it ends; gives its exit code (128 + N for signal N).
+
+    Raises ``LaunchError`` where the bottle ended first. The terminal's settings are restored on every way
+    out, SIGTERM and SIGHUP included.
+    """
+    with _raw_mode(), _resizes() as resized, _leave_on_signals():
+        try:
+            return _run(process, resized)
+        except BaseException:
+            process.kill()
+            raise
+
+
+def _run(process: BottleProcess, resized: int) -> int:
+    master = process.master
+    os.set_blocking(master, False)
+    pending = b""
+    keys_open = True
+    while True:
+        poller = select.poll()
+        poller.register(process.fileno(), select.POLLIN)
+        poller.register(resized, select.POLLIN)
+        poller.register(master, select.POLLIN | (select.POLLOUT if pending else 0))
+        if keys_open and not pending:
+            poller.register(STDIN, select.POLLIN)
+        events = dict(poller.poll())
+        if resized in events:
+            os.read(resized, _CHUNK)
+            with contextlib.suppress(OSError):
+                process.resize(*window_size())
+        if events.get(master, 0) & ~select.POLLOUT and not _show(master):
+            # Every process has let go of the terminal; only the exit code is still to come.
+            code = process.wait()
+            return -1 if code is None else code
+        if STDIN in events:
+            pending = os.read(STDIN, _CHUNK)
+            keys_open = bool(pending)
+        if pending:
+            with contextlib.suppress(BlockingIOError):
+                pending = pending[os.write(master, pending) :]
+        if process.fileno() in events:
+            code = process.wait(0)
+            if code is not None:
+                _show_tail(master)
+                return code
+
+
+def _show(master: int) -> bool:
+    """Copy what the process wrote to the operator's terminal; False where there will be no more."""
+    try:
+        data = os.read(master, _CHUNK)
+    except BlockingIOError:
+        return True
+    except OSError:  # EIO: no process has the terminal open any more
+        return False
+    view = memoryview(data)
+    while view:
+        view = view[os.write(STDOUT, view) :]
+    return bool(data)
+
+
+def _show_tail(master: int) -> None:
+    """Copy the last output, which the kernel may still be moving through the terminal."""
+    poller = select.poll()
+    poller.register(master, select.POLLIN)
+    while poller.poll(_TAIL_MS) and _show(master):
+        pass
+
+
+@contextlib.contextmanager
+def _raw_mode() -> Iterator[None]:
+    before = termios.tcgetattr(STDIN)
+    try:
+        tty.setraw(STDIN, termios.TCSADRAIN)
+        yield
+    finally:
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def _resizes() -> Iterator[int]:
+    """Yield a descriptor that becomes readable whenever the operator's terminal changes its size."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(write_end, b"\0")
+
+    try:
+        with _handler(signal.SIGWINCH, note):
+            note(0, None)  # the size may have changed since the terminal inside was made
+            yield read_end
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+@contextlib.contextmanager
+def _leave_on_signals() -> Iterator[None]:
+    """Turn the signals that would end this process with the terminal still raw into an orderly exit."""
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    with contextlib.ExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                stack.enter_context(_handler(number, leave))
+        yield
+
+
+@contextlib.contextmanager
+def _handler(number: signal.Signals, handler: signal._HANDLER) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread handle signals
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
