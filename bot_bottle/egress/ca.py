@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from bot_bottle.egress.hosts import is_ip_literal
+from bot_bottle.egress.hosts import HostError, is_ip_literal, normalise_host
 
 _CA_LIFE = timedelta(days=90)
 _LEAF_LIFE = timedelta(days=7)
@@ -26,6 +26,7 @@ _LEAF_RENEW = timedelta(days=3)
 #: How far a bottle's clock may lag behind (a resumed microVM's does).
 _SKEW = timedelta(days=1)
 _MAX_LEAVES = 256
+_LOOPBACK = "127.0.0.1"
 
 
 class SniSSLObject(ssl.SSLObject):
@@ -48,6 +49,7 @@ class CertificateAuthority:
         self._aki = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
             self._cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         )
+        self._transparent: ssl.SSLContext | None = None
         self._contexts: OrderedDict[str, tuple[ssl.SSLContext, datetime]] = OrderedDict()
 
     @property
@@ -68,6 +70,27 @@ class CertificateAuthority:
         if len(self._contexts) > _MAX_LEAVES:
             self._contexts.popitem(last=False)
         return context
+
+    def transparent_context(self) -> ssl.SSLContext:
+        """Give the context for clients that say the host only in their handshake.
+
+        It turns into the named host's context there. Without a readable name the certificate is for the
+        loopback address the client must have dialled, so that the refusal inside can be read.
+        """
+        if self._transparent is None:
+            self._transparent = _server_context(
+                self.leaf_pem(_LOOPBACK, now=datetime.now(UTC)) + self._leaf_key_pem
+            )
+            self._transparent.sni_callback = self._choose
+        return self._transparent
+
+    def _choose(self, session: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        if isinstance(session, SniSSLObject):
+            session.sni = name
+        try:
+            session.context = self.context_for(normalise_host(name or _LOOPBACK))
+        except (HostError, ValueError):
+            session.context = self.context_for(_LOOPBACK)
 
     def leaf_pem(self, host: str, *, now: datetime) -> bytes:
         """Sign a certificate for ``host`` and give it as PEM."""

@@ -72,6 +72,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._until_eof = False
         self._tunnel = False
         self._done = False
+        self._feeding = False
+        self._released = False
 
     # What an exchange calls.
 
@@ -104,21 +106,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def release(self) -> None:
         """Give the connection back after a whole exchange, or close it where it cannot carry another."""
-        facts, self._sink = self._facts, None
-        if (
-            self._transport is None
-            or facts is None
-            or not facts.keep_alive
-            or self._until_eof
-            or self._tunnel
-        ):
-            self.abort()
-            return
-        if self._head_request:
-            # The parser waits for the body that a HEAD response announces; a new one does not.
-            self._parser = httptools.HttpResponseParser(self)
-        self._transport.resume_reading()
-        self._pool.keep(self, facts.idle_seconds)
+        self._sink = None
+        if self._feeding:
+            self._released = True  # the rest of what is being parsed decides whether this one is still sound
+        else:
+            self._keep()
 
     # What asyncio calls.
 
@@ -137,6 +129,7 @@ class UpstreamConnection(asyncio.Protocol):
             sink.on_tunnel_data(data)
             sink.flush()
             return
+        self._feeding = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -153,6 +146,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES:
                 self._fail("upstream_protocol", "the server's response header is too large")
+        self._feeding = False
+        if self._released:
+            self._released = False
+            self._keep()
         sink.flush()
 
     def eof_received(self) -> bool | None:
@@ -222,6 +219,19 @@ class UpstreamConnection(asyncio.Protocol):
         """End the exchange, unless this was an interim (1xx) response."""
         if not self._tunnel and not self._done and self._parser.get_status_code() >= 200:
             self._end()
+
+    def _keep(self) -> None:
+        facts, transport = self._facts, self._transport
+        if transport is None or transport.is_closing():
+            return
+        if facts is None or not facts.keep_alive or self._until_eof or self._tunnel:
+            transport.abort()
+            return
+        if self._head_request:
+            # The parser waits for the body that a HEAD response announces; a new one does not.
+            self._parser = httptools.HttpResponseParser(self)
+        transport.resume_reading()
+        self._pool.keep(self, facts.idle_seconds)
 
     def _switched(self, sink: ResponseSink, rest: bytes) -> None:
         if not self._tunnel:

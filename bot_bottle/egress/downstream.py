@@ -1,0 +1,404 @@
+"""One client connection: parses requests, keeps their order, and answers what cannot be a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import httptools
+
+from bot_bottle.decision import Deny
+from bot_bottle.egress.ca import SniSSLObject
+from bot_bottle.egress.denial import denial_body, denial_headers, status_line
+from bot_bottle.egress.exchange import Exchange, internal_error
+from bot_bottle.egress.headers import BadMessageError, RawHeader, read_request_headers
+from bot_bottle.egress.target import with_sni
+
+if TYPE_CHECKING:
+    from bot_bottle.egress.headers import RequestHeaders
+    from bot_bottle.egress.proxy import EgressProxy
+    from bot_bottle.egress.target import Arrival
+
+_MAX_HEAD_BYTES = 64 * 1024
+_MAX_HEADERS = 200
+_MAX_PIPELINED = 64
+
+_HEAD_SECONDS = 30.0
+_IDLE_SECONDS = 120.0
+_STALLED_SECONDS = 900.0
+_TUNNEL_SECONDS = 4 * 3600.0
+_LINGER_SECONDS = 2.0
+
+
+class ClientConnection(asyncio.Protocol):
+    """A connection from inside the bottle, plain or with its TLS already taken off."""
+
+    def __init__(self, proxy: EgressProxy, arrival: Arrival, *, admitted: bool = False) -> None:
+        self.proxy = proxy
+        self.arrival = arrival
+        self.write_paused = False
+        self._admitted = admitted
+        self._transport: asyncio.Transport | None = None
+        self._early: list[bytes] = []
+        self._out: list[bytes] = []
+        self._queue: deque[Exchange] = deque()
+        self._receiving: Exchange | None = None
+        self._tunnel: Exchange | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._in_head = False
+        self._head_done = False
+        self._head_bytes = 0
+        self._url = b""
+        self._headers: list[RawHeader] = []
+        self._connect: tuple[bytes, RequestHeaders] | None = None
+        self._resumed_body: Exchange | None = None
+        self._poison: tuple[int, Deny] | None = None
+        self._holding = False
+        self._reading = True
+        self._closing = False
+        self._lingering = False
+        self._touched = 0.0
+
+    # The transport's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a connection from a listener, or turn it away where there are too many."""
+        self.attach(transport)
+        if not self._admitted and not self.proxy.admit(self):
+            self._answer(503, self.proxy.crowded())
+
+    def attach(self, transport: asyncio.BaseTransport) -> None:
+        """Start on a transport that is connected already, with what it has delivered so far."""
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio subclasses
+        self._touched = self.proxy.loop.time()
+        session = transport.get_extra_info("ssl_object")
+        if isinstance(session, SniSSLObject):
+            self.arrival = with_sni(self.arrival, session.sni)
+        early, self._early = self._early, []
+        for data in early:
+            self.data_received(data)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what the client sent."""
+        if self._transport is None:
+            self._early.append(data)
+            return
+        if self._closing or self._poison:
+            return
+        self._touched = self.proxy.loop.time()
+        if self._tunnel is not None:
+            self._tunnel.on_client_bytes(data)
+            return
+        self._feed(data)
+        self.flush()
+
+    def eof_received(self) -> bool:
+        """Let a client that has said all it will say still get its answer."""
+        waiting = bool(self._queue) and self._tunnel is None and self._queue[-1].request_done
+        if waiting:
+            self._queue[-1].close_after = True
+        return waiting and self.arrival.scheme == "http"
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Give up everything under way."""
+        self._transport = None
+        queue, self._queue = self._queue, deque()
+        for exchange in queue:
+            exchange.abandon()
+        self.proxy.leave(self)
+
+    def pause_writing(self) -> None:
+        """The client does not keep up."""
+        self.write_paused = True
+        if self._queue:
+            self._queue[0].on_client_writable(writable=False)
+
+    def resume_writing(self) -> None:
+        """The client keeps up again."""
+        self.write_paused = False
+        if self._queue:
+            self._queue[0].on_client_writable(writable=True)
+
+    def sweep(self, now: float) -> None:
+        """End the connection where nothing has moved for too long."""
+        quiet = now - self._touched
+        if self._lingering:
+            if quiet > _LINGER_SECONDS and self._transport:
+                self._transport.close()
+        elif self._tunnel is not None:
+            if quiet > _TUNNEL_SECONDS:
+                self.abort()
+        elif self._queue:
+            if quiet > _STALLED_SECONDS:
+                self.abort()
+        elif self._in_head:
+            if quiet > _HEAD_SECONDS:
+                self._answer(408, _timeout())
+        elif quiet > _IDLE_SECONDS and self._transport:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        if self._transport:
+            self._transport.abort()
+
+    # The exchanges' side.
+
+    def send(self, data: bytes) -> None:
+        """Gather bytes for the client; :meth:`flush` sends them."""
+        self._out.append(data)
+
+    def flush(self) -> None:
+        """Send what was gathered in one write."""
+        if self._out:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            self._touched = self.proxy.loop.time()
+            if self._transport:
+                self._transport.write(data)
+
+    def hold_reading(self, exchange: Exchange, *, hold: bool) -> None:
+        """Stop or go on reading, as ``exchange`` can take more of its request or not."""
+        if exchange is self._receiving or not hold:
+            self._holding = hold
+            self._update_reading()
+
+    def enter_tunnel(self, exchange: Exchange) -> None:
+        """From here on bytes belong to ``exchange``'s upgraded connection."""
+        self._tunnel = exchange
+        self._holding = False
+        self._update_reading()
+
+    def exchange_done(self, exchange: Exchange) -> None:
+        """Go on with the next request, if there is one."""
+        if not self._queue or self._queue[0] is not exchange:
+            return
+        self._queue.popleft()
+        if exchange.close_after:
+            self.flush()
+            self._close(clean=exchange.request_done)
+        elif self._queue:
+            # Not within the callbacks of the answer that has just ended.
+            self.proxy.loop.call_soon(self._next)
+        elif self._poison:
+            status, deny = self._poison
+            self._answer(status, deny)
+        else:
+            self._update_reading()
+
+    def _next(self) -> None:
+        if self._queue and not self._closing:
+            self._update_reading()
+            self._queue[0].start()
+            self.flush()
+
+    def take_over(self) -> asyncio.Transport | None:
+        """Hand the transport to another protocol; this one forgets it."""
+        transport, self._transport = self._transport, None
+        return transport
+
+    # Parsing.
+
+    def _feed(self, data: bytes) -> None:
+        if self._queue and self._queue[-1].websocket:
+            self.abort()  # RFC 6455, 4.1: nothing may follow the handshake before its answer
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgraded(data[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if isinstance(cause, BadMessageError):
+                self._broken(cause.status, cause.deny)
+            else:
+                self._broken(500, internal_error(cause or error))
+        except httptools.HttpParserError as error:
+            if not self._closing:
+                self._malformed(data, error)
+        if self._in_head and not self._poison:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                self._broken(
+                    431, BadMessageError("the request's header is over 64 KiB", reason="too_large").deny
+                )
+
+    def _malformed(self, data: bytes, error: httptools.HttpParserError) -> None:
+        if self._queue and self._queue[-1].close_after and self._queue[-1].request_done:
+            return  # what follows a "Connection: close" request is nobody's
+        connect = data.lstrip(b"\r\n").startswith(b"CONNECT ")
+        reason = "bad_authority" if connect else "bad_request"
+        bad = BadMessageError(f"the request is not well-formed HTTP/1.1 ({error})", reason=reason)
+        self._broken(403 if connect else 400, bad.deny)
+
+    def _broken(self, status: int, deny: Deny) -> None:
+        """Refuse what cannot be parsed: at once, or once the requests before it are answered."""
+        receiving = self._receiving
+        self._in_head = False
+        if receiving is not None and not receiving.request_done:
+            self._receiving = None
+            if self._queue and self._queue[0] is receiving and not receiving.response_begun:
+                receiving.refuse(status, deny)
+            else:
+                self.flush()
+                self.abort()
+        elif self._queue:
+            self._poison = (status, deny)
+            self._update_reading()
+        else:
+            self._answer(status, deny)
+
+    def on_message_begin(self) -> None:
+        """Start a request."""
+        if self._resumed_body is not None:
+            return
+        self._in_head = True
+        self._head_done = False
+        self._head_bytes = 0
+        self._url = b""
+        self._headers = []
+        self._touched = self.proxy.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the request target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header; trailers come after the head and are dropped."""
+        if not self._head_done:
+            self._headers.append((name, value))
+            if len(self._headers) > _MAX_HEADERS:
+                raise BadMessageError("the request has over 200 header lines", reason="too_large", status=431)
+
+    def on_headers_complete(self) -> None:
+        """Make an exchange of the request and start it if it is its turn."""
+        if self._resumed_body is not None:
+            return
+        parser = self._parser
+        self._head_done = True
+        self._in_head = False
+        version = parser.get_http_version()
+        if version not in {"1.1", "1.0"}:
+            raise BadMessageError(f"HTTP/{version} is not spoken here", reason="http_version", status=505)
+        facts = read_request_headers(self._headers)
+        method = parser.get_method()
+        if method == b"CONNECT":
+            self._connect = (self._url, facts)
+            return
+        if len(self._queue) >= _MAX_PIPELINED:
+            raise BadMessageError("over 64 requests are waiting on this connection", reason="too_large")
+        websocket = (
+            parser.should_upgrade()
+            and facts.upgrade == b"websocket"
+            and method == b"GET"
+            and version == "1.1"
+        )
+        if websocket and facts.has_body:
+            raise BadMessageError("a WebSocket handshake has no body")
+        exchange = Exchange(
+            self,
+            method=method,
+            target=self._url,
+            facts=facts,
+            http_1_0=version == "1.0",
+            keep_alive=bool(parser.should_keep_alive()),
+            websocket=websocket,
+        )
+        self._receiving = exchange
+        if parser.should_upgrade() and facts.has_body:
+            self._resumed_body = exchange
+        self._queue.append(exchange)
+        if len(self._queue) == 1:
+            exchange.start()
+        else:
+            self._update_reading()
+
+    def on_body(self, data: bytes) -> None:
+        """Pass a piece of the body to its exchange."""
+        if self._receiving is not None:
+            self._receiving.on_request_body(data)
+
+    def on_message_complete(self) -> None:
+        """End the request, unless the parser only thinks so because of an upgrade that is not made."""
+        exchange = self._receiving
+        if exchange is not None and (self._resumed_body is None or not self._parser.should_upgrade()):
+            self._resumed_body = None
+            exchange.on_request_end()
+
+    def _upgraded(self, rest: bytes) -> None:
+        """Go on behind a head after which the parser expects another protocol."""
+        self._parser = httptools.HttpRequestParser(self)
+        if self._connect is not None:
+            (target, facts), self._connect = self._connect, None
+            if self._queue:
+                self._broken(400, BadMessageError("CONNECT came before the answers to earlier requests").deny)
+            elif rest:
+                self._answer(400, BadMessageError("bytes came before the CONNECT was answered").deny)
+            else:
+                self.proxy.connect(self, target, facts)
+            return
+        exchange = self._receiving
+        if self._resumed_body is not None and exchange is not None:
+            # Another upgrade than WebSocket is ignored (RFC 9110, 7.8), but the parser has left out the body:
+            # a new one is given the framing alone and reads it.
+            facts = exchange.facts
+            framing = (
+                b"Transfer-Encoding: chunked"
+                if facts.chunked
+                else b"Content-Length: %d" % (facts.content_length or 0)
+            )
+            self._feed(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+        if rest:
+            self._feed(rest)
+
+    # Closing and answering.
+
+    def refuse(self, status: int, deny: Deny, *, host: str = "") -> None:
+        """Answer a refusal that is on record already, and close."""
+        body = denial_body(deny, host=host, identity=self.proxy.identity)
+        lines = [f"{name}: {value}\r\n" for name, value in denial_headers(deny)]
+        lines.append(
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        self.send(status_line(status) + "".join(lines).encode("latin-1") + body)
+        self.flush()
+        self._close(clean=False)
+
+    def _answer(self, status: int, deny: Deny) -> None:
+        self.proxy.record_refusal(deny, arrival=self.arrival)
+        self.refuse(status, deny)
+
+    def _close(self, *, clean: bool) -> None:
+        """Close; where the client may still be sending, read and drop for a moment so that it can read us."""
+        self._closing = True
+        if self._transport is None:
+            return
+        if clean:
+            self._transport.close()
+            return
+        self._lingering = True
+        self._touched = self.proxy.loop.time()
+        self._holding = False
+        self._update_reading()
+        if self.arrival.scheme == "http" and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _update_reading(self) -> None:
+        reading = not self._holding and len(self._queue) <= 1
+        if reading == self._reading or self._transport is None or self._transport.is_closing():
+            return
+        self._reading = reading
+        if reading:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+
+def _timeout() -> Deny:
+    return Deny(
+        reason="timeout",
+        rule="egress.http",
+        message="the request's header did not arrive within 30 s",
+        next_step="Send the request again, all at once",
+    )

@@ -1,0 +1,373 @@
+"""One request and its answer: judged, recorded, sent on, streamed back. Every failure ends in a refusal."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from bot_bottle.decision import Deny
+from bot_bottle.egress.denial import denial_body, denial_headers, status_line
+from bot_bottle.egress.headers import BadMessageError, RequestHeaders, ResponseHeaders, upstream_head
+from bot_bottle.egress.pool import Destination
+from bot_bottle.egress.target import origin_target, read_request, upstream_authority
+from bot_bottle.egress.upstream import UpstreamError
+from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from bot_bottle.egress.downstream import ClientConnection
+    from bot_bottle.egress.policy import EgressRequest
+    from bot_bottle.egress.upstream import UpstreamConnection
+
+#: How much of a request body waits in memory while its upstream is not connected yet.
+_MAX_WAITING_BYTES = 64 * 1024
+#: How much of a refused request's body is read and dropped, so that its client gets to the refusal.
+_MAX_DROPPED_BYTES = 64 * 1024 * 1024
+
+#: Methods whose repetition does no harm (RFC 9110, 9.2.2); only these are sent again on a new connection.
+_REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+
+
+class Exchange:
+    """The life of one request on one client connection."""
+
+    __slots__ = (
+        "_body_sent", "_chunked_out", "_client", "_destination", "_dialling", "_dropped", "_dropping",
+        "_finished", "_head", "_http_1_0", "_method", "_request", "_response_begun",
+        "_response_done", "_target", "_upstream", "_waiting", "_waiting_bytes", "close_after", "facts",
+        "request_done", "websocket",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        *,
+        method: bytes,
+        target: bytes,
+        facts: RequestHeaders,
+        http_1_0: bool,
+        keep_alive: bool,
+        websocket: bool,
+    ) -> None:
+        self._client = client
+        self._method = method
+        self._target = target
+        self.facts = facts
+        self._http_1_0 = http_1_0
+        self.websocket = websocket
+        self._request: EgressRequest | None = None
+        self._destination: Destination | None = None
+        self._head = b""
+        self._upstream: UpstreamConnection | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._body_sent = False
+        self._dropping = False
+        self._dropped = 0
+        self._chunked_out = False
+        self._response_begun = False
+        self._response_done = False
+        self._finished = False
+        self.close_after = not keep_alive
+        self.request_done = False
+
+    # From the client.
+
+    def start(self) -> None:
+        """Judge the request and send it on its way; called once, when it is this request's turn."""
+        try:
+            self._start()
+        except BadMessageError as error:
+            self._refuse(error.status, error.deny)
+        except Exception as error:  # noqa: BLE001 - fail closed: whatever breaks, the request is refused
+            self._refuse(500, internal_error(error))
+
+    def on_request_body(self, data: bytes) -> None:
+        """Take a piece of the request's body."""
+        if self._dropping:
+            self._dropped += len(data)
+            if self._dropped > _MAX_DROPPED_BYTES:
+                self._client.abort()
+        elif self._upstream is None:
+            self._waiting.append(data)
+            self._waiting_bytes += len(data)
+            if self._waiting_bytes > _MAX_WAITING_BYTES:
+                self._client.hold_reading(self, hold=True)
+        else:
+            self._body_sent = True
+            self._upstream.write(b"%x\r\n%b\r\n" % (len(data), data) if self.facts.chunked else data)
+
+    def on_request_end(self) -> None:
+        """Take the end of the request."""
+        self.request_done = True
+        if self._upstream is not None and self.facts.chunked and not self._dropping:
+            self._upstream.write(b"0\r\n\r\n")
+        self._finish_if_done()
+
+    def on_client_bytes(self, data: bytes) -> None:
+        """Pass bytes of an upgraded connection on."""
+        if self._upstream is not None:
+            self._upstream.write(data)
+
+    def on_client_writable(self, *, writable: bool) -> None:
+        """Read from the server only while the client keeps up."""
+        if self._upstream is not None:
+            self._upstream.resume() if writable else self._upstream.pause()
+
+    def abandon(self) -> None:
+        """Give up: the client is gone or broke its own request."""
+        self._finished = True
+        self._let_go()
+
+    @property
+    def response_begun(self) -> bool:
+        """Whether the client has got any of a final response."""
+        return self._response_begun
+
+    def refuse(self, status: int, deny: Deny) -> None:
+        """Answer with a refusal and close, because of what came behind this request's head."""
+        self.close_after = True
+        self._let_go()
+        self._refuse(status, deny)
+
+    # Inside.
+
+    def _let_go(self) -> None:
+        if self._dialling is not None:
+            self._dialling.cancel()
+            self._dialling = None
+        if self._upstream is not None:
+            self._upstream.abort()
+            self._upstream = None
+
+    def _start(self) -> None:
+        client = self._client
+        request = read_request(
+            client.arrival,
+            method=self._method.decode("ascii"),
+            target=self._target.decode("ascii"),
+            headers=self.facts,
+            http_1_0=self._http_1_0,
+        )
+        self._request = request
+        if request.host == EGRESS_LOCAL_HOST:
+            self._answer_locally(request)
+            return
+        verdict = client.proxy.judge(request)
+        if isinstance(verdict.decision, Deny):
+            self._refuse(403, verdict.decision, recorded=True)
+            return
+        route = verdict.route
+        if route is None:
+            raise TypeError("an allowed request has a route")
+        authorization = b""
+        if route.auth:
+            value = client.proxy.table.credential(route)
+            authorization = f"{route.auth.scheme} {value}".strip().encode("latin-1")
+        self._head = upstream_head(
+            method=self._method,
+            target=origin_target(self._target.decode("ascii")).encode("ascii"),
+            authority=upstream_authority(request).encode("ascii"),
+            facts=self.facts,
+            authorization=authorization,
+            websocket=self.websocket,
+        )
+        self._destination = Destination(
+            scheme=request.scheme, host=request.host, port=request.port, route=route
+        )
+        held = client.proxy.pool.take(self._destination.key)
+        if held is not None:
+            self._attach(held)
+        else:
+            self._dial(self._destination)
+
+    def _dial(self, destination: Destination) -> None:
+        self._dialling = self._client.proxy.spawn(self._connect(destination))
+
+    async def _connect(self, destination: Destination) -> None:
+        try:
+            upstream = await self._client.proxy.pool.dial(destination)
+        except UpstreamError as error:
+            self.on_upstream_lost(error)
+            self._client.flush()
+            return
+        except Exception as error:  # noqa: BLE001 - fail closed
+            self._refuse(500, internal_error(error))
+            self._client.flush()
+            return
+        finally:
+            self._dialling = None
+        if self._finished:
+            upstream.abort()
+        else:
+            self._attach(upstream)
+
+    def _attach(self, upstream: UpstreamConnection) -> None:
+        self._upstream = upstream
+        upstream.begin(self, head_request=self._method == b"HEAD")
+        parts = [self._head]
+        for data in self._waiting:
+            self._body_sent = True
+            parts.append(b"%x\r\n%b\r\n" % (len(data), data) if self.facts.chunked else data)
+        if self.request_done and self.facts.chunked:
+            parts.append(b"0\r\n\r\n")
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        upstream.write(b"".join(parts))
+        self._client.hold_reading(self, hold=False)
+        if self._client.write_paused:
+            upstream.pause()
+
+    # From the upstream.
+
+    def on_response_head(self, status: int, phrase: bytes, headers: ResponseHeaders) -> None:
+        """Write the response's head to the client, framed anew."""
+        if status == 101 and not (self.websocket and headers.upgrade == b"websocket"):
+            raise BadMessageError("the server switched protocols unasked", status=502)
+        lines = [b"HTTP/1.1 %d %b" % (status, phrase)]
+        for name, value in headers.kept:
+            if status == 101 and name.lower() == b"sec-websocket-extensions":
+                raise BadMessageError("the server chose a WebSocket extension nobody offered", status=502)
+            lines.append(name + b": " + value)
+        if status == 101:
+            lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
+        elif status >= 200:
+            self._response_begun = True
+            lines += self._framing(status, headers)
+        elif self._http_1_0:
+            return  # RFC 9110, 15.2: no interim response to an HTTP/1.0 client
+        lines.append(b"\r\n")
+        self._client.send(b"\r\n".join(lines))
+        if status == 101:
+            self._response_begun = True
+            self._client.enter_tunnel(self)
+
+    def _framing(self, status: int, headers: ResponseHeaders) -> list[bytes]:
+        lines: list[bytes] = []
+        if headers.content_length is not None and not headers.chunked:
+            if status not in {204, 304} or self._method == b"HEAD":
+                lines.append(b"Content-Length: %d" % headers.content_length)
+        elif self._method != b"HEAD" and status not in {204, 304}:
+            if self._http_1_0:
+                self.close_after = True
+            else:
+                self._chunked_out = True
+                lines.append(b"Transfer-Encoding: chunked")
+        if self.close_after:
+            lines.append(b"Connection: close")
+        elif self._http_1_0:
+            lines.append(b"Connection: keep-alive")
+        return lines
+
+    def on_response_body(self, data: bytes) -> None:
+        """Write a piece of the body to the client."""
+        self._client.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked_out else data)
+
+    def on_response_end(self) -> None:
+        """End the response; the upstream connection is kept only if the request was whole too."""
+        if self._chunked_out:
+            self._client.send(b"0\r\n\r\n")
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            if self.request_done:
+                upstream.release()
+            else:
+                upstream.abort()
+                self._dropping = True
+                self._client.hold_reading(self, hold=False)
+        self._response_done = True
+        self._finish_if_done()
+
+    def on_tunnel_data(self, data: bytes) -> None:
+        """Pass bytes of an upgraded connection back."""
+        self._client.send(data)
+
+    def on_upstream_lost(self, error: UpstreamError) -> None:
+        """Try once more where that is safe, or tell the client."""
+        upstream, self._upstream = self._upstream, None
+        if self._finished:
+            return
+        if self._response_begun:
+            self._client.flush()
+            self._client.abort()  # a truncated message must not look whole
+            return
+        repeatable = self._method in _REPEATABLE and self.request_done and not self._body_sent
+        if upstream is not None and upstream.reused and repeatable and self._destination is not None:
+            self._dial(self._destination)  # the server closed an idle connection as we used it
+            return
+        deny = Deny(
+            reason=error.reason,
+            rule="egress.addresses" if error.denied else "egress.upstream",
+            message=str(error),
+            next_step="Ask the operator; ssrf_ip_allowlist of the route or a pin opens an internal address"
+            if error.denied
+            else "Try again later, or ask the operator to check the host from outside the bottle",
+        )
+        self._refuse(403 if error.denied else 502, deny, decision="deny" if error.denied else "error")
+
+    def on_upstream_writable(self, *, writable: bool) -> None:
+        """Read from the client only while the server keeps up."""
+        self._client.hold_reading(self, hold=not writable)
+
+    def flush(self) -> None:
+        """Send what has been gathered to the client."""
+        self._client.flush()
+
+    # Answers of our own.
+
+    def _answer_locally(self, request: EgressRequest) -> None:
+        proxy = self._client.proxy
+        deny = proxy.judge_local(request)
+        if deny is not None:
+            self._refuse(404 if deny.reason == "not_found" else 403, deny, recorded=True)
+            return
+        self._respond(200, json.dumps(proxy.allowlist(), indent=2).encode() + b"\n")
+
+    def _refuse(self, status: int, deny: Deny, *, recorded: bool = False, decision: str = "deny") -> None:
+        if self._finished or self._response_begun:
+            self._client.abort()
+            return
+        client = self._client
+        if not recorded:
+            client.proxy.record_refusal(
+                deny, decision=decision, request=self._request, method=self._method, arrival=client.arrival
+            )
+        host = self._request.host if self._request else ""
+        body = denial_body(deny, host=host, identity=client.proxy.identity)
+        self._respond(status, body, denial_headers(deny, decision=decision))
+
+    def _respond(self, status: int, body: bytes, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        self._response_begun = True
+        if self.facts.expect_continue and not self.request_done:
+            self.close_after = True  # whether the body will come is anyone's guess now (RFC 9110, 10.1.1)
+        lines = [f"{name}: {value}\r\n" for name, value in headers]
+        lines.append("Content-Type: application/json\r\n")
+        lines.append(f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\n")
+        if self.close_after:
+            lines.append("Connection: close\r\n")
+        head = status_line(status) + "".join(lines).encode("latin-1") + b"\r\n"
+        self._client.send(head if self._method == b"HEAD" else head + body)
+        self._waiting.clear()
+        self._dropping = True
+        self._response_done = True
+        self._client.hold_reading(self, hold=False)
+        self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        if self._finished or not self._response_done:
+            return
+        if self.request_done or self.close_after:
+            self._finished = True
+            self._client.exchange_done(self)
+
+
+def internal_error(error: BaseException) -> Deny:
+    """Describe a failure of our own by its kind alone: its text could hold anything."""
+    return Deny(
+        reason="internal_error",
+        rule="egress",
+        message=f"egress failed inside ({type(error).__name__}), so the request is refused",
+        next_step="Tell the operator; this is a fault in bot-bottle",
+    )

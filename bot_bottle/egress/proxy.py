@@ -1,0 +1,292 @@
+"""The egress proxy of one bottle: listeners, limits, decisions and their record."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+from bot_bottle.decision import Allow, Deny
+from bot_bottle.egress.dns import DnsDatagrams, DnsStream
+from bot_bottle.egress.downstream import ClientConnection
+from bot_bottle.egress.intercept import TlsListener, open_tunnel
+from bot_bottle.egress.policy import (
+    POLICIES,
+    EgressRequest,
+    RouteTable,
+    Step,
+    Verdict,
+    decide,
+    names_agree,
+    sni_present,
+)
+from bot_bottle.egress.pool import UpstreamPool, system_resolver
+from bot_bottle.egress.target import Arrival
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine, Sequence
+
+    from bot_bottle.audit import AuditLog
+    from bot_bottle.egress.ca import CertificateAuthority
+    from bot_bottle.egress.headers import RequestHeaders
+    from bot_bottle.egress.policy import Policy
+    from bot_bottle.egress.pool import Resolver
+    from bot_bottle.sidecar.config import ListenerRole, SidecarConfig
+
+MAX_CLIENTS = 1024
+_MAX_DNS_NAMES = 256
+_MAX_RECORDED_PATH = 1024
+_BACKLOG = 512
+_SWEEP_SECONDS = 1.0
+
+
+class EgressProxy:
+    """Everything one bottle's egress shares; made and used on one event loop."""
+
+    def __init__(
+        self,
+        config: SidecarConfig,
+        *,
+        audit: AuditLog,
+        ca: CertificateAuthority,
+        loop: asyncio.AbstractEventLoop,
+        resolver: Resolver = system_resolver,
+        policies: Sequence[Policy] = POLICIES,
+        max_clients: int = MAX_CLIENTS,
+    ) -> None:
+        self.identity = config.identity
+        self.table = RouteTable(config.routes, config.secrets)
+        self.ca = ca
+        self.loop = loop
+        self.pool = UpstreamPool(pins=config.pins, upstream_ca_pem=config.upstream_ca_pem, resolver=resolver)
+        self._audit = audit
+        self._policies = tuple(policies)
+        self._max_clients = max_clients
+        self._clients: set[ClientConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closers: list[asyncio.AbstractServer | asyncio.BaseTransport | TlsListener] = []
+        self._dns_names: set[str] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    # Listeners.
+
+    async def serve(self, listeners: Sequence[tuple[ListenerRole, socket.socket]]) -> None:
+        """Serve sockets that are bound (UDP) or listening (TCP) already; raises ``OSError``."""
+        with_ipv6 = any(sock.family == socket.AF_INET6 for _role, sock in listeners)
+        for role, sock in listeners:
+            sock.setblocking(False)  # noqa: FBT003 - the library's signature
+            await self._serve_one(role, sock, with_ipv6=with_ipv6)
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    async def _serve_one(self, role: ListenerRole, sock: socket.socket, *, with_ipv6: bool) -> None:
+        if role == "dns-udp":
+            transport, _protocol = await self.loop.create_datagram_endpoint(
+                lambda: DnsDatagrams(self.on_dns_name, with_ipv6=with_ipv6), sock=sock
+            )
+            self._closers.append(transport)
+            return
+        if role == "https":
+            self._closers.append(
+                TlsListener(self, sock, Arrival(via="transparent", scheme="https", port=443))
+            )
+            return
+        factories = {
+            "dns-tcp": lambda: DnsStream(self.on_dns_name, with_ipv6=with_ipv6),
+            "http": lambda: ClientConnection(self, Arrival(via="transparent", scheme="http", port=80)),
+            "proxy": lambda: ClientConnection(self, Arrival(via="absolute", scheme="http")),
+        }
+        server = await self.loop.create_server(factories[role], sock=sock, backlog=_BACKLOG)
+        self._closers.append(server)
+
+    def close(self) -> None:
+        """Stop listening and drop every connection."""
+        for closer in self._closers:
+            closer.close()
+        for client in tuple(self._clients):
+            client.abort()
+        for task in tuple(self._tasks):
+            task.cancel()
+        self.pool.close()
+        if self._sweeper:
+            self._sweeper.cancel()
+
+    def connect(self, client: ClientConnection, target: bytes, headers: RequestHeaders) -> None:
+        """Answer a CONNECT."""
+        open_tunnel(self, client, target, headers)
+
+    def spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Run a coroutine and hold on to it until it is done."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # Limits.
+
+    def admit(self, client: ClientConnection) -> bool:
+        """Count a connection in, or say that there are too many."""
+        if len(self._clients) >= self._max_clients:
+            return False
+        self._clients.add(client)
+        return True
+
+    def replace(self, old: ClientConnection, new: ClientConnection) -> None:
+        """Let ``new`` stand where ``old`` was counted: the same socket, one layer further in."""
+        self._clients.discard(old)
+        self._clients.add(new)
+
+    def leave(self, client: ClientConnection) -> None:
+        """Count a connection out; doing it twice is no error."""
+        self._clients.discard(client)
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for client in tuple(self._clients):
+            client.sweep(now)
+        self.pool.sweep(now)
+        self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    # Decisions.
+
+    def judge(self, request: EgressRequest, policies: Sequence[Policy] | None = None) -> Verdict:
+        """Decide a request and put the decision on record; what cannot be recorded is refused."""
+        verdict = decide(request, self.table, policies or self._policies)
+        decision = verdict.decision
+        injected: str | None = None
+        if verdict.route and verdict.route.auth and isinstance(decision, Allow):
+            injected = verdict.route.auth.token_ref
+        try:
+            self._record(request, decision, injected=injected)
+        except OSError:
+            return Verdict(
+                Deny(
+                    reason="audit_failed",
+                    rule="egress.audit",
+                    message="the decision could not be put on record, so the request is refused",
+                    next_step="Have the operator free disk space for the audit log, then start again",
+                )
+            )
+        return verdict
+
+    def judge_local(self, request: EgressRequest) -> Deny | None:
+        """Decide and record a request for the name that egress answers itself."""
+        verdict = decide_local(request, self.table)
+        with contextlib.suppress(OSError):  # nothing leaves the sidecar here
+            self._record(request, verdict or Allow(rule="egress.local"), via="local")
+        return verdict
+
+    def record_refusal(
+        self,
+        deny: Deny,
+        *,
+        decision: str = "deny",
+        request: EgressRequest | None = None,
+        method: bytes = b"",
+        arrival: Arrival | None = None,
+        host: str = "",
+        port: int = 0,
+    ) -> None:
+        """Put on record what was refused outside the policies; it is refused whether or not that works."""
+        with contextlib.suppress(OSError):
+            if request is not None:
+                self._record(request, deny, kind=decision)
+                return
+            self._audit.append(
+                "request",
+                decision=decision,
+                reason=deny.reason,
+                rule=deny.rule,
+                message=deny.message,
+                scheme=arrival.scheme if arrival else "",
+                method=method.decode("latin-1"),
+                host=host or next((name for _where, name in arrival.claims), "") if arrival else host,
+                port=port or (arrival.port if arrival else 0),
+                path="",
+                via=arrival.via if arrival else "",
+                injected=None,
+            )
+
+    def crowded(self) -> Deny:
+        """Describe a connection turned away because there are too many."""
+        return Deny(
+            reason="too_many_connections",
+            rule="egress.limits",
+            message=f"over {self._max_clients} connections are open from this bottle",
+            next_step="Close some connections and try again",
+        )
+
+    def record_event(self, event: str, **fields: str | int) -> None:
+        """Put something on record that decides nothing."""
+        with contextlib.suppress(OSError):
+            self._audit.append(event, **fields)
+
+    def on_dns_name(self, name: str) -> None:
+        """Put a name that was asked for on record, once, and a bounded number of them."""
+        if name in self._dns_names or len(self._dns_names) > _MAX_DNS_NAMES:
+            return
+        self._dns_names.add(name)
+        if len(self._dns_names) > _MAX_DNS_NAMES:
+            self.record_event("dns", name="", decision="answered", message="further names are not listed")
+        else:
+            self.record_event("dns", name=name, decision="answered")
+
+    def allowlist(self) -> dict[str, object]:
+        """Give the route table as the bottle may see it: names of credentials, never values."""
+        return {
+            "identity": self.identity,
+            "routes": [
+                {
+                    "host": route.host,
+                    "path_allowlist": list(route.path_allowlist),
+                    "methods": list(route.methods),
+                    "ports": list(route.effective_ports),
+                    "auth": {"scheme": route.auth.scheme, "token_ref": route.auth.token_ref}
+                    if route.auth
+                    else None,
+                    "tls_passthrough": route.tls_passthrough,
+                }
+                for route in self.table.routes
+            ],
+        }
+
+    def _record(
+        self,
+        request: EgressRequest,
+        decision: Allow | Deny,
+        *,
+        kind: str = "deny",
+        via: str = "",
+        injected: str | None = None,
+    ) -> None:
+        denied = isinstance(decision, Deny)
+        self._audit.append(
+            "request",
+            decision=kind if denied else "allow",
+            reason=decision.reason if isinstance(decision, Deny) else None,
+            rule=decision.rule,
+            message=decision.message if isinstance(decision, Deny) else None,
+            scheme=request.scheme,
+            method=request.method,
+            host=request.host,
+            port=request.port,
+            path=request.path[:_MAX_RECORDED_PATH],
+            via=via or request.via,
+            injected=injected,
+        )
+
+
+def decide_local(request: EgressRequest, table: RouteTable) -> Deny | None:
+    """Decide a request for ``_egress.local``: one path, read only, under one name."""
+    step = Step(request, None, table)
+    if deny := names_agree(step) or sni_present(step):
+        return deny
+    if request.path == "/allowlist" and request.method in {"GET", "HEAD"}:
+        return None
+    return Deny(
+        reason="not_found",
+        rule="egress.local",
+        message=f"{request.method} {request.path[:100]} is nothing that egress answers",
+        next_step="GET http://_egress.local/allowlist shows what is open",
+    )

@@ -1,0 +1,25 @@
+"""``python -m bot_bottle.sidecar LAUNCHER_PID CONFIG_FD CONTROL_FD``, started by a launcher only."""
+
+from __future__ import annotations
+
+import sys
+
+from bot_bottle.sidecar.harden import harden
+
+
+def main(argv: list[str]) -> int:
+    """Harden the process, then serve; the order matters, since the config holds credentials."""
+    if len(argv) != 3 or not all(arg.isdigit() for arg in argv):
+        sys.stderr.write(
+            "the sidecar is started by bot-bottle itself; see bot-bottle proxy for one by hand\n"
+        )
+        return 2
+    launcher_pid, config_fd, control_fd = (int(arg) for arg in argv)
+    harden(launcher_pid)
+    from bot_bottle.sidecar.service import run  # noqa: PLC0415 - nothing heavy before the process is hardened
+
+    return run(config_fd, control_fd)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,41 @@
+"""What a sidecar does to itself before it reads a single secret (Linux)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_WANTED_FILES = 8192
+
+
+def harden(launcher_pid: int) -> None:
+    """Die with the launcher, never dump core, let no process of this user look in; Ctrl-C is the agent's.
+
+    Exits with code 4 where the launcher is gone already, since nobody would end this process then.
+    Raises ``OSError`` where the kernel refuses.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != launcher_pid:
+        raise SystemExit(4)
+    # Not dumpable: no core, no ptrace, and /proc/PID/{environ,mem,fd} belong to root (prctl(2)).
+    _prctl(libc, _PR_SET_DUMPABLE, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, _WANTED_FILES)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
+    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"prctl({option}): {os.strerror(error)}")
