@@ -84,7 +84,10 @@ def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
         ca_path = Path(os.path.expanduser(upstream_ca))  # noqa: PTH111 - Path.expanduser raises for unknown users
         if not ca_path.is_absolute():
             raise ManifestError(f"{path}: egress.upstream_ca: must be an absolute path")
-        pem = read_ca_file(ca_path)
+        try:
+            pem = read_ca_file(ca_path)
+        except ManifestError as error:
+            raise ManifestError(f"{path}: egress.upstream_ca: {error}") from error
     pins = _table(data, "pins", path)
     return OperatorConfig(
         backend=_text(data, "backend", path, ""),

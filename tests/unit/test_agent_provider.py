@@ -1,0 +1,215 @@
+"""What providers ask for, as data; and what their shell lines really do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot_bottle.agent_provider.claude import PLACEHOLDER_TOKEN
+from bot_bottle.agent_provider.registry import (
+    DEFAULT_TEMPLATE,
+    agent_provision_plan,
+    check_provider_keys,
+    known_templates,
+)
+from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
+from bot_bottle.egress.routes import RouteAuth, egress_resolve_token_values, egress_routes_for_bottle
+from bot_bottle.errors import UsageError
+from bot_bottle.manifest.model import (
+    ManifestAgent,
+    ManifestAgentProvider,
+    ManifestBottle,
+    ManifestEgress,
+    ManifestRoute,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bot_bottle.agent_provider.plan import AgentProvisionPlan
+
+REAL = "sk-ant-oat01-the-real-one"
+
+
+def plan(
+    tmp_path: Path,
+    *,
+    template: str = "claude",
+    argv: tuple[str, ...] = (),
+    auth_token: str = "",
+    body: str = "",
+    headless: bool = False,
+    prompt: str = "",
+    resume: bool = False,
+) -> AgentProvisionPlan:
+    provider = ManifestAgentProvider(template=template, argv=argv, auth_token=auth_token)
+    bottle = ManifestBottle(name="b", path=tmp_path / "b.md", agent_provider=provider)
+    agent = ManifestAgent(name="a", path=tmp_path / "a.md", bottle="b", prompt=body)
+    return agent_provision_plan(
+        bottle, agent, env={"TOK": REAL}, headless=headless, prompt=prompt, resume=resume
+    )
+
+
+def contents(made: AgentProvisionPlan) -> dict[str, str]:
+    return {file.path: file.content.decode() for file in made.files}
+
+
+def test_claude_with_a_token_gets_its_route_its_placeholder_and_quiet(tmp_path: Path) -> None:
+    made = plan(tmp_path, auth_token="TOK")
+    (route,) = made.egress_routes
+    assert route.host == "api.anthropic.com"
+    assert route.auth == RouteAuth(scheme="Bearer", token_ref="TOK")
+    assert route.tls_passthrough
+    assert route.effective_ports == (443,)
+    assert made.guest_env["CLAUDE_CODE_OAUTH_TOKEN"] == PLACEHOLDER_TOKEN
+    assert PLACEHOLDER_TOKEN.startswith("sk-ant-oat01-")
+    assert made.hidden_env_names == frozenset({"CLAUDE_CODE_OAUTH_TOKEN"})
+    for flag in (
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
+        "DISABLE_ERROR_REPORTING",
+        "DISABLE_AUTOUPDATER",
+    ):
+        assert made.guest_env[flag] == "1"
+    assert REAL not in repr(made) + json.dumps(made.guest_env) + "".join(contents(made).values())
+
+
+def test_claude_without_a_token_opens_nothing(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    assert made.egress_routes == ()
+    assert made.hidden_env_names == frozenset()
+    assert "CLAUDE_CODE_OAUTH_TOKEN" not in made.guest_env
+
+
+def test_the_providers_route_keeps_the_operators_narrower_paths(tmp_path: Path) -> None:
+    bottle = ManifestBottle(
+        name="b",
+        path=tmp_path / "b.md",
+        agent_provider=ManifestAgentProvider(template="claude", auth_token="TOK"),
+        egress=ManifestEgress(
+            routes=(ManifestRoute(host="api.anthropic.com", path_allowlist=("/v1/messages",)),)
+        ),
+    )
+    (route,) = egress_routes_for_bottle(bottle, plan(tmp_path, auth_token="TOK").egress_routes)
+    assert route.path_allowlist == ("/v1/messages",)
+    assert egress_resolve_token_values([route], {"TOK": REAL})["TOK"].reveal() == REAL
+
+
+def test_claude_starts_without_a_question(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    assert made.argv == ("claude", "--dangerously-skip-permissions")
+    assert made.program == "claude"
+    state = json.loads(contents(made)[f"{AGENT_HOME}/.claude.json"])
+    assert state["hasCompletedOnboarding"] is True
+    assert state["bypassPermissionsModeAccepted"] is True
+    assert state["projects"][AGENT_WORKSPACE]["hasTrustDialogAccepted"] is True
+    assert all(file.mode == 0o600 for file in made.files)
+
+
+def test_claude_reads_the_agents_prompt_from_a_file(tmp_path: Path) -> None:
+    made = plan(tmp_path, body="You are a reader.")
+    at = made.argv.index("--append-system-prompt-file")
+    assert contents(made)[made.argv[at + 1]] == "You are a reader.\n"
+
+
+def test_claudes_task_is_never_in_argv(tmp_path: Path) -> None:
+    made = plan(tmp_path, headless=True, prompt="the secret task")
+    assert made.argv[:2] == ("/bin/sh", "-c")
+    assert "--print" in made.argv
+    assert not any("secret task" in element for element in made.argv)
+    assert "the secret task\n" in contents(made).values()
+
+
+def test_claude_headless_without_a_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--prompt"):
+        plan(tmp_path, headless=True)
+
+
+def run_as_claude(made: AgentProvisionPlan, home: Path) -> dict[str, object]:
+    """Run the plan's argv with a stand-in program, with the bottle's home moved to ``home``."""
+    program = home / "bin" / "claude"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nprintf "stdin: "; cat\n')
+    program.chmod(0o755)
+    for file in made.files:
+        path = home / file.path.removeprefix(f"{AGENT_HOME}/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.content)
+    argv = [element.replace(AGENT_HOME, str(home)) for element in made.argv]
+    env = {"PATH": f"{program.parent}:/usr/bin:/bin", "HOME": str(home)}
+    done = subprocess.run(argv, env=env, capture_output=True, check=True, input=b"", timeout=20)
+    arguments, _, stdin = done.stdout.decode().partition("stdin: ")
+    return {"argv": arguments.split(), "stdin": stdin}
+
+
+def test_claude_gets_its_task_on_standard_input(tmp_path: Path) -> None:
+    made = plan(tmp_path, headless=True, prompt='say "$HOME" `id`')
+    seen = run_as_claude(made, tmp_path)
+    assert seen == {"argv": ["--dangerously-skip-permissions", "--print"], "stdin": 'say "$HOME" `id`\n'}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_claude_continues_only_a_conversation_that_has_begun(tmp_path: Path, *, begun: bool) -> None:
+    made = plan(tmp_path, resume=True, headless=True, prompt="go on")
+    assert f"{AGENT_HOME}/.claude.json" not in contents(made)
+    if begun:
+        folder = tmp_path / ".claude" / "projects" / "-home-agent-workspace"
+        folder.mkdir(parents=True)
+        (folder / "1.jsonl").write_text("{}")
+    argv = run_as_claude(made, tmp_path)["argv"]
+    assert isinstance(argv, list)
+    assert ("--continue" in argv) is begun
+
+
+def test_a_command_runs_as_it_is_written(tmp_path: Path) -> None:
+    made = plan(tmp_path, template="command", argv=("my-agent", "--flag", "a b"))
+    assert made.argv == ("my-agent", "--flag", "a b")
+    assert made.program == "my-agent"
+    assert (made.files, made.guest_env, made.egress_routes) == ((), {}, ())
+
+
+def test_a_commands_prompt_is_a_file_and_fills_its_placeholders(tmp_path: Path) -> None:
+    argv = ("my-agent", "--file={prompt_file}", "-p", "{prompt}", "{other}")
+    made = plan(
+        tmp_path, template="command", argv=argv, body="Body {prompt_file}", headless=True, prompt="Task"
+    )
+    (path,) = contents(made)
+    assert contents(made)[path] == "Body {prompt_file}\n\nTask\n"
+    assert made.guest_env == {"BOT_BOTTLE_PROMPT_FILE": path}
+    assert made.argv == ("my-agent", f"--file={path}", "-p", "Body {prompt_file}\n\nTask", "{other}")
+    assert path.startswith(f"{AGENT_HOME}/")
+
+
+def test_a_prompt_too_long_for_an_argument_is_refused_before_the_kernel_does(tmp_path: Path) -> None:
+    long = "x" * (128 * 1024)
+    with pytest.raises(UsageError, match="prompt_file"):
+        plan(tmp_path, template="command", argv=("a", "{prompt}"), body=long)
+    assert plan(tmp_path, template="command", argv=("a", "{prompt_file}"), body=long).argv[0] == "a"
+
+
+def test_templates_say_which_keys_they_know() -> None:
+    assert known_templates() == ("claude", "command")
+    assert DEFAULT_TEMPLATE == "claude"
+    assert check_provider_keys("claude", {"auth_token"}) == []
+    assert check_provider_keys("command", {"argv"}) == []
+    assert [key for key, _ in check_provider_keys("command", {"auth_token"})] == ["auth_token", ""]
+
+
+def test_no_provider_is_named_outside_its_folder() -> None:
+    grep = shutil.which("grep")
+    assert grep is not None
+    from bot_bottle import __file__ as package  # noqa: PLC0415
+
+    done = subprocess.run(
+        [grep, "-rniE", "--include=*.py", "claude|anthropic", str(package).rpartition("/")[0]],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    named = {line.partition(":")[0].rpartition("bot_bottle/")[2] for line in done.stdout.splitlines()}
+    outside = {path for path in named if not path.startswith(("agent_provider/", "demo/"))}
+    assert outside == set()

@@ -1,0 +1,390 @@
+"""The commands that only look or tidy up, and what the command line itself promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot_bottle import audit, bottle_state, paths
+from bot_bottle.backend import registry
+from bot_bottle.backend.base import Leftover, ProbeResult
+from bot_bottle.bottle_state import BottleMetadata
+from bot_bottle.cli import commands, main
+from bot_bottle.cli.proxy import parse_listen
+from bot_bottle.errors import UsageError
+from tests.support.scripted_backend import ScriptedBackend
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    base = tmp_path / "bb"
+    for folder in ("bottles", "agents"):
+        (base / folder).mkdir(parents=True, mode=0o755)
+    base.chmod(0o700)
+    monkeypatch.setenv("BOT_BOTTLE_HOME", str(base))
+    monkeypatch.chdir(tmp_path)
+    ScriptedBackend.reset()
+    place = "tests.support.scripted_backend:ScriptedBackend"
+    monkeypatch.setattr(registry, "_BACKENDS", {"scripted": place})
+    return base
+
+
+def state(identity: str, *, kept: bool = False) -> Path:
+    metadata = BottleMetadata(
+        identity=identity,
+        agent_name=identity[:-6],
+        bottle_name="b",
+        backend="scripted",
+        started_at="2026-11-23T10:00:00+00:00",
+        exit_code=1 if kept else None,
+    )
+    folder = bottle_state.create_state(metadata)
+    if kept:
+        bottle_state.mark_preserved(identity)
+    return folder
+
+
+def declare(
+    home: Path, bottle: str, agent: str = "bottle: b\n", body: str = "Read only.\nSecond line."
+) -> None:
+    for path, text in (
+        (home / "bottles" / "b.md", f"---\n{bottle}---\n"),
+        (home / "agents" / "a.md", f"---\n{agent}---\n{body}\n"),
+    ):
+        path.write_text(text)
+        path.chmod(0o644)
+
+
+# -- list ------------------------------------------------------------------------------------------------
+
+
+def test_list_shows_what_runs_and_what_is_kept(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state("one-aaaaa", kept=True)
+    state("two-bbbbb")
+    with bottle_state.hold_lock("two-bbbbb"):
+        assert main(["list"]) == 0
+        head, one, two = capsys.readouterr().out.splitlines()
+        assert head.split() == ["IDENTITY", "STATUS", "AGENT", "BACKEND", "STARTED", "EXIT"]
+        assert one.split() == ["one-aaaaa", "preserved", "one", "scripted", "2026-11-23T10:00:00+00:00", "1"]
+        assert two.split()[:2] == ["two-bbbbb", "running"]
+        assert main(["list", "active"]) == 0
+        assert capsys.readouterr().out == "scripted\ttwo-bbbbb\ttwo\t2026-11-23T10:00:00+00:00\n"
+        assert main(["list", "active", "--json"]) == 0
+        assert [entry["identity"] for entry in json.loads(capsys.readouterr().out)] == ["two-bbbbb"]
+    assert main(["list", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert [(e["identity"], e["status"], e["exit_code"]) for e in entries] == [
+        ("one-aaaaa", "preserved", 1),
+        ("two-bbbbb", "unfinished", None),
+    ]
+
+
+def test_list_of_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out == "no bottle is running or kept\n"
+    assert main(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_list_survives_a_state_that_cannot_be_read(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (state("one-aaaaa") / "metadata.json").write_text("{")
+    assert main(["list"]) == 0
+    assert "one-aaaaa" in capsys.readouterr().out
+
+
+def test_list_agents_and_bottles_with_the_broken_ones(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declare(home, "nonsense: 1\n")
+    assert main(["list", "agents"]) == 0
+    assert capsys.readouterr().out == "a\tb\n"
+    assert main(["list", "bottles"]) == 0
+    assert capsys.readouterr().out.startswith("b\tbroken: ")
+    assert main(["list", "bottles", "--json"]) == 0
+    assert "unknown key" in json.loads(capsys.readouterr().out)[0]["error"]
+
+
+_IMPORTS = """
+import sys
+from bot_bottle.cli import main
+assert main(["list"]) == 0
+print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+
+
+def test_list_imports_nothing_it_does_not_need(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORTS],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    loaded = set(done.stderr.split())
+    heavy = {"pydantic", "yaml", "cryptography", "asyncio", "uvloop", "httptools", "rich", "ssl", "tarfile"}
+    assert "click" in loaded
+    assert loaded & heavy == set()
+
+
+# -- info ------------------------------------------------------------------------------------------------
+
+
+def test_info_of_an_agent_shows_names_and_never_values(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(
+        home,
+        "env: {EDITOR: hidden-literal, SECRET: '?ask me'}\nagent_provider: {auth_token: OAUTH}\n"
+        "egress: {routes: [{host: a.example, methods: [GET]}]}\nlimits: {pids: 64}\n",
+    )
+    assert main(["info", "a"]) == 0
+    out = capsys.readouterr().out
+    (env,) = [line for line in out.splitlines() if line.startswith("env ")]
+    assert {"EDITOR", "SECRET"} < set(env.partition(": ")[2].split(", "))
+    assert "Read only. (23 characters)" in out
+    assert "a.example methods GET  <- egress.routes[0]" in out
+    assert "api.anthropic.com [auth:Bearer OAUTH]" in out
+    assert "limit    : pids 64" in out
+    assert "hidden-literal" not in out
+    assert "CLAUDE_CODE_OAUTH_TOKEN" not in out
+    assert main(["info", "a", "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["agent"]["origin"] == "operator"
+    assert described["limits"]["pids"] == 64
+    assert "hidden-literal" not in json.dumps(described)
+
+
+def test_info_of_an_identity(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state("one-aaaaa", kept=True)
+    assert main(["info", "one-aaaaa"]) == 0
+    assert "status    : preserved" in capsys.readouterr().out
+    assert main(["info", "one-aaaaa", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["agent"] == "one"
+
+
+def test_info_of_nothing_lists_the_agents(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declare(home, "")
+    assert main(["info", "x"]) == 2
+    assert "those that exist: a" in capsys.readouterr().err
+
+
+# -- audit -----------------------------------------------------------------------------------------------
+
+
+def record(identity: str) -> Path:
+    path = paths.audit_path(identity)
+    log = audit.AuditLog.open(path)
+    log.append("deny", host="evil.example", reason="host_not_allowed", detail="two words\x1b[2J")
+    log.close()
+    return path
+
+
+def test_audit_shows_each_decision_safe_to_print(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record("one-aaaaa")
+    assert main(["audit", "one-aaaaa"]) == 0
+    out = capsys.readouterr().out
+    assert "host=evil.example" in out
+    assert "\x1b" not in out
+    assert main(["audit", "one-aaaaa", "--json"]) == 0
+    assert [r["event"] for r in json.loads(capsys.readouterr().out)] == ["deny", "end"]
+
+
+def test_audit_verify_proves_or_names_the_first_bad_line(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = record("one-aaaaa")
+    assert main(["audit", "verify", "one-aaaaa"]) == 0
+    assert "one-aaaaa: ok: 2 records, chain intact" in capsys.readouterr().out
+    path.write_bytes(path.read_bytes().replace(b"evil", b"good"))
+    assert main(["audit", "verify", "one-aaaaa"]) == 1
+    assert "BROKEN: line 1" in capsys.readouterr().out
+    assert main(["audit", "verify", "one-aaaaa", "--json"]) == 1
+    verdict = json.loads(capsys.readouterr().out)
+    assert (verdict["ok"], verdict["error_line"]) == (False, 1)
+
+
+@pytest.mark.parametrize("words", [["one-bbbbb"], ["verify", "one-bbbbb"], ["verify"], ["../x"], ["a", "b"]])
+def test_audit_of_something_else_is_a_sentence(
+    home: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    record("one-aaaaa")
+    assert main(["audit", *words]) == 2
+    err = capsys.readouterr().err
+    assert "one-aaaaa" in err or "write: bot-bottle audit" in err
+
+
+# -- cleanup ---------------------------------------------------------------------------------------------
+
+
+def test_cleanup_removes_what_is_dead_and_keeps_what_is_kept_or_runs(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state("dead-aaaaa")
+    state("kept-bbbbb", kept=True)
+    state("live-ccccc")
+    ScriptedBackend.dead = [
+        Leftover(backend="scripted", identity="dead-aaaaa", kind="cgroup", describe="a cgroup")
+    ]
+    with bottle_state.hold_lock("live-ccccc"):
+        assert main(["cleanup", "--yes"]) == 0
+        assert [s.identity for s in bottle_state.list_states()] == ["kept-bbbbb", "live-ccccc"]
+        assert main(["cleanup", "--all", "--yes"]) == 0
+        assert [s.identity for s in bottle_state.list_states()] == ["live-ccccc"]
+    assert ScriptedBackend.removed[0].kind == "cgroup"
+    out = capsys.readouterr().out
+    assert "scripted: a cgroup" in out
+    assert "kept for resume (--all removes them too): kept-bbbbb" in out
+
+
+def test_cleanup_by_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state("kept-aaaaa", kept=True)
+    state("kept-bbbbb", kept=True)
+    assert main(["cleanup", "kept-aaaaa", "--yes"]) == 0
+    assert [s.identity for s in bottle_state.list_states()] == ["kept-bbbbb"]
+    assert main(["cleanup", "kept-aaaaa", "--yes"]) == 2
+    assert "those that exist: kept-bbbbb" in capsys.readouterr().err
+
+
+def test_cleanup_twice_is_no_error(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state("dead-aaaaa")
+    assert main(["cleanup", "--yes"]) == 0
+    assert main(["cleanup", "--yes"]) == 0
+    assert "nothing to remove" in capsys.readouterr().out
+
+
+def test_cleanup_asks_and_without_anyone_to_ask_removes_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state("dead-aaaaa")
+    assert main(["cleanup"]) == 2
+    assert "pass --yes" in capsys.readouterr().err
+    assert len(bottle_state.list_states()) == 1
+
+
+def test_cleanup_never_touches_what_is_not_ours(home: Path) -> None:
+    state("dead-aaaaa")
+    (home / "state" / "My Documents").mkdir()
+    outside = home / "outside"
+    outside.mkdir()
+    (home / "state" / "link-aaaaa").symlink_to(outside)
+    assert main(["cleanup", "--all", "--yes"]) == 0
+    assert outside.is_dir()
+    assert (home / "state" / "My Documents").is_dir()
+
+
+# -- doctor ----------------------------------------------------------------------------------------------
+
+
+def test_doctor_shows_each_backend_and_the_one_command(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ScriptedBackend.probe_result = ProbeResult(
+        backend="scripted", level="unavailable", detail="no namespaces", remedy="sudo sysctl x=1"
+    )
+    assert main(["doctor"]) == 3
+    out = capsys.readouterr().out
+    assert "unavailable  backend scripted: no namespaces\n" in out
+    assert "-> sudo sysctl x=1" in out
+    ScriptedBackend.reset()
+    assert main(["doctor", "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert {"backend", "program", "folder", "manifest"} <= {f["kind"] for f in findings}
+
+
+def test_doctor_tells_of_a_folder_that_others_can_write_and_of_broken_files(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(home, "nonsense: 1\n")
+    (home / "config.toml").write_text("x = 1\n")
+    home.chmod(0o777)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert f"-> chmod go-w '{home}'" in out
+    assert "config.toml" in out
+    home.chmod(0o700)
+    assert main(["doctor"]) == 0
+    assert "nonsense: unknown key" in capsys.readouterr().out
+
+
+def test_doctor_without_git_says_how_to_get_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(home))
+    main(["doctor"])
+    assert "apt-get install git" in capsys.readouterr().out
+
+
+# -- the command line itself -----------------------------------------------------------------------------
+
+
+def test_every_command_has_help_and_a_module(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in commands.COMMANDS:
+        assert main([name, "--help"]) == 0
+        assert "Usage: bot-bottle" in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in commands.COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("bot-bottle 0.")
+
+
+def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["strat"]) == 2
+    assert "did you mean start?" in capsys.readouterr().err
+
+
+def test_an_unexpected_error_shows_its_place_and_not_its_text(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def explode() -> tuple[()]:
+        raise RuntimeError("token=sk-" + "hidden")
+
+    monkeypatch.setattr(bottle_state, "list_states", explode)
+    assert main(["list"]) == 70
+    err = capsys.readouterr().err
+    assert "unexpected RuntimeError" in err
+    assert "list_.py" in err
+    assert "sk-hidden" not in err
+    monkeypatch.setenv("BOT_BOTTLE_DEBUG", "1")
+    assert main(["list"]) == 70
+    assert "sk-hidden" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_traceback(home: Path) -> None:
+    for number in range(30):
+        state(f"agent{number}-aaaaa", kept=True)
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "-m", "bot_bottle", "list"],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+    os.close(write_end)
+    assert done.stderr == b""
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("127.0.0.1:0", ("127.0.0.1", 0)), ("localhost:8080", ("127.0.0.1", 8080)), ("[::1]:9", ("::1", 9))],
+)
+def test_listen_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_listen(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8080", "host:1", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:65536", ":1", "127.0.0.1:²"]
+)
+def test_bad_listen_addresses(text: str) -> None:
+    with pytest.raises(UsageError, match="--listen"):
+        parse_listen(text)

@@ -1,0 +1,283 @@
+"""``start`` and ``resume`` from arguments to exit code, on a backend that only records."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot_bottle import bottle_state
+from bot_bottle.backend import registry
+from bot_bottle.cli import main
+from tests.support.scripted_backend import ScriptedBackend
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REAL = "the-real-credential"
+
+
+class Terminal(io.StringIO):
+    """Text that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    base = tmp_path / "bb"
+    for folder in ("bottles", "agents"):
+        (base / folder).mkdir(parents=True, mode=0o755)
+    base.chmod(0o700)
+    monkeypatch.setenv("BOT_BOTTLE_HOME", str(base))
+    monkeypatch.delenv(registry.ENV_BACKEND, raising=False)
+    monkeypatch.delenv("BOT_BOTTLE_DRY_RUN", raising=False)
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    ScriptedBackend.reset()
+    place = "tests.support.scripted_backend:ScriptedBackend"
+    monkeypatch.setattr(registry, "_BACKENDS", {"scripted": place})
+    write(
+        base / "bottles" / "b.md",
+        "---\nagent_provider: {template: command, argv: [my-agent]}\nenv: {EDITOR: vi}\negress:\n  routes:\n"
+        "    - host: api.example\n      path_allowlist: [/v1/]\n"
+        "      auth: {scheme: Bearer, token_ref: API_TOKEN}\n---\n",
+    )
+    write(base / "agents" / "a.md", "---\nbottle: b\n---\n")
+    monkeypatch.setenv("API_TOKEN", REAL)
+    return base
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o644)
+    return path
+
+
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> Terminal:
+    """Give the command a terminal on which ``text`` is typed; what it shows is in the result."""
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stdin", Terminal(text))
+    monkeypatch.setattr(sys, "stderr", shown)
+    return shown
+
+
+def test_a_launch_shows_the_preflight_runs_and_leaves_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["start", "a", "--yes", "--headless"]) == 0
+    (plan,) = ScriptedBackend.launched
+    assert plan.provision.argv == ("my-agent",)
+    assert plan.secrets["API_TOKEN"].reveal() == REAL
+    assert bottle_state.list_states() == ()
+    out, err = capsys.readouterr()
+    assert out == ""
+    for said in (
+        "agent      : a (",
+        "bottle     : b (",
+        "backend    : scripted (the default); nothing at all",
+        "provider   : command",
+        "env        : EDITOR",
+        "api.example [auth:Bearer API_TOKEN] paths /v1/",
+        "memory 4 GiB: holds (cgroup v2)",
+        "cpu 2: NOT HELD (no cgroup)",
+        "workspace  : empty",
+    ):
+        assert said in err
+    assert REAL not in err
+    assert "vi" not in [word for line in err.splitlines() for word in line.split()]
+
+
+def test_an_agents_exit_code_passes_through_and_its_state_is_kept(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ScriptedBackend.outcome = 7
+    assert main(["start", "a", "--yes", "--headless"]) == 7
+    (state,) = bottle_state.list_states()
+    assert state.status == "preserved"
+    assert f"bot-bottle resume {state.identity}" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_130_in_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ScriptedBackend.outcome = KeyboardInterrupt()
+    assert main(["start", "a", "--yes", "--headless"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"), [("y\n", 0), ("YES\n", 0), ("n\n", 1), ("\n", 1), ("", 1), ("yep\n", 1)]
+)
+def test_only_a_clear_yes_starts(home: Path, monkeypatch: pytest.MonkeyPatch, typed: str, code: int) -> None:
+    shown = answer(monkeypatch, typed)
+    assert main(["start", "a", "--headless"]) == code
+    assert len(ScriptedBackend.launched) == (1 if code == 0 else 0)
+    assert "[y/N]" in shown.getvalue()
+    assert bottle_state.list_states() == ()
+
+
+def test_without_a_terminal_and_without_yes_nothing_starts(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_terminal(monkeypatch)
+    assert main(["start", "a"]) == 2
+    assert "pass --yes" in capsys.readouterr().err
+    assert ScriptedBackend.launched == []
+
+
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_a_dry_run_prints_the_preflight_and_touches_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], by: str
+) -> None:
+    no_terminal(monkeypatch)
+    write(
+        home / "bottles" / "b.md",
+        "---\nagent_provider: {template: command, argv: [x]}\nenv: {K: '?key'}\n---\n",
+    )
+    if by == "variable":
+        monkeypatch.setenv("BOT_BOTTLE_DRY_RUN", "1")
+    before = sorted(home.rglob("*"))
+    assert main(["start", "a", "--dry-run"] if by == "flag" else ["start", "a"]) == 0
+    assert "env        : K" in capsys.readouterr().out
+    assert sorted(home.rglob("*")) == before
+    assert ScriptedBackend.launched == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["start", "b"], 2, "there is no agent 'b'; those that exist: a"),
+        (["start", "a", "--prompt", "x", "--yes"], 2, "--prompt goes with --headless"),
+        (["start", "a", "--yes", "--backend", "docker"], 2, "backend 'docker' is not in this version"),
+        (["start"], 2, "Missing argument"),
+        (["start", "a", "--nonsense"], 2, "No such option"),
+        (["resume", "a-zzzzz"], 2, "no state is recorded for identity a-zzzzz"),
+        (["resume", "../../etc"], 2, "is no identity"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str
+) -> None:
+    assert main(arguments) == code
+    assert said in capsys.readouterr().err
+    assert ScriptedBackend.launched == []
+
+
+def test_an_unset_credential_fails_before_anything_starts_and_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("API_TOKEN")
+    assert main(["start", "a", "--yes"]) == 2
+    err = capsys.readouterr().err
+    assert "not set" in err
+    assert "API_TOKEN" in err
+    assert bottle_state.list_states() == ()
+    assert ScriptedBackend.launched == []
+
+
+def test_a_secret_that_must_be_asked_for_fails_unattended_by_name(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_terminal(monkeypatch)
+    write(
+        home / "bottles" / "b.md",
+        "---\nagent_provider: {template: command, argv: [x]}\nenv: {K: '?key'}\n---\n",
+    )
+    assert main(["start", "a", "--yes", "--headless"]) == 2
+    assert "env.K" in capsys.readouterr().err
+
+
+def test_a_machine_that_cannot_is_doctors_sentence_and_exit_3(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ScriptedBackend.refusal = "no namespaces here; run: sysctl this"
+    assert main(["start", "a", "--yes"]) == 3
+    assert "bot-bottle: no namespaces here; run: sysctl this" in capsys.readouterr().err
+    assert bottle_state.list_states() == ()
+
+
+def test_every_mistake_of_a_manifest_is_printed_on_its_own_line(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(home / "bottles" / "b.md", "---\nenvv: {}\nlimits: {pids: 0}\n---\n")
+    assert main(["start", "a", "--yes"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1].startswith(f"{path}:2:1: envv: ")
+    assert lines[2].startswith(f"{path}:3:16: limits.pids: ")
+
+
+def test_a_repositorys_words_cannot_write_to_the_terminal(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "project" / ".bot-bottle" / "agents"
+    folder.mkdir(parents=True)
+    write(folder / "evil.md", "---\nbottle: b\n---\n\x1b[2J\x1b]0;owned\x07 do it\n")
+    write(folder / "bad.md", '---\nbottle: b\n"\\e[2J": 1\n---\n')
+    write(folder / "x\x1b[2J.md", "")
+    assert main(["start", "evil", "--dry-run"]) == 0
+    assert main(["start", "bad", "--dry-run"]) == 2
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    assert "from this repository" in captured.out
+
+
+def preserved(home: Path) -> str:
+    ScriptedBackend.outcome = 1
+    main(["start", "a", "--yes", "--headless"])
+    ScriptedBackend.reset()
+    (state,) = bottle_state.list_states()
+    return state.identity
+
+
+def test_resume_goes_on_with_the_same_identity_on_the_recorded_backend(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity = preserved(home)
+    assert main(["resume", identity, "--yes", "--headless", "--prompt", "go on"]) == 0
+    (plan,) = ScriptedBackend.launched
+    assert (plan.identity, plan.spec.identity, plan.backend_name) == (identity, identity, "scripted")
+    assert plan.spec.prompt == "go on"
+    assert bottle_state.list_states() == ()
+    assert "as the last session left it" in capsys.readouterr().err
+
+
+def test_resume_of_an_old_state_without_a_backend_means_docker(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity = preserved(home)
+    path = home / "state" / identity / "metadata.json"
+    old = json.loads(path.read_text())
+    del old["backend"]
+    path.write_text(json.dumps(old))
+    assert main(["resume", identity, "--yes", "--headless"]) == 2
+    assert "backend 'docker' is not in this version" in capsys.readouterr().err
+
+
+def test_resume_holds_to_the_manifest_as_it_is_now(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    identity = preserved(home)
+    (home / "agents" / "a.md").unlink()
+    assert main(["resume", identity, "--yes"]) == 2
+    assert "there is no agent 'a'" in capsys.readouterr().err
+    assert [state.identity for state in bottle_state.list_states()] == [identity]
+
+
+def test_resume_of_a_running_bottle_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    identity = preserved(home)
+    with bottle_state.hold_lock(identity):
+        assert main(["resume", identity, "--yes"]) == 2
+    assert "is running already" in capsys.readouterr().err
+
+
+def test_resume_lists_what_could_be_resumed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    identity = preserved(home)
+    capsys.readouterr()
+    assert main(["resume", "a-zzzzz"]) == 2
+    assert identity in capsys.readouterr().err

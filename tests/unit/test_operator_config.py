@@ -1,0 +1,100 @@
+"""The operator's config file: backend, upstream CA, pins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot_bottle.errors import ManifestError
+from bot_bottle.operator_config import (
+    OperatorConfig,
+    load_operator_config,
+    parse_pin_option,
+    read_ca_file,
+)
+from bot_bottle.sidecar.config import Pin
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def test_a_missing_file_is_an_empty_one(tmp_path: Path) -> None:
+    assert load_operator_config(tmp_path / "config.toml") == OperatorConfig()
+
+
+def test_everything_it_can_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ca = write(tmp_path / "ca.pem", f"a comment\n{PEM}junk\n{PEM}")
+    text = (
+        f'backend = "bubblewrap"\n[egress]\nupstream_ca = "{ca}"\n[pins]\n'
+        '"API.Example.com" = "127.0.0.1:8443"\n"a.example" = "10.0.0.1"\n"b.example" = "[::1]:443"\n'
+        '"c.example" = "2001:DB8::1"\n'
+    )
+    monkeypatch.setenv("BOT_BOTTLE_HOME", str(tmp_path))
+    write(tmp_path / "config.toml", text)
+    config = load_operator_config()
+    assert config.backend == "bubblewrap"
+    assert config.upstream_ca_pem == PEM.strip() + "\n" + PEM
+    assert config.pins == {
+        "api.example.com": Pin(address="127.0.0.1", port=8443),
+        "a.example": Pin(address="10.0.0.1"),
+        "b.example": Pin(address="::1", port=443),
+        "c.example": Pin(address="2001:db8::1"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("backend = bubblewrap", "not valid TOML"),
+        ("backend = 1", "backend: must be text"),
+        ("bakend = 'x'", "did you mean backend?"),
+        ("egress = 1", r"write \[egress\]"),
+        ("[egress]\nupstreamca = 'x'", "egress.upstreamca: unknown key; did you mean upstream_ca?"),
+        ("[egress]\nupstream_ca = 'ca.pem'", "absolute path"),
+        ("[egress]\nupstream_ca = '/nonexistent/ca.pem'", "no such file"),
+        ("[pins]\n'a.example' = 'b.example'", "must be an IP address"),
+        ("[pins]\n'a.example' = '127.0.0.1:0'", "no port"),
+        ("[pins]\n'a.example' = '127.0.0.1:99999'", "no port"),
+        ("[pins]\n'a.example' = '1.2.3'", "is no IP address"),
+        ("[pins]\n'*.a.example' = '127.0.0.1'", "names one host"),
+        ("[pins]\n'https://a' = '127.0.0.1'", "scheme"),
+        ("[pins]\n'a.example' = 1", "must be text"),
+    ],
+)
+def test_mistakes_name_the_file_and_the_key(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ManifestError, match=said) as caught:
+        load_operator_config(write(tmp_path / "config.toml", text + "\n"))
+    assert "config.toml" in str(caught.value)
+
+
+def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "config.toml", "")
+    path.chmod(0o666)
+    with pytest.raises(ManifestError, match="chmod go-w"):
+        load_operator_config(path)
+
+
+def test_a_folder_in_its_place_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").mkdir()
+    with pytest.raises(ManifestError, match="no regular file"):
+        load_operator_config(tmp_path / "config.toml")
+
+
+def test_a_ca_file_without_a_certificate_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="holds no certificate"):
+        read_ca_file(write(tmp_path / "ca.pem", "-----BEGIN PRIVATE KEY-----\n"))
+
+
+def test_a_pin_on_the_command_line() -> None:
+    assert parse_pin_option("A.example=127.0.0.1:1") == ("a.example", Pin(address="127.0.0.1", port=1))
+    with pytest.raises(ManifestError, match="HOST=ADDRESS"):
+        parse_pin_option("a.example")
