@@ -143,8 +143,9 @@ def bottle_ops(files: BottleFiles, program: ProgramFiles, init_source: bytes) ->
         *(Link(target=AGENT_CA_BUNDLE, dest=path) for path in _BUNDLE_LINKS),
         Bind(source=str(files.home), dest=AGENT_HOME, writable=True),
         Bind(source=str(files.workspace), dest=AGENT_WORKSPACE, writable=True),
-        *program_ops(program),
         *python_ops(),
+        # After PID 1's interpreter: a program that runs on the same one may need what was installed into it.
+        *program_ops(program),
         File(dest=INIT_PATH, content=init_source),
         Raw(args=("--remount-ro", "/dev", "--remount-ro", "/")),
     )

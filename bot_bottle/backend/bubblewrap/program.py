@@ -37,6 +37,7 @@ _MAX_STEPS = 200
 _HEAD = 4096
 _MAX_SCRIPT = 1 << 16
 
+_PYTHONS = ("python", "pypy")
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 _WORD = re.compile(r"\"((?:\\.|[^\"\\])*)\"|'([^']*)'|([^\s\"';|&()<>]+)")
 _HERE = re.compile(r"\$\{?basedir\}?|\$\(dirname [^)]*\)")
@@ -118,13 +119,15 @@ class _Finder:
             ) from error
         self._show_file(real)
         package = node_packages.package_root(real)
-        if package:
+        if package and not is_below(package, SYSTEM_ROOTS):
             self._add_package(package)
         if head.startswith(b"#!"):
             self._add_script(path, real, head)
         elif head.startswith(elf.MAGIC):
             for library in elf.libraries(real):
                 self._show_file(self._resolve(library))
+            if os.path.basename(real).startswith(_PYTHONS):
+                self._show_prefix(os.path.dirname(real))
 
     def _add_script(self, path: str, real: str, head: bytes) -> None:
         words = head[2:].split(b"\n", 1)[0].decode("utf-8", "replace").split()
@@ -146,12 +149,12 @@ class _Finder:
                 f"{path} needs {interpreter}, which is not on this machine; install it first"
             )
         kind = os.path.basename(interpreter)
-        if kind.startswith(("python", "pypy")):
+        if kind.startswith(_PYTHONS):
             self._add_python(interpreter, real)
         else:
             self.add(interpreter)
         if kind in _SHELLS and not is_below(real, SYSTEM_ROOTS):
-            self._add_wrapped(path, real)
+            self._add_wrapped(real)
         if kind in {"node", "nodejs", "bun", "deno"} and not node_packages.package_root(real):
             self._add_linked_package(real)
 
@@ -166,8 +169,6 @@ class _Finder:
                 key, _, value = line.partition("=")
                 if key.strip() == "home" and os.path.isdir(value.strip()):
                     self._show_prefix(self._resolve(value.strip()))
-        real = self._resolve(interpreter)
-        self._show_prefix(os.path.dirname(real))
         base = str(self._home / ".local")
         if is_below(script, (f"{base}/bin",)) and not config.is_file():
             # Installed with `pip install --user`: its packages lie beside it, not beside the interpreter.
@@ -190,13 +191,8 @@ class _Finder:
                 self._add_package(str(folder))
                 return
 
-    def _add_wrapped(self, path: str, real: str) -> None:
+    def _add_wrapped(self, real: str) -> None:
         """Follow a small shell script that only starts another program."""
-        target = shims.behind(path, real)
-        if target:
-            self._names.update({name: target for name, shown in self._names.items() if shown == path})
-            self.add(target)
-            return
         if os.path.getsize(real) > _MAX_SCRIPT:
             return
         for line in Path(real).read_text("utf-8", "replace").splitlines():
@@ -217,8 +213,9 @@ class _Finder:
         for folder in self._folders:
             candidate = f"{folder.rstrip('/')}/{name}"
             if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-                real = os.path.realpath(candidate)
-                return shims.behind_link(candidate, real, name) or candidate
+                behind = shims.program_behind(candidate)
+                if behind:
+                    return behind
         return None
 
     def _resolve(self, path: str) -> str:

@@ -11,53 +11,61 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MAX_SHIM = 1 << 16
-_ENV_SHIM = re.compile(r"exec \"[^\"]*/(?:py|nod|rb|go)env\" exec|exec (?:py|nod|rb|go)env exec|\benv exec\b")
-_ASDF_PLUGIN = re.compile(r"^# asdf-plugin: (\S+) (\S+)$", re.MULTILINE)
+#: pyenv, nodenv, rbenv and goenv write ``exec "/path/pyenv" exec "$program" "$@"``.
+_ENV_SHIM = re.compile(r"^\s*exec .*\b\w+env\"? exec ", re.MULTILINE)
+_ASDF_SHIM = re.compile(r"^# asdf-plugin: (\S+) (\S+)$", re.MULTILINE)
 
 
-def behind(path: str, real: str) -> str:
-    """Give the program behind a shim script (pyenv, nodenv, rbenv, asdf), or an empty text."""
-    folder = Path(path).parent
-    if folder.name != "shims" or os.path.getsize(real) > _MAX_SHIM:
-        return ""
-    text = Path(real).read_text("utf-8", "replace")
-    name = Path(path).name
-    root = folder.parent
-    plugins = _ASDF_PLUGIN.findall(text)
-    if plugins:
-        return _first(root / "installs" / plugin / version / "bin" / name for plugin, version in plugins)
-    if _ENV_SHIM.search(text):
-        chosen = _chosen_versions(root)
-        installed = _newest_first((root / "versions").glob("*"))
+def program_behind(path: str) -> str:
+    """Give ``path`` itself where it is no stand-in, else the program behind it; empty where there is none."""
+    manager = os.path.basename(os.path.realpath(path))
+    place = Path(path)
+    if manager == "mise" and place.name != "mise":
+        installs = place.parent.parent / "installs"
         return _first(
-            [*(root / "versions" / v / "bin" / name for v in chosen), *(v / "bin" / name for v in installed)]
-        )
-    return ""
-
-
-def behind_link(path: str, real: str, name: str) -> str:
-    """Give the program behind a shim that is a link to its manager (mise, volta), or an empty text."""
-    manager = Path(real).name
-    if manager == "mise" and name != "mise":
-        root = Path(path).parent.parent
-        return _first(
-            _newest_first(root.glob(f"installs/*/*/bin/{name}"))
-            + _newest_first(root.glob(f"installs/*/*/{name}"))
+            _newest_first([*installs.glob(f"*/*/bin/{place.name}"), *installs.glob(f"*/*/{place.name}")])
         )
     if manager == "volta-shim":
-        tools = Path(path).parent.parent / "tools" / "image"
-        places = [*tools.glob(f"packages/*/bin/{name}"), *tools.glob(f"packages/*/*/bin/{name}")]
-        return _first(places + _newest_first(tools.glob(f"*/*/bin/{name}")))
-    return ""
+        tools = place.parent.parent / "tools" / "image"
+        packages = [
+            *tools.glob(f"packages/*/bin/{place.name}"),
+            *tools.glob(f"packages/*/*/bin/{place.name}"),
+        ]
+        return _first(packages + _newest_first(tools.glob(f"*/*/bin/{place.name}")))
+    if place.parent.name == "shims":
+        return _behind_script(place)
+    return path
 
 
-def _chosen_versions(root: Path) -> list[str]:
-    """Read the manager's global choice; names that are no plain folder names are ignored (CVE-2022-35861)."""
+def _behind_script(shim: Path) -> str:
+    with shim.open("rb") as file:
+        text = file.read(_MAX_SHIM).decode("utf-8", "replace")
+    root = shim.parent.parent
+    asdf = _ASDF_SHIM.findall(text)
+    if asdf:
+        return _first(
+            root / "installs" / plugin / version / "bin" / shim.name
+            for plugin, version in asdf
+            if _is_folder_name(plugin) and _is_folder_name(version)
+        )
+    if _ENV_SHIM.search(text):
+        versions = [*_chosen_versions(root), *_newest_first((root / "versions").glob("*"))]
+        return _first(version / "bin" / shim.name for version in versions)
+    return str(shim)
+
+
+def _chosen_versions(root: Path) -> list[Path]:
+    """Read the manager's global choice."""
     try:
         words = (root / "version").read_text("utf-8", "replace").split()
     except OSError:
         return []
-    return [word for word in words if "/" not in word and word not in {".", "..", "system"}]
+    return [root / "versions" / word for word in words if _is_folder_name(word)]
+
+
+def _is_folder_name(word: str) -> bool:
+    # A version that is a path leads out of the manager's folders (CVE-2022-35861).
+    return "/" not in word and word not in {".", ".."}
 
 
 def _newest_first(paths: Iterable[Path]) -> list[Path]:
@@ -65,4 +73,4 @@ def _newest_first(paths: Iterable[Path]) -> list[Path]:
 
 
 def _first(paths: Iterable[Path]) -> str:
-    return next((str(path) for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
+    return next((str(path) for path in paths if path.is_file() and os.access(path, os.X_OK)), "")
