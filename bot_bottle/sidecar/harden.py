@@ -23,16 +23,21 @@ def harden(launcher_pid: int) -> None:
     _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != launcher_pid:
         raise SystemExit(4)
+    conceal(libc)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def conceal(libc: ctypes.CDLL | None = None) -> None:
+    """Let no process of this user look in, write no core, and take as many descriptors as are allowed."""
     # Not dumpable: no core, no ptrace, and /proc/PID/{environ,mem,fd} belong to root (prctl(2)).
-    _prctl(libc, _PR_SET_DUMPABLE, 0)
+    _prctl(libc or ctypes.CDLL(None, use_errno=True), _PR_SET_DUMPABLE, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, _WANTED_FILES)
     if soft < wanted:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:

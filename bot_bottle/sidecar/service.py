@@ -60,7 +60,7 @@ def _serve(config: SidecarConfig, control: socket.socket, audit: AuditLog, ca: C
     os.umask(0o077)
     loop = cast("asyncio.AbstractEventLoop", uvloop.new_event_loop())
     asyncio.set_event_loop(loop)
-    loop.set_exception_handler(_report)
+    loop.set_exception_handler(report)
     proxy = EgressProxy(config, audit=audit, ca=ca, loop=loop)
     stop = loop.create_future()
     tasks: set[asyncio.Task[None]] = set()
@@ -129,7 +129,7 @@ def _give_up(control: socket.socket, message: str) -> int:
     return 4
 
 
-def _report(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+def report(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     """Say that something broke, without its data."""
     error = context.get("exception")
     kind = f" ({type(error).__name__})" if error is not None else ""
