@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import httptools
 
 from bot_bottle.decision import Deny
-from bot_bottle.egress.ca import SniSSLObject
 from bot_bottle.egress.denial import denial_body, denial_headers, status_line
 from bot_bottle.egress.exchange import Exchange, internal_error
 from bot_bottle.egress.headers import BadMessageError, RawHeader, read_request_headers
 from bot_bottle.egress.target import with_sni
+from bot_bottle.egress.tls import SniSSLObject
 
 if TYPE_CHECKING:
     from bot_bottle.egress.headers import RequestHeaders

@@ -78,11 +78,11 @@ async def _accept_tls(proxy: EgressProxy, connection: socket.socket, inner: Clie
         await proxy.loop.connect_accepted_socket(
             lambda: inner,
             connection,
-            ssl=proxy.ca.transparent_context(),
+            ssl=proxy.contexts.transparent(),
             ssl_handshake_timeout=_HANDSHAKE_SECONDS,
             ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
         )
-    except (OSError, asyncio.CancelledError) as error:
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it was, there is no TLS
         proxy.leave(inner)
         connection.close()
         _record_failure(proxy, inner.arrival, error)
@@ -144,7 +144,7 @@ async def _tunnel(
     inner = ClientConnection(proxy, inner_arrival)
     proxy.replace(outer, inner)
     if tls:
-        await _take_tls_off(proxy, transport, inner, proxy.ca.context_for(host))
+        await _take_tls_off(proxy, transport, inner, proxy.contexts.context_for(host))
     elif not transport.is_closing():
         transport.set_protocol(inner)
         inner.attach(transport)
@@ -166,7 +166,7 @@ async def _take_tls_off(
             ssl_handshake_timeout=_HANDSHAKE_SECONDS,
             ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
         )
-    except (OSError, asyncio.CancelledError) as error:
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it was, there is no TLS
         proxy.leave(inner)
         transport.abort()
         _record_failure(proxy, inner.arrival, error)

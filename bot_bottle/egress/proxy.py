@@ -22,6 +22,7 @@ from bot_bottle.egress.policy import (
 )
 from bot_bottle.egress.pool import UpstreamPool, system_resolver
 from bot_bottle.egress.target import Arrival
+from bot_bottle.egress.tls import ServerContexts
 
 if TYPE_CHECKING:
     import asyncio
@@ -57,7 +58,7 @@ class EgressProxy:
     ) -> None:
         self.identity = config.identity
         self.table = RouteTable(config.routes, config.secrets)
-        self.ca = ca
+        self.contexts = ServerContexts(ca)
         self.loop = loop
         self.pool = UpstreamPool(pins=config.pins, upstream_ca_pem=config.upstream_ca_pem, resolver=resolver)
         self._audit = audit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -17,6 +16,7 @@ from bot_bottle.sidecar.config import LISTENER_PORTS, SidecarConfig
 from bot_bottle.sidecar.control import receive_message, send_message
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping
 
     from bot_bottle.egress.proxy import EgressProxy
@@ -53,7 +53,10 @@ def run(config_fd: int, control_fd: int) -> int:
 
 
 def _serve(config: SidecarConfig, control: socket.socket, audit: AuditLog, ca: CertificateAuthority) -> int:
-    import uvloop  # noqa: PLC0415 - loaded after the CA has been sent, while the launcher is busy with it
+    # Loaded after the CA has been sent, while the launcher is busy placing it.
+    import asyncio  # noqa: PLC0415
+
+    import uvloop  # noqa: PLC0415
 
     from bot_bottle.egress.proxy import EgressProxy  # noqa: PLC0415
 

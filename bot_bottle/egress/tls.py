@@ -1,0 +1,94 @@
+"""The TLS contexts that egress answers with: one a host, made as hosts are asked for.
+
+What OpenSSL must read from a path goes through an anonymous memory file, never a disk.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections import OrderedDict
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from bot_bottle.egress.hosts import HostError, normalise_host
+
+if TYPE_CHECKING:
+    from bot_bottle.egress.ca import CertificateAuthority
+
+_RENEW = timedelta(days=3)
+_MAX_CONTEXTS = 256
+_LOOPBACK = "127.0.0.1"
+
+
+class SniSSLObject(ssl.SSLObject):
+    """A TLS session that remembers the server name its client asked for (``None``: it named none)."""
+
+    sni: str | None = None
+
+
+class ServerContexts:
+    """The server contexts of one bottle, held while they are in use and their leaves are fresh."""
+
+    def __init__(self, ca: CertificateAuthority) -> None:
+        self._ca = ca
+        self._transparent: ssl.SSLContext | None = None
+        self._contexts: OrderedDict[str, tuple[ssl.SSLContext, datetime]] = OrderedDict()
+
+    def context_for(self, host: str, *, now: datetime | None = None) -> ssl.SSLContext:
+        """Give the server context with a leaf for ``host`` (normalised name or IP literal)."""
+        moment = now or datetime.now(UTC)
+        held = self._contexts.get(host)
+        if held and held[1] > moment:
+            self._contexts.move_to_end(host)
+            return held[0]
+        context = _server_context(self._ca.leaf_pem(host, now=moment) + self._ca.leaf_key_pem)
+        self._contexts[host] = (context, moment + _RENEW)
+        self._contexts.move_to_end(host)
+        if len(self._contexts) > _MAX_CONTEXTS:
+            self._contexts.popitem(last=False)
+        return context
+
+    def transparent(self) -> ssl.SSLContext:
+        """Give the context for clients that say the host only in their handshake.
+
+        It turns into the named host's context there. Without a readable name the certificate is for the
+        loopback address the client must have dialled, so that the refusal inside can be read.
+        """
+        if self._transparent is None:
+            self._transparent = _server_context(
+                self._ca.leaf_pem(_LOOPBACK, now=datetime.now(UTC)) + self._ca.leaf_key_pem
+            )
+            self._transparent.sni_callback = self._choose
+        return self._transparent
+
+    def _choose(self, session: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        if isinstance(session, SniSSLObject):
+            session.sni = name
+        try:
+            session.context = self.context_for(normalise_host(name or _LOOPBACK))
+        except (HostError, ValueError):
+            session.context = self.context_for(_LOOPBACK)
+
+
+def _server_context(chain_and_key: bytes) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslobject_class = SniSSLObject
+    # No tickets: a resumed session could carry a name that was decided under another context.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0
+    context.set_alpn_protocols(["http/1.1"])
+    context.sni_callback = _remember_sni
+    fd = os.memfd_create("bot-bottle-leaf", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, chain_and_key)
+        context.load_cert_chain(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+    return context
+
+
+def _remember_sni(session: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+    if isinstance(session, SniSSLObject):
+        session.sni = name
