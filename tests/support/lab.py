@@ -64,8 +64,10 @@ class Lab:
     def own(self) -> None:
         """Make everything in this installation the account's own."""
         if os.getuid() == 0:
+            state = self.home / "state"  # a bottle's home there belongs to the bottle's own account
             for path in (self.user_home, *self.user_home.rglob("*")):
-                os.chown(path, self.account.uid, self.account.uid, follow_symlinks=False)
+                if not path.is_relative_to(state):
+                    os.chown(path, self.account.uid, self.account.uid, follow_symlinks=False)
 
     def declare(self, name: str, frontmatter: str, prompt: str = "") -> None:
         """Declare a bottle and an agent of the same name in it."""
