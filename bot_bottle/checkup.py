@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bot_bottle import paths
+from bot_bottle.agent_provider.registry import provider_programs
 from bot_bottle.backend.registry import get_bottle_backend, known_backend_names
 from bot_bottle.bottle_state import printable
 from bot_bottle.errors import BotBottleError
@@ -74,6 +75,18 @@ def _programs() -> Iterator[Finding]:
             detail="not found; `start --cwd` cannot copy a repository",
             remedy="install git with this system's package manager, e.g.: sudo apt-get install git",
         )
+    for program, install in provider_programs():
+        place = shutil.which(program)
+        if place:
+            yield Finding(kind="program", name=program, level="ok", detail=place)
+        else:
+            yield Finding(
+                kind="program",
+                name=program,
+                level="degraded",
+                detail=f"not found; agents whose template is {program} cannot start",
+                remedy=install,
+            )
 
 
 def _own_files() -> Iterator[Finding]:

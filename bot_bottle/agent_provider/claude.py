@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TEMPLATE = "claude"
 MANIFEST_KEYS = frozenset({"auth_token"})
 REQUIRED_KEYS: Mapping[str, str] = MappingProxyType({})
+INSTALL = "npm install -g @anthropic-ai/claude-code"
 
 API_HOST = "api.anthropic.com"
 

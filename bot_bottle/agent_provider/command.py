@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TEMPLATE = "command"
 MANIFEST_KEYS = frozenset({"argv"})
 REQUIRED_KEYS: Mapping[str, str] = MappingProxyType({"argv": "[my-agent, --run]"})
+INSTALL = ""
 
 _FOLDER = f"{AGENT_HOME}/.bot-bottle"
 _PROMPT_FILE = f"{_FOLDER}/prompt.md"

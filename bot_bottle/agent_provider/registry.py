@@ -18,12 +18,14 @@ class Provider(Protocol):
     """What a provider's module offers.
 
     ``MANIFEST_KEYS`` are the ``agent_provider`` keys it understands besides ``template``, ``REQUIRED_KEYS``
-    those of them it cannot do without (each with what to write).
+    those of them it cannot do without (each with what to write). ``INSTALL`` is the command that installs
+    its program, named as the template is; empty where the manifest names the program.
     """
 
     TEMPLATE: str
     MANIFEST_KEYS: frozenset[str]
     REQUIRED_KEYS: Mapping[str, str]
+    INSTALL: str
 
     def provision(self, request: ProvisionRequest) -> AgentProvisionPlan:
         """Say what the program needs for this launch; raises ``UsageError`` for what it cannot be given."""
@@ -45,6 +47,11 @@ _KEYS_NOT_YET = frozenset({"dockerfile", "forward_host_credentials"})
 def known_templates() -> tuple[str, ...]:
     """List the templates of this version."""
     return tuple(_PROVIDERS)
+
+
+def provider_programs() -> tuple[tuple[str, str], ...]:
+    """Give each provider's own program, as it is looked up on the host, and the command that installs it."""
+    return tuple((name, provider.INSTALL) for name, provider in _PROVIDERS.items() if provider.INSTALL)
 
 
 def agent_provision_plan(

@@ -318,7 +318,9 @@ def test_doctor_without_git_says_how_to_get_it(
 ) -> None:
     monkeypatch.setenv("PATH", str(home))
     main(["doctor"])
-    assert "apt-get install git" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "apt-get install git" in out
+    assert "agents whose template is claude cannot start" in out
 
 
 # -- the command line itself -----------------------------------------------------------------------------
