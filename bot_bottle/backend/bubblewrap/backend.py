@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import re
 import resource
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state, paths
-from bot_bottle.backend.base import AGENT_WORKSPACE, BottleBackend, Leftover, ProbeResult
+from bot_bottle.backend.base import BottleBackend, Leftover, ProbeResult
 from bot_bottle.backend.bubblewrap import bwrap, layout, limits, netns, probe, seccomp
 from bot_bottle.backend.bubblewrap.bottle import BubblewrapBottle
 from bot_bottle.backend.bubblewrap.cgroup import (
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 NAME = "bubblewrap"
 _CGROUP = "cgroup"
+#: What the probe's sandbox runs: enough to need everything a bottle needs of the kernel.
+_PROBE = ("/bin/sh", "-c", ":")
 #: From here on the kernel counts a user's processes in each user namespace by itself.
 _PROCESSES_PER_NAMESPACE = (5, 14)
 
@@ -60,13 +62,15 @@ class BubblewrapBackend(BottleBackend):
             return ProbeResult(backend=NAME, level="unavailable", detail=detail, remedy=remedy)
         account = PROBE_ACCOUNT if os.geteuid() == 0 else None
         try:
-            sandbox, listeners, used = _start(programs, _probe_ops(), program, account=account)
+            sandbox, listeners, used = _start(
+                programs, _probe_ops(), program, account=account, command=_PROBE
+            )
         except LaunchError as error:
             detail, remedy = probe.explain(str(error), programs[0].path, probe.look_at_machine())
             return ProbeResult(backend=NAME, level="unavailable", detail=detail, remedy=remedy)
         try:
             sandbox.release()
-            sandbox.await_ready()
+            sandbox.await_end()
         except LaunchError as error:
             detail, remedy = probe.explain(str(error), used.path, probe.look_at_machine())
             return ProbeResult(backend=NAME, level="unavailable", detail=detail, remedy=remedy)
@@ -94,7 +98,9 @@ class BubblewrapBackend(BottleBackend):
     def check(self, plan: BottlePlan) -> None:
         """Refuse a plan whose program is not on this machine, or for which there is no bubblewrap."""
         bwrap.candidates()
-        find_program(plan.provision.program, os.environ.get("PATH", os.defpath))
+        program = find_program(plan.provision.program, os.environ.get("PATH", os.defpath))
+        if os.geteuid() == 0:
+            _require_open(program)
 
     @contextlib.contextmanager
     def launch(self, plan: BottlePlan) -> Iterator[BubblewrapBottle]:
@@ -106,7 +112,7 @@ class BubblewrapBackend(BottleBackend):
             home, workspace, trust = prepare_folders(plan.state_dir, account)
             bounds = limits.effective_limits(plan.bottle.limits)
             program = find_program(plan.provision.program, os.environ.get("PATH", os.defpath))
-            files = layout.BottleFiles(home=home, workspace=workspace, trust=trust, tmp_size=bounds.memory)
+            files = layout.BottleFiles(home=home, workspace=workspace, trust=trust, memory=bounds.memory)
             ops = layout.bottle_ops(files, program, _init_source())
             cgroup = _make_cgroup(find_place(), plan.identity, bounds)
             stack.callback(cgroup.remove)
@@ -173,6 +179,7 @@ def _start(
     account: int | None = None,
     bounds: limits.EffectiveLimits | None = None,
     cgroup: Cgroup | None = None,
+    command: tuple[str, ...] = (),
 ) -> tuple[Sandbox, Listeners, bwrap.Bwrap]:
     """Start with the first bubblewrap that works and open the sidecar's sockets; the bottle is still blocked.
 
@@ -192,6 +199,7 @@ def _start(
             account=account,
             rlimits=rlimits,
             cgroup_procs=cgroup.procs if cgroup else (),
+            command=command,
         )
         try:
             sandbox = start_sandbox(request)
@@ -210,12 +218,7 @@ def _start(
 
 
 def _probe_ops() -> tuple[Op, ...]:
-    return (
-        *layout.system_ops(),
-        *layout.python_ops(),
-        layout.File(dest=layout.INIT_PATH, content=_init_source()),
-        layout.Raw(args=("--dir", AGENT_WORKSPACE, "--remount-ro", "/")),
-    )
+    return (*layout.system_ops(), layout.Raw(args=("--remount-ro", "/")))
 
 
 def _close_all(listeners: Listeners) -> None:
@@ -241,10 +244,24 @@ def _limit_processes(pid: int, bounds: limits.EffectiveLimits) -> None:
 
 
 def _rlimit_counts_namespace() -> bool:
-    match = re.match(r"(\d+)\.(\d+)", platform.release())
+    match = re.match(r"(\d+)\.(\d+)", os.uname().release)
     return os.geteuid() == 0 or (
         match is not None and (int(match[1]), int(match[2])) >= _PROCESSES_PER_NAMESPACE
     )
+
+
+def _require_open(program: layout.ProgramFiles) -> None:
+    """Root's bottles run as an account without rights: what they are to run must be open to everybody."""
+    sources = [path for path, _dest in program.binds]
+    sources += [op.source for op in layout.python_ops() if isinstance(op, layout.Bind)]
+    for path in sources:
+        mode = os.stat(path).st_mode
+        needed = 0o005 if stat.S_ISDIR(mode) else 0o004
+        if mode & needed != needed:
+            raise UnavailableError(
+                f"{path} is closed to ordinary users, and root's bottles run as one; "
+                f"open it with: chmod -R o+rX {path}"
+            )
 
 
 def _init_source() -> bytes:

@@ -107,12 +107,16 @@ _RESOLV = "nameserver 127.0.0.1\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BottleFiles:
-    """The host folders of one bottle, and how much memory its temporary files may take (bytes)."""
+    """The host folders of one bottle, and its bound on memory in bytes.
+
+    Files in memory count against that bound and no killed process gives them back, so all places for them
+    together take well under it: PID 1 must never be what the kernel finds to kill.
+    """
 
     home: Path
     workspace: Path
     trust: Path
-    tmp_size: int
+    memory: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +137,9 @@ def bottle_ops(files: BottleFiles, program: ProgramFiles, init_source: bytes) ->
     """Give the whole file tree of a bottle on this machine, parents before what lies in them."""
     return (
         *system_ops(),
-        Tmpfs(dest="/tmp", size=files.tmp_size, mode=0o1777),
-        Tmpfs(dest="/run", size=64 * _MIB),
+        Tmpfs(dest="/tmp", size=files.memory // 2, mode=0o1777),
+        Tmpfs(dest="/dev/shm", size=min(files.memory // 16, 1024 * _MIB), mode=0o1777),
+        Tmpfs(dest="/run", size=min(files.memory // 64, 64 * _MIB)),
         Link(target="/tmp", dest="/var/tmp"),
         Link(target="/run", dest="/var/run"),
         *(Raw(args=("--dir", f"/var/{name}")) for name in ("cache", "lib", "log")),
@@ -164,7 +169,6 @@ def system_ops() -> tuple[Op, ...]:
     for path in _hidden_places():
         ops += _covered(path)
     ops.append(Raw(args=("--proc", "/proc", "--dev", "/dev")))
-    ops.append(Tmpfs(dest="/dev/shm", size=1024 * _MIB, mode=0o1777))
     return tuple(ops)
 
 

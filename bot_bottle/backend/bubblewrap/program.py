@@ -204,9 +204,10 @@ class _Finder:
         if "/" not in word:
             if word in {"node", "bun", "deno", "python3", "python"}:
                 self.expose(word)
-        elif (
-            word.startswith("/") and word != script and os.path.isfile(word) and not word.startswith("/dev/")
-        ):
+            return
+        # Programs only: a settings file named on the same line stays on the host.
+        runs = os.access(word, os.X_OK) or word.endswith((".js", ".mjs", ".cjs"))
+        if word.startswith("/") and word != script and runs and os.path.isfile(word):
             self.add(os.path.normpath(word))
 
     def _which(self, name: str) -> str | None:

@@ -45,10 +45,11 @@ _OPEN_ROOTS = (*SYSTEM_ROOTS, "/etc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxRequest:
-    """What to start. ``account`` is the kernel uid of a root operator's bottle, None for an ordinary user's.
+    """What to start: PID 1, or ``command`` alone where one is given.
 
-    ``rlimits`` are (resource, value) pairs set before bubblewrap runs; ``cgroup_procs`` files that the new
-    process enters itself into first, so that its cgroup namespace starts there.
+    ``account`` is the kernel uid of a root operator's bottle, None for an ordinary user's. ``rlimits`` are
+    (resource, value) pairs set before bubblewrap runs; ``cgroup_procs`` files that the new process enters
+    itself into first, so that its cgroup namespace starts there.
     """
 
     bwrap: Bwrap
@@ -58,6 +59,7 @@ class SandboxRequest:
     account: int | None
     rlimits: tuple[tuple[int, int], ...] = ()
     cgroup_procs: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
 
 class Sandbox:
@@ -71,6 +73,7 @@ class Sandbox:
         self._errors = errors
         self._pidfd = -1
         self._stopped = False
+        self._reaped = False
 
     def adopt(self, info: bytes) -> None:
         """Take over the process that bubblewrap's info names."""
@@ -94,6 +97,13 @@ class Sandbox:
         except LaunchError as error:
             raise LaunchError(self.words() or str(error)) from error
         raise LaunchError(self.words() or "the bottle's first process did not start in time")
+
+    def await_end(self) -> None:
+        """Wait for a sandbox with a command of its own; raises ``LaunchError`` unless it ended well."""
+        code = _reap_within(self.monitor, _START_SECONDS)
+        self._reaped = True
+        if code != 0:
+            raise LaunchError(self.words() or f"bubblewrap ended with exit code {code}")
 
     def words(self) -> str:
         """Give what bubblewrap wrote to its standard error, once it has ended or said something."""
@@ -127,7 +137,8 @@ class Sandbox:
         if self._block >= 0:
             os.close(self._block)
         self.init.close()
-        _reap_within(self.monitor, _STOP_SECONDS)
+        if not self._reaped:
+            _reap_within(self.monitor, _STOP_SECONDS)
         os.close(self._errors)
 
 
@@ -157,7 +168,7 @@ def start_sandbox(request: SandboxRequest) -> Sandbox:
         *("--seccomp", str(content(request.seccomp))),
         *("--info-fd", str(info_write), "--block-fd", str(block_read)),
     )
-    command = init_command(request.python, theirs.fileno())
+    command = ("--", *request.command) if request.command else init_command(request.python, theirs.fileno())
     argv = ["bwrap", "--args", str(content(b"".join(os.fsencode(arg) + b"\0" for arg in args))), *command]
     keep = [*memory, info_write, block_read, theirs.fileno()]
     libc.load()
@@ -293,7 +304,8 @@ def _read_info(fd: int) -> bytes:
     return data
 
 
-def _reap_within(pid: int, seconds: float) -> None:
+def _reap_within(pid: int, seconds: float) -> int:
+    """Wait for a child, at last by killing it; gives its exit code, negative for a signal."""
     pidfd = -1
     with contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(pid)
@@ -303,4 +315,4 @@ def _reap_within(pid: int, seconds: float) -> None:
         if not poller.poll(int(seconds * 1000)):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.close(pidfd)
-    reap(pid)
+    return reap(pid)
