@@ -1,11 +1,12 @@
 """What the operator reads before anything starts: names, places and limits, never a value.
 
-Pure: a plan goes in, lines come out. Text that a repository may have written is made safe to print.
+A plan goes in, lines come out. Text that a repository may have written is made safe to print.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, TextIO
 
 from bot_bottle.manifest.problem import shown
 from bot_bottle.print_util import visible_agent_env_names
@@ -51,6 +52,19 @@ def preflight_lines(
         ("note", plan.notes),
     ]
     return tuple(_layout(rows))
+
+
+def print_preflight(
+    plan: BottlePlan,
+    *,
+    boundary: str = "",
+    why: str = "",
+    upstream_ca: str = "",
+    file: TextIO | None = None,
+) -> None:
+    """Write :func:`preflight_lines` to ``file``, by default stderr, which leaves stdout to the agent."""
+    lines = preflight_lines(plan, boundary=boundary, why=why, upstream_ca=upstream_ca)
+    print("\n".join(lines), file=file or sys.stderr, flush=True)
 
 
 def agent_text(agent: ManifestAgent) -> str:

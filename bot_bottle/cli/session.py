@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from bot_bottle.cli import terminal
@@ -37,14 +38,18 @@ def launch(
     """Plan, show, ask and run; gives the agent's exit code (0 for a dry run, 1 for a no)."""
     from bot_bottle.backend.launch import run_session  # noqa: PLC0415 - `--help` must stay light
     from bot_bottle.backend.prepare import prepare_plan  # noqa: PLC0415
-    from bot_bottle.preflight import preflight_lines  # noqa: PLC0415
+    from bot_bottle.preflight import print_preflight  # noqa: PLC0415
 
     plan = prepare_plan(spec, backend, config, ask=_asker(spec, dry_run=dry_run))
-    lines = preflight_lines(plan, boundary=backend.boundary, why=why, upstream_ca=config.upstream_ca)
+    print_preflight(
+        plan,
+        boundary=backend.boundary,
+        why=why,
+        upstream_ca=config.upstream_ca,
+        file=sys.stdout if dry_run else sys.stderr,
+    )
     if dry_run:
-        print("\n".join(lines))
         return 0
-    terminal.say(lines)
     if not yes and not terminal.confirm("Start this bottle?"):
         terminal.say(["bot-bottle: nothing was started"])
         return 1

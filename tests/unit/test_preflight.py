@@ -132,6 +132,11 @@ def test_a_headless_task_and_notes_are_shown(plan: BottlePlan) -> None:
     assert shown["backend"] == ["scripted (asked for); a wall"]
 
 
+def test_the_plan_prints_itself_to_stderr(plan: BottlePlan, capsys: pytest.CaptureFixture[str]) -> None:
+    plan.print()
+    assert capsys.readouterr() == ("", "\n".join(preflight_lines(plan)) + "\n")
+
+
 def test_foreign_text_cannot_write_to_the_terminal(plan: BottlePlan) -> None:
     assert first_line("\x1b[2J\u202efoo\r\nbar") == r"\x1b[2J\u202efoo (13 characters)"
     assert first_line("") == "(empty)"
