@@ -13,6 +13,7 @@ Whatever is written here is shown in the preflight of every launch it touches.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -53,6 +54,8 @@ def load_operator_config(path: Path | None = None) -> OperatorConfig:
     Raises ``ManifestError`` with one sentence that names the file and the key.
     """
     path = path or paths.config_file()
+    with contextlib.suppress(OSError):
+        _refuse_foreign(path.parent.stat(), path.parent, "the folder of the config file")
     text = _read(path, "the config file")
     if text is None:
         return OperatorConfig()
@@ -157,6 +160,14 @@ def _text(table: Mapping[str, object], key: str, path: Path, prefix: str) -> str
     return value
 
 
+def _refuse_foreign(info: os.stat_result, path: Path, what: str) -> None:
+    """Raise ``ManifestError`` where another than the operator (or root) could have written ``path``."""
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ManifestError(f"{path}: {what} can be written by others; run: chmod go-w '{path}'")
+    if info.st_uid not in {0, os.geteuid()}:
+        raise ManifestError(f"{path}: {what} belongs to another user of this machine")
+
+
 def _read(path: Path, what: str) -> str | None:
     """Read a small file of the operator's; None if missing, ``ManifestError`` if it may not be used."""
     try:
@@ -169,8 +180,7 @@ def _read(path: Path, what: str) -> str | None:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
             raise ManifestError(f"{path}: {what} is no regular file")
-        if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise ManifestError(f"{path}: {what} can be written by others; run: chmod go-w '{path}'")
+        _refuse_foreign(info, path, what)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(_MAX_SIZE + 1)
     finally:

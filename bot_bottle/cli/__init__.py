@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = cli.main(
             args=list(sys.argv[1:] if argv is None else argv), prog_name="bot-bottle", standalone_mode=False
         )
-        sys.stdout.flush()
+        print(end="", flush=True)  # a reader that has gone is noticed here; no stdout at all is none
     except BotBottleError as error:
         text = str(error)
         _say(f"these need mending:\n{text}" if "\n" in text else text)

@@ -86,6 +86,7 @@ def _active(*, as_json: bool) -> None:
 
 
 def _declared(what: str, *, as_json: bool) -> None:
+    from bot_bottle.bottle_state import printable  # noqa: PLC0415
     from bot_bottle.cli import terminal  # noqa: PLC0415
     from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
 
@@ -111,4 +112,4 @@ def _declared(what: str, *, as_json: bool) -> None:
         detail = (
             entry.get("bottle") or entry.get("provider") or "broken: " + entry["error"].partition("\n")[0]
         )
-        print(f"{entry['name']}\t{detail}")
+        print(f"{entry['name']}\t{printable(detail)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UsageError
@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
 def is_interactive() -> bool:
     """Tell whether a human can be asked: input and messages both go to a terminal."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return _is_tty(sys.stdin) and _is_tty(sys.stderr)
 
 
 def confirm(question: str) -> bool:
@@ -65,15 +68,20 @@ def end_in_order_on_signals() -> None:
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         del frame
-        # A second signal must not interrupt the taking down.
-        signal.signal(number, signal.SIG_IGN)
+        for other in _ENDING:  # a second one must not interrupt the taking down
+            signal.signal(other, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's choice stays
             signal.signal(number, leave)
 
 
 def owns_terminal() -> bool:
     """Tell whether an agent can be given this terminal."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    return _is_tty(sys.stdin) and _is_tty(sys.stdout)
+
+
+def _is_tty(stream: TextIO | None) -> bool:
+    # A descriptor that was closed before the start (`<&-`) makes the stream None.
+    return stream is not None and stream.isatty()

@@ -376,6 +376,14 @@ def test_a_reader_that_goes_away_is_no_traceback(home: Path) -> None:
     assert done.returncode != 0
 
 
+@pytest.mark.parametrize("arguments", ["list", "cleanup", "start a"])
+def test_closed_descriptors_are_no_traceback(home: Path, arguments: str) -> None:
+    script = f'exec "{sys.executable}" -m bot_bottle {arguments} <&- >&-'
+    done = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, check=False, timeout=60)
+    assert done.returncode in {0, 2}
+    assert b"unexpected" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [("127.0.0.1:0", ("127.0.0.1", 0)), ("localhost:8080", ("127.0.0.1", 8080)), ("[::1]:9", ("::1", 9))],

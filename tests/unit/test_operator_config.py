@@ -83,6 +83,15 @@ def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
         load_operator_config(path)
 
 
+def test_a_file_in_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    path = write(folder / "config.toml", "")
+    folder.chmod(0o777)
+    with pytest.raises(ManifestError, match="the folder of the config file can be written by others"):
+        load_operator_config(path)
+
+
 def test_a_folder_in_its_place_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.toml").mkdir()
     with pytest.raises(ManifestError, match="no regular file"):
