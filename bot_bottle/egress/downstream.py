@@ -24,6 +24,10 @@ _MAX_HEAD_BYTES = 64 * 1024
 _MAX_HEADERS = 200
 _MAX_PIPELINED = 64
 
+_TOO_LARGE = BadMessageError(
+    "the request's header is over 64 KiB or 200 lines", reason="too_large", status=431
+)
+
 _HEAD_SECONDS = 30.0
 _IDLE_SECONDS = 120.0
 _STALLED_SECONDS = 900.0
@@ -49,6 +53,7 @@ class ClientConnection(asyncio.Protocol):
         self._in_head = False
         self._head_done = False
         self._head_bytes = 0
+        self._unparsed = 0
         self._url = b""
         self._headers: list[RawHeader] = []
         self._connect: tuple[bytes, RequestHeaders] | None = None
@@ -218,11 +223,9 @@ class ClientConnection(asyncio.Protocol):
             if not self._closing:
                 self._malformed(data, error)
         if self._in_head and not self._poison:
-            self._head_bytes += len(data)
-            if self._head_bytes > _MAX_HEAD_BYTES:
-                self._broken(
-                    431, BadMessageError("the request's header is over 64 KiB", reason="too_large").deny
-                )
+            self._unparsed += len(data)
+            if self._unparsed > _MAX_HEAD_BYTES:
+                self._broken(431, _TOO_LARGE.deny)
 
     def _malformed(self, data: bytes, error: httptools.HttpParserError) -> None:
         if self._queue and self._queue[-1].close_after and self._queue[-1].request_done:
@@ -256,6 +259,7 @@ class ClientConnection(asyncio.Protocol):
         self._in_head = True
         self._head_done = False
         self._head_bytes = 0
+        self._unparsed = 0
         self._url = b""
         self._headers = []
         self._touched = self.proxy.loop.time()
@@ -263,13 +267,19 @@ class ClientConnection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """Collect the request target."""
         self._url += url
+        self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header; trailers come after the head and are dropped."""
         if not self._head_done:
             self._headers.append((name, value))
-            if len(self._headers) > _MAX_HEADERS:
-                raise BadMessageError("the request has over 200 header lines", reason="too_large", status=431)
+            self._count(len(name) + len(value) + 4)
+
+    def _count(self, size: int) -> None:
+        # What one read brings is counted here, what trickles in without becoming a header by _feed().
+        self._head_bytes += size
+        if self._head_bytes > _MAX_HEAD_BYTES or len(self._headers) > _MAX_HEADERS:
+            raise _TOO_LARGE
 
     def on_headers_complete(self) -> None:
         """Make an exchange of the request and start it if it is its turn."""

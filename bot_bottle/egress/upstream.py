@@ -66,6 +66,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers: list[RawHeader] = []
         self._phrase = b""
         self._head_bytes = 0
+        self._unparsed = 0
         self._facts: ResponseHeaders | None = None
         self._bodyless = False
         self._head_request = False
@@ -143,8 +144,8 @@ class UpstreamConnection(asyncio.Protocol):
             if not self._done:  # else it is only what follows a "Connection: close" or HEAD response
                 self._fail("upstream_protocol", "the server's answer is not HTTP/1.1")
         if self._facts is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > _MAX_HEAD_BYTES:
+            self._unparsed += len(data)
+            if self._unparsed > _MAX_HEAD_BYTES:
                 self._fail("upstream_protocol", "the server's response header is too large")
         self._feeding = False
         if self._released:
@@ -154,18 +155,20 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         """Take the end of the stream for the end of a body that says so itself (RFC 9112, 6.3)."""
-        if self._until_eof and not self._done:
+        sink = self._sink
+        if sink is not None and self._until_eof and not self._done:
             self._end()
-            if self._sink:
-                self._sink.flush()
+            sink.flush()
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Tell the exchange, if one was under way."""
         self._transport = None
         self._pool.forget(self)
-        if self._sink is not None:
+        sink = self._sink
+        if sink is not None:
             self._fail("upstream_closed", "the server closed the connection before its answer was whole")
+            sink.flush()
 
     def pause_writing(self) -> None:
         """The server does not keep up with the request body."""
@@ -185,6 +188,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._phrase = b""
         self._facts = None
         self._head_bytes = 0
+        self._unparsed = 0
 
     def on_status(self, phrase: bytes) -> None:
         """Collect the reason phrase."""
@@ -194,6 +198,9 @@ class UpstreamConnection(asyncio.Protocol):
         """Collect a header; trailers come after the head and are dropped."""
         if self._facts is None:
             self._headers.append((name, value))
+            self._head_bytes += len(name) + len(value) + 4
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                raise BadMessageError("the server's response header is too large", status=502)
 
     def on_headers_complete(self) -> None:
         """Judge the framing and pass the head on."""

@@ -1,0 +1,256 @@
+"""Misbehaving clients, upstreams, resolvers and disks: whatever breaks, nothing is passed on."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot_bottle.audit import AuditLog
+from bot_bottle.demo.authority import Authority
+from tests.integration.egress_lab import (
+    InProcess,
+    Sidecar,
+    Stream,
+    Upstream,
+    config,
+    ok,
+    route,
+    serve,
+)
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+HOST = "site.test"
+_GET = b"GET / HTTP/1.1\r\nHost: site.test\r\n"
+
+
+def one(tmp_path: Path, upstream: Upstream, **fields: object) -> Sidecar:
+    return Sidecar(tmp_path, config(tmp_path, [route(HOST, **fields)], pins={HOST: upstream.pin}))
+
+
+def test_an_upstream_whose_certificate_does_not_hold_sees_no_request(tmp_path: Path) -> None:
+    handler, heads = serve(lambda _head, _body: ok())
+    other = Authority("somebody else")
+    with Upstream(handler, authority=other) as upstream, one(tmp_path, upstream, auth=True) as sidecar:
+        with sidecar.tunnel(HOST) as stream:
+            answer = stream.get(HOST)
+        assert (answer.status, answer.reason) == (502, "upstream_tls")
+    assert heads == []
+
+
+def test_an_upstream_that_is_not_there(tmp_path: Path) -> None:
+    with Upstream(lambda _sock: None) as upstream:
+        pass
+    with one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        assert stream.get(HOST).reason == "upstream_unreachable"
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nX: a\x01b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nabc",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 60000 + b"\r\n",
+    ],
+    ids=["ssh", "te-cl", "cl-cl", "te-gzip", "control", "101-unasked", "101-bare", "huge"],
+)
+def test_an_upstream_that_speaks_nonsense(tmp_path: Path, junk: bytes) -> None:
+    def handler(sock: socket.socket) -> None:
+        Stream(sock).until(b"\r\n\r\n")
+        sock.sendall(junk)
+
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        answer = stream.get(HOST)
+        assert (answer.status, answer.headers["x-bot-bottle-decision"]) == (502, "error")
+
+
+def test_an_upstream_cannot_forge_our_refusals_or_answer_twice(tmp_path: Path) -> None:
+    first = ok(b"one", b"X-Bot-Bottle-Decision: deny\r\nConnection: X-Secret\r\nX-Secret: 1\r\n")
+
+    def handler(sock: socket.socket) -> None:
+        stream = Stream(sock)
+        stream.until(b"\r\n\r\n")
+        sock.sendall(first + ok(b"smuggled"))
+        stream.rest()
+
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        for _ in range(2):
+            answer = stream.get(HOST)
+            assert answer.body == b"one"
+            assert "x-bot-bottle-decision" not in answer.headers
+            assert "x-secret" not in answer.headers
+        assert upstream.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: site.test\r\nHost: denied.test\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (
+            _GET + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (
+            _GET + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (b"GET / HTTP/1.1\r\nHost: site.test\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: site.test\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
+        (b"GET / HTTP/1.1\r\nHost: site.test\r\nX: 1\r\n folded\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: site.test\n\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: site.test\r\nX: a\x00b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost : site.test\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: site.test\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"GET /#frag HTTP/1.1\r\nHost: site.test\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: site.test, denied.test\r\n\r\n", 403),
+        (b"GET / HTTP/1.1\r\nHost: site.test@denied.test\r\n\r\n", 403),
+        (b"GET / HTTP/1.1\r\nHost: site%2etest\r\n\r\n", 403),
+        (b"GET / HTTP/1.1\r\nHost: " + b"a" * 70000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 300 + b"\r\n", 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400),
+        (b"SSH-2.0-x\r\n", 400),
+    ],
+)
+def test_messages_with_two_readings_are_refused(tmp_path: Path, request_bytes: bytes, status: int) -> None:
+    handler, heads = serve(lambda _head, _body: ok())
+    with Upstream(handler, tls=False) as upstream, one(tmp_path, upstream) as sidecar:
+        with sidecar.plain("http") as stream:
+            stream.send(request_bytes)
+            answer = stream.response()
+        assert answer.status == status
+        assert answer.headers["x-bot-bottle-decision"] == "deny"
+        assert answer.json["error"] == "bot_bottle_denied"
+        assert [record["decision"] for record in sidecar.records()] == ["deny"]
+    assert heads == []
+
+
+def test_a_smuggled_second_request_is_judged_or_refused(tmp_path: Path) -> None:
+    handler, heads = serve(lambda _head, body: ok(body))
+    with Upstream(handler, tls=False) as upstream, one(tmp_path, upstream) as sidecar:
+        with sidecar.plain("http") as stream:
+            stream.send(
+                b"POST /a HTTP/1.1\r\nHost: site.test\r\n"
+                b"Content-Length: 6\r\nTransfer_Encoding: chunked\r\n\r\n"
+                b"0\r\n\r\nGGET /b HTTP/1.1\r\nHost: denied.test\r\n\r\n"
+            )
+            assert stream.response().body == b"0\r\n\r\nG"
+            assert stream.response().reason == "host_not_allowed"
+        with sidecar.plain("http") as stream:
+            stream.send(
+                b"POST /c HTTP/1.1\r\nHost: site.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+                b"3\r\nabcX\r\n0\r\n\r\n"
+            )
+            assert b"smuggled" not in stream.rest()
+    assert all(b"Transfer_Encoding" not in head for head in heads)
+    assert not any(b"/b" in head for head in heads)
+
+
+def test_rebinding_is_caught_at_every_dial_and_the_checked_address_is_dialled(tmp_path: Path) -> None:
+    handler, heads = serve(
+        lambda _head, _body: b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    )
+    answers = [["127.0.0.1"], ["10.0.0.1"], ["::ffff:127.0.0.2"], ["169.254.169.254"], ["64:ff9b::a00:1"]]
+    asked: list[str] = []
+
+    async def resolver(host: str, _port: int) -> list[str]:
+        asked.append(host)
+        return answers[len(asked) - 1]
+
+    with Upstream(handler) as upstream:
+        routes = [
+            route(HOST, ports=(upstream.port,), ssrf_ip_allowlist=(ip_network("127.0.0.1/32"),)),
+            route("named.test", ports=(upstream.port,)),
+        ]
+        with InProcess(tmp_path, config(tmp_path, routes), resolver=resolver) as egress:
+            with egress.tunnel(HOST, upstream.port) as stream:
+                authority = f"{HOST}:{upstream.port}"
+                assert stream.get(authority).status == 200
+                for _ in range(4):
+                    answer = stream.get(authority)
+                    assert (answer.status, answer.reason) == (403, "address_denied")
+            with egress.tunnel("denied.test") as stream:
+                assert stream.get("denied.test").status == 403
+    assert asked == [HOST] * 5
+    assert len(heads) == 1
+    assert upstream.connections == 1
+
+
+def test_one_good_address_among_bad_ones_is_used(tmp_path: Path) -> None:
+    handler, _ = serve(lambda _head, _body: ok())
+
+    async def resolver(_host: str, _port: int) -> list[str]:
+        return ["10.0.0.1", "not-an-address", "127.0.0.9", "127.0.0.1"]
+
+    with Upstream(handler) as upstream:
+        routes = [route(HOST, ports=(upstream.port,), ssrf_ip_allowlist=(ip_network("127.0.0.0/8"),))]
+        with (
+            InProcess(tmp_path, config(tmp_path, routes), resolver=resolver) as egress,
+            egress.tunnel(HOST, upstream.port) as stream,
+        ):
+            assert stream.get(f"{HOST}:{upstream.port}").status == 200
+
+
+def test_a_resolver_that_fails_or_breaks_refuses(tmp_path: Path) -> None:
+    failures: list[Exception] = [OSError("no such name"), RuntimeError("boom")]
+
+    async def resolver(_host: str, _port: int) -> list[str]:
+        raise failures.pop(0)
+
+    with (
+        InProcess(tmp_path, config(tmp_path, [route(HOST)]), resolver=resolver) as egress,
+        egress.tunnel(HOST) as stream,
+    ):
+        assert stream.get(HOST).reason == "upstream_dns"
+        answer = stream.get(HOST)
+        assert (answer.status, answer.reason) == (500, "internal_error")
+        assert b"boom" not in answer.body
+
+
+def test_nothing_leaves_when_the_decision_cannot_be_recorded(tmp_path: Path) -> None:
+    class Full(AuditLog):
+        __slots__ = ()
+
+        def append(self, event: str, **fields: object) -> None:
+            raise OSError("disk full")
+
+    handler, heads = serve(lambda _head, _body: ok())
+    with Upstream(handler) as upstream:
+        settings = config(tmp_path, [route(HOST)], pins={HOST: upstream.pin})
+        audit = Full.open(tmp_path / "audit" / "full.jsonl")
+        with InProcess(tmp_path, settings, audit=audit) as egress, egress.tunnel(HOST) as stream:
+            assert stream.get(HOST).reason == "audit_failed"
+            assert stream.get("other.test").status == 403
+    assert heads == []
+    assert upstream.connections == 0
+
+
+def test_slow_and_silent_clients_are_let_go(tmp_path: Path) -> None:
+    with InProcess(tmp_path, config(tmp_path, [])) as egress:
+        slow, silent = egress.plain("http"), egress.plain("http")
+        slow.send(b"GET / HTTP/1.1\r\nHost: a")
+        with egress.plain("http") as third:  # once this is answered, the loop has seen the bytes before it
+            assert third.get("x.test").status == 403
+
+        def later(seconds: float) -> None:
+            for client in tuple(egress.proxy._clients):
+                client.sweep(egress.loop.time() + seconds)
+
+        egress.call(lambda: later(31))
+        assert slow.response().reason == "timeout"
+        slow.close()
+        egress.call(lambda: later(121))
+        assert silent.rest() == b""
+        silent.close()

@@ -1,0 +1,373 @@
+"""Streaming, framing and failure: what moves while it moves, and what happens when a side misbehaves."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.integration.egress_lab import (
+    SECONDS,
+    Sidecar,
+    Stream,
+    Upstream,
+    config,
+    ok,
+    route,
+    serve,
+)
+
+pytestmark = pytest.mark.integration
+
+HOST = "site.test"
+
+
+def one(tmp_path: Path, upstream: Upstream, **fields: object) -> Sidecar:
+    return Sidecar(tmp_path, config(tmp_path, [route(HOST, **fields)], pins={HOST: upstream.pin}))
+
+
+def memory_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+def test_server_sent_events_arrive_one_by_one(tmp_path: Path) -> None:
+    go_on = threading.Semaphore(0)
+
+    def handler(sock: socket.socket) -> None:
+        Stream(sock).until(b"\r\n\r\n")
+        sock.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        for number in range(3):
+            event = b"data: %d\n\n" % number
+            sock.sendall(b"%x\r\n%b\r\n" % (len(event), event))
+            assert go_on.acquire(timeout=SECONDS)  # the next one only after the client has this one
+        sock.sendall(b"0\r\n\r\n")
+
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        stream.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        assert b"200 OK" in stream.until(b"\r\n\r\n")
+        for number in range(3):
+            size = int(stream.until(b"\r\n"), 16)
+            assert stream.exactly(size + 2) == b"data: %d\n\n\r\n" % number
+            go_on.release()
+        assert stream.until(b"\r\n\r\n") == b"0\r\n\r\n"
+        assert upstream.errors == []
+
+
+def test_request_body_streams_up_while_the_answer_streams_down(tmp_path: Path) -> None:
+    def handler(sock: socket.socket) -> None:
+        stream = Stream(sock)
+        stream.until(b"\r\n\r\n")
+        sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while size := int(stream.until(b"\r\n"), 16):
+            piece = stream.exactly(size)
+            stream.exactly(2)
+            sock.sendall(b"%x\r\n%b\r\n" % (len(piece), piece[::-1]))
+        stream.exactly(2)
+        sock.sendall(b"0\r\n\r\n")
+
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        stream.send(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        stream.until(b"\r\n\r\n")
+        for piece in (b"abc", b"defg"):
+            stream.send(b"%x;ext=1\r\n%b\r\n" % (len(piece), piece))
+            assert stream.exactly(int(stream.until(b"\r\n"), 16) + 2) == piece[::-1] + b"\r\n"
+        stream.send(b"0\r\nX-Trailer: dropped\r\n\r\n")
+        assert stream.until(b"\r\n\r\n") == b"0\r\n\r\n"
+        assert upstream.errors == []
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_large_bodies_pass_whole_in_flat_memory(tmp_path: Path, direction: str) -> None:
+    block = bytes(range(256)) * 256
+    count = 1600  # 100 MiB
+    seen = hashlib.sha256()
+
+    def handler(sock: socket.socket) -> None:
+        stream = Stream(sock)
+        stream.until(b"\r\n\r\n")
+        if direction == "up":
+            for _ in range(count):
+                seen.update(stream.exactly(len(block)))
+            sock.sendall(ok())
+        else:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(block) * count))
+            for _ in range(count):
+                sock.sendall(block)
+
+    want = hashlib.sha256()
+    for _ in range(count):
+        want.update(block)
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        before = memory_kib(sidecar.process.pid)
+        length = len(block) * count if direction == "up" else 0
+        stream.send(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\n\r\n".encode())
+        if direction == "up":
+            for _ in range(count):
+                stream.send(block)
+            assert stream.response().body == b"ok"
+        else:
+            stream.until(b"\r\n\r\n")
+            for _ in range(count):
+                seen.update(stream.exactly(len(block)))
+        assert seen.digest() == want.digest()
+        assert memory_kib(sidecar.process.pid) - before < 24 * 1024
+        assert upstream.errors == []
+
+
+def test_a_client_that_does_not_read_stops_the_upstream(tmp_path: Path) -> None:
+    sent = 0
+    stalled = threading.Event()
+
+    def handler(sock: socket.socket) -> None:
+        nonlocal sent
+        Stream(sock).until(b"\r\n\r\n")
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        sock.settimeout(1.0)
+        try:
+            while True:
+                sent += sock.send(b"x" * 65536)
+        except TimeoutError:
+            stalled.set()
+
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        stream.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        assert stalled.wait(SECONDS)
+        assert sent < 64 << 20
+        assert memory_kib(sidecar.process.pid) < 100 * 1024
+
+
+def test_expect_100_continue_is_asked_of_the_server(tmp_path: Path) -> None:
+    def handler(sock: socket.socket) -> None:
+        stream = Stream(sock)
+        head = stream.until(b"\r\n\r\n")
+        assert b"Expect: 100-continue" in head
+        sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        sock.sendall(ok(stream.exactly(4)))
+
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        head = f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+        stream.send(head.encode())
+        assert stream.response().status == 100
+        stream.send(b"body")
+        assert stream.response().body == b"body"
+        assert upstream.errors == []
+
+
+def test_a_denied_expectation_is_answered_without_the_body(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, config(tmp_path, [])) as sidecar, sidecar.plain("http") as stream:
+        stream.send(b"POST / HTTP/1.1\r\nHost: x.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        answer = stream.response()
+        assert (answer.status, answer.headers["connection"]) == (403, "close")
+        assert stream.rest() == b""
+
+
+def test_a_denied_upload_gets_to_read_the_refusal_and_may_go_on(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, config(tmp_path, [])) as sidecar, sidecar.plain("http") as stream:
+        stream.send(b"POST / HTTP/1.1\r\nHost: x.test\r\nContent-Length: 4000000\r\n\r\n")
+        stream.send(b"x" * 4_000_000)
+        assert stream.response().reason == "host_not_allowed"
+        assert stream.get("x.test").reason == "host_not_allowed"
+
+
+def test_bodyless_answers_keep_the_connection(tmp_path: Path) -> None:
+    def answer(head: bytes, _body: bytes) -> bytes:
+        if head.startswith(b"HEAD"):
+            return b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n"
+        if b" /204 " in head:
+            return b"HTTP/1.1 204 No Content\r\n\r\n"
+        if b" /304 " in head:
+            return b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n"
+        if b" /103 " in head:
+            return b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ok(b"late")
+        return ok()
+
+    handler, _ = serve(answer)
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        assert stream.get(HOST, method="HEAD").headers["content-length"] == "1234"
+        assert stream.get(HOST, "/204").status == 204
+        assert stream.get(HOST, "/304").headers["etag"] == "x"
+        assert stream.get(HOST, "/103").status == 103
+        assert stream.response().body == b"late"
+        assert stream.get(HOST, method="HEAD").status == 200
+        assert stream.get(HOST).body == b"ok"
+        assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_body_that_ends_with_the_connection(tmp_path: Path, tls: bool) -> None:
+    def handler(sock: socket.socket) -> None:
+        Stream(sock).until(b"\r\n\r\n")
+        sock.sendall(b"HTTP/1.0 200 OK\r\n\r\nsome words")
+        if tls:
+            sock.unwrap()  # type: ignore[attr-defined]  # a TLS end is an end only with close_notify
+
+    with Upstream(handler, tls=tls) as upstream, one(tmp_path, upstream) as sidecar:
+        for _ in range(2):
+            stream = sidecar.tunnel(HOST) if tls else sidecar.plain("http")
+            with stream:
+                answer = stream.get(HOST)
+                assert (answer.status, answer.body) == (200, b"some words")
+                assert answer.headers["transfer-encoding"] == "chunked"
+        assert upstream.connections == 2
+
+
+def test_a_truncated_body_never_looks_whole(tmp_path: Path) -> None:
+    def handler(sock: socket.socket) -> None:
+        head = Stream(sock).until(b"\r\n\r\n")
+        framing = b"Content-Length: 100" if b"/length" in head else b"Transfer-Encoding: chunked"
+        sock.sendall(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n3\r\nabc\r\n" % framing)
+
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar:
+        for path in ("/length", "/chunked"):
+            with sidecar.tunnel(HOST) as stream, pytest.raises(ConnectionError):
+                stream.get(HOST, path)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_stale_pooled_connection(tmp_path: Path, method: str) -> None:
+    """The server reads the second request on a kept connection and hangs up; only a GET is sent again."""
+    number = 0
+
+    def handler(sock: socket.socket) -> None:
+        nonlocal number
+        number += 1
+        stream = Stream(sock)
+        stream.until(b"\r\n\r\n")
+        sock.sendall(ok(b"%d" % number))
+        if number == 1:
+            stream.until(b"\r\n\r\n")
+        else:
+            stream.rest()
+
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        assert stream.get(HOST).body == b"1"
+        answer = stream.get(HOST, method=method, extra="Content-Length: 0\r\n" if method == "POST" else "")
+        if method == "GET":
+            assert answer.body == b"2"
+        else:
+            assert (answer.status, answer.reason) == (502, "upstream_closed")
+            assert answer.headers["x-bot-bottle-decision"] == "error"
+            assert sidecar.records()[-1]["decision"] == "error"
+
+
+def test_websocket_is_a_tunnel_after_the_decision(tmp_path: Path) -> None:
+    heads: list[bytes] = []
+
+    def handler(sock: socket.socket) -> None:
+        stream = Stream(sock)
+        heads.append(stream.until(b"\r\n\r\n"))
+        sock.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: x\r\n\r\nhello"
+        )
+        while data := sock.recv(65536):
+            sock.sendall(data[::-1])
+
+    ask = (
+        "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+        "Sec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    )
+    with Upstream(handler) as upstream, one(tmp_path, upstream, auth=True) as sidecar:
+        with sidecar.tunnel(HOST) as stream:
+            stream.send(ask.format(host=HOST).encode())
+            assert b"101 Switching" in stream.until(b"\r\n\r\n")
+            assert stream.exactly(5) == b"hello"
+            for message in (b"abc", b"x" * 500_000):
+                stream.send(message)
+                assert stream.exactly(len(message)) == message[::-1]
+        assert b"Sec-WebSocket-Extensions" not in heads[0]
+        assert b"Upgrade: websocket" in heads[0]
+        assert b"Authorization: Bearer" in heads[0]
+        with sidecar.tunnel("denied.test") as stream:
+            stream.send(ask.format(host="denied.test").encode())
+            assert stream.response().reason == "host_not_allowed"
+        assert upstream.errors == []
+
+
+def test_websocket_refused_by_the_server_is_an_ordinary_answer(tmp_path: Path) -> None:
+    handler, _ = serve(lambda _head, _body: ok(b"no"))
+    extra = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: k\r\n"
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        assert stream.get(HOST, extra=extra).body == b"no"
+        assert stream.get(HOST).body == b"no"
+
+
+@pytest.mark.parametrize("body", [b"", b"abcd"])
+def test_other_upgrades_are_never_passed_on(tmp_path: Path, body: bytes) -> None:
+    handler, heads = serve(lambda _head, body: ok(b"got " + body))
+    upgrade = "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAA\r\n"
+    extra = f"{upgrade}Content-Length: {len(body)}"
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        stream.send(f"POST / HTTP/1.1\r\nHost: {HOST}\r\n{extra}\r\n\r\n".encode() + body)
+        assert stream.response().body == b"got " + body
+        assert stream.get(HOST).body == b"got "
+    assert b"pgrade" not in heads[0]
+    assert b"HTTP2" not in heads[0]
+
+
+def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
+    handler, heads = serve(lambda head, body: ok(head.split(b" ")[1] + body))
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        requests = b""
+        for number in range(20):
+            requests += b"POST /%d HTTP/1.1\r\nHost: site.test\r\nContent-Length: 2\r\n\r\n:%d" % (
+                number,
+                number % 10,
+            )
+            if number == 9:
+                requests += b"GET /denied HTTP/1.1\r\nHost: denied.test\r\n\r\n"
+        stream.send(requests)
+        answers = [stream.response() for _ in range(21)]
+        assert answers.pop(10).reason == "names_disagree"
+        assert [answer.body for answer in answers] == [b"/%d:%d" % (n, n % 10) for n in range(20)]
+    assert len(heads) == 20
+
+
+def test_http_1_0_clients(tmp_path: Path) -> None:
+    def answer(head: bytes, _body: bytes) -> bytes:
+        assert b"HTTP/1.1\r\n" in head
+        return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+
+    handler, _ = serve(answer)
+    with Upstream(handler, tls=False) as upstream, one(tmp_path, upstream) as sidecar:
+        with sidecar.plain("proxy") as stream:
+            stream.send(b"GET http://site.test/ HTTP/1.0\r\n\r\n")
+            answer_bytes = stream.rest()
+        assert answer_bytes.endswith(b"\r\n\r\nabc")
+        assert b"chunked" not in answer_bytes
+        with sidecar.plain("http") as stream:
+            stream.send(b"GET / HTTP/1.0\r\n\r\n")
+            assert stream.response().reason == "host_missing"
+
+
+def test_half_closed_clients_still_get_their_answer(tmp_path: Path) -> None:
+    handler, _ = serve(lambda _head, _body: ok(b"late"))
+    with (
+        Upstream(handler, tls=False) as upstream,
+        one(tmp_path, upstream) as sidecar,
+        sidecar.plain("http") as stream,
+    ):
+        stream.send(b"GET / HTTP/1.1\r\nHost: site.test\r\n\r\n")
+        stream.sock.shutdown(socket.SHUT_WR)
+        assert stream.rest().endswith(b"late")
+
+
+def test_an_early_answer_to_an_upload_keeps_the_client_in_step(tmp_path: Path) -> None:
+    def handler(sock: socket.socket) -> None:
+        stream = Stream(sock)
+        head = stream.until(b"\r\n\r\n")
+        sock.sendall(ok(b"too much" if b"POST" in head else b"next"))
+        stream.rest()
+
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        stream.send(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 100000\r\n\r\n".encode())
+        assert stream.response().body == b"too much"
+        stream.send(b"x" * 100000)
+        assert stream.get(HOST).body == b"next"
