@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _VERIFY = "verify"
+#: What a reader looks for first; the other fields follow in the record's own order.
+_FIRST = ("decision", "reason", "method", "host", "path", "name", "rule")
 _CHAIN_FIELDS = frozenset({"seq", "time", "event", "prev", "hash"})
 
 
@@ -62,9 +64,9 @@ def _show(path: Path, *, as_json: bool) -> int:
         return 0
     for record in records:
         fields = [
-            f"{name}={_cell(value)}"
-            for name, value in record.items()
-            if name not in _CHAIN_FIELDS and value not in (None, "", [])
+            f"{name}={_cell(record[name])}"
+            for name in dict.fromkeys((*_FIRST, *record))
+            if name not in _CHAIN_FIELDS and record.get(name) not in (None, "", [])
         ]
         time = printable(str(record.get("time", "")))
         print(f"{time:<32} {printable(str(record.get('event', ''))):<10} {' '.join(fields)}".rstrip())

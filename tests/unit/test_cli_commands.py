@@ -190,7 +190,7 @@ def test_audit_shows_each_decision_safe_to_print(home: Path, capsys: pytest.Capt
     record("one-aaaaa")
     assert main(["audit", "one-aaaaa"]) == 0
     out = capsys.readouterr().out
-    assert "host=evil.example" in out
+    assert 'reason=host_not_allowed host=evil.example detail="two words?[2J"' in out
     assert "\x1b" not in out
     assert main(["audit", "one-aaaaa", "--json"]) == 0
     assert [r["event"] for r in json.loads(capsys.readouterr().out)] == ["deny", "end"]
