@@ -8,6 +8,7 @@ the filter's view (io_uring performs operations that no filter sees). A refused 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -123,7 +124,8 @@ def _keep(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _build() -> bytes:
