@@ -1,0 +1,62 @@
+"""One bottle an account and backend, shared by all attacks: routes worth abusing, and a marked credential."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.lab import Lab, RunningBottle
+
+#: The real credential. It exists for one test run, so every place that shows its bytes is a leak.
+TOKEN = f"marked-{secrets.token_hex(16)}"
+TOKEN_REF = "ATTACK_SUITE_TOKEN"
+
+FRONTMATTER = f"""\
+agent_provider:
+  template: command
+  argv: [/bin/sh]
+env:
+  API_TOKEN: placeholder-only
+egress:
+  routes:
+    - host: allowed.test
+    - host: api.test
+      auth: {{scheme: Bearer, token_ref: {TOKEN_REF}}}
+    - host: paths.test
+      path_allowlist: [/public/]
+    - host: read.test
+      methods: [GET, HEAD]
+    - host: "*.wild.test"
+    - host: meta.test
+      pipelock:
+        ssrf_ip_allowlist: [169.254.169.254/32, 100.100.100.200/32, "fd00:ec2::254/128"]
+"""
+
+
+@pytest.fixture(scope="session")
+def token() -> str:
+    """Give the real credential."""
+    return TOKEN
+
+
+@pytest.fixture(scope="session")
+def bottle(lab: Lab) -> Iterator[RunningBottle]:
+    """Launch the bottle that attacks run in."""
+    lab.declare("attack", FRONTMATTER)
+    with lab.launch("attack", env={TOKEN_REF: TOKEN}) as running:
+        yield running
+
+
+@pytest.fixture
+def fresh(lab: Lab) -> Iterator[list[RunningBottle]]:
+    """Give a list for bottles of a test's own; those still up at its end are closed."""
+    lab.declare("attack", FRONTMATTER)
+    running: list[RunningBottle] = []
+    yield running
+    for one in running:
+        one.close()

