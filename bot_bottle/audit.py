@@ -20,7 +20,7 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import quote
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -111,7 +111,7 @@ class AuditLog:
             "time": datetime.now(UTC).isoformat(timespec="microseconds"),
         }
         text = _canonical(record)
-        if self._secrets and any(secret in text for secret in self._secrets):
+        if self._secrets and self._betrays(text):
             record.update({name: self._redact(value) for name, value in fields.items()})
             text = _canonical(record)
         digest = _sha256(text.encode("ascii"))
@@ -141,7 +141,15 @@ class AuditLog:
     def _redact_text(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, REDACTED)
-        return text
+        return REDACTED if self._betrays(text) else text
+
+    def _betrays(self, text: str) -> bool:
+        if any(secret in text for secret in self._secrets):
+            return True
+        if "%" not in text:
+            return False
+        clear = unquote(text)
+        return any(secret in clear for secret in self._secrets)
 
     def _write_all(self, data: bytes) -> None:
         written = os.write(self._fd, data)
@@ -212,11 +220,8 @@ def _sha256(data: bytes) -> str:
 
 
 def _forms(secret: str) -> set[str]:
-    """List how a secret may stand in a line: as it is, JSON-escaped, percent-encoded."""
-    if not secret:
-        return set()
-    quoted = quote(secret, safe="")
-    return {secret, _canonical(secret)[1:-1], quoted, quoted.lower(), quote(secret, safe="/:@!$&'()*+,;=")}
+    """List how a secret may stand in a line: as it is and JSON-escaped."""
+    return {secret, _canonical(secret)[1:-1]} if secret else set()
 
 
 def _parse(line: bytes) -> dict[str, object] | None:

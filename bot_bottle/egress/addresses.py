@@ -144,7 +144,7 @@ def _embedded(address: Address) -> tuple[IPv4Address, ...]:
     if address in _NAT64_LOCAL:
         # RFC 6052, 2.2: with a /48 prefix the IPv4 bits stand around the reserved octet.
         split = ((value >> 64) & 0xFFFF) << 16 | (value >> 40) & 0xFFFF
-        return (IPv4Address(low), IPv4Address(split))
+        return tuple(IPv4Address(part) for part in (low, split) if part)
     if address in _SIX_TO_FOUR:
         return (IPv4Address((value >> 80) & 0xFFFFFFFF),)
     if address in _TEREDO:

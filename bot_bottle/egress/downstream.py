@@ -291,7 +291,7 @@ class ClientConnection(asyncio.Protocol):
         version = parser.get_http_version()
         if version not in {"1.1", "1.0"}:
             raise BadMessageError(f"HTTP/{version} is not spoken here", reason="http_version", status=505)
-        facts = read_request_headers(self._headers)
+        facts = read_request_headers(self._headers, http_1_0=version == "1.0")
         method = parser.get_method()
         if method == b"CONNECT":
             self._connect = (self._url, facts)

@@ -83,7 +83,7 @@ class RequestHeaders:
         return self.chunked or bool(self.content_length)
 
 
-def read_request_headers(headers: Iterable[RawHeader]) -> RequestHeaders:
+def read_request_headers(headers: Iterable[RawHeader], *, http_1_0: bool = False) -> RequestHeaders:
     """Sort a request's headers; raises :class:`BadMessageError` where they frame it in two ways."""
     facts = RequestHeaders([])
     named: set[bytes] = set()
@@ -105,6 +105,9 @@ def read_request_headers(headers: Iterable[RawHeader]) -> RequestHeaders:
             facts.kept.append((low, name, value))
     if facts.chunked and facts.content_length is not None:
         raise BadMessageError("the request has both Content-Length and Transfer-Encoding", reason="smuggling")
+    if facts.chunked and http_1_0:
+        # RFC 9112, 6.1: such framing is faulty, since an HTTP/1.0 hop would not have understood it.
+        raise BadMessageError("an HTTP/1.0 request has no Transfer-Encoding", reason="smuggling")
     if named:
         facts.kept = [entry for entry in facts.kept if entry[0] not in named]
     return facts

@@ -1,0 +1,301 @@
+"""Headers and request targets: what is kept, what is dropped, what cannot be read in one way only."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import httptools
+import pytest
+
+from bot_bottle.decision import Deny
+from bot_bottle.egress.denial import denial_body, denial_headers, status_line
+from bot_bottle.egress.headers import (
+    BadMessageError,
+    read_request_headers,
+    read_response_headers,
+    upstream_head,
+)
+from bot_bottle.egress.target import Arrival, origin_target, read_request, upstream_authority, with_sni
+
+CORPORA = Path(os.environ.get("BOT_BOTTLE_CORPORA", Path(__file__).parents[3] / "shared" / "corpora"))
+PROXY = Arrival(via="absolute", scheme="http")
+PLAIN = Arrival(via="transparent", scheme="http", port=80)
+TUNNEL = Arrival(via="connect", scheme="https", port=443, claims=(("CONNECT authority", "a.test"),))
+
+
+def headers(*pairs: str) -> list[tuple[bytes, bytes]]:
+    return [
+        (name.encode(), value.strip().encode()) for name, _, value in (pair.partition(":") for pair in pairs)
+    ]
+
+
+def head(*pairs: str, authorization: bytes = b"", websocket: bool = False) -> list[bytes]:
+    raw = upstream_head(
+        method=b"POST",
+        target=b"/t",
+        authority=b"a.test",
+        facts=read_request_headers(headers(*pairs)),
+        authorization=authorization,
+        websocket=websocket,
+    )
+    assert raw.endswith(b"\r\n\r\n")
+    return raw[:-4].split(b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "dropped",
+    [
+        "Authorization: x",
+        "authorization: x",
+        "AUTHORIZATION: x",
+        "Proxy-Authorization: x",
+        "Proxy-Connection: x",
+        "Proxy-Anything: x",
+        "Keep-Alive: x",
+        "TE: trailers",
+        "Trailer: x",
+        "Upgrade: h2c",
+        "HTTP2-Settings: x",
+        "Forwarded: x",
+        "X-Forwarded-For: x",
+        "X-Forwarded-Host: x",
+        "X_Forwarded_Host: x",
+        "X-Real-IP: x",
+        "Via: x",
+        "X-Original-URL: /x",
+        "X-Rewrite-URL: /x",
+        "X-Bot-Bottle-Decision: allow",
+        "Content_Length: 5",
+        "Transfer_Encoding: chunked",
+        "Host: other.test",
+        "X-HTTP_Method-Override: PUT",
+    ],
+)
+def test_dropped_always(dropped: str) -> None:
+    assert head(dropped, "X-Kept: 1") == [b"POST /t HTTP/1.1", b"Host: a.test", b"X-Kept: 1"]
+
+
+@pytest.mark.parametrize("name", ["X-Api-Key", "api-key", "X-Goog-Api-Key", "Private-Token", "x_api_key"])
+def test_other_credentials_are_dropped_only_where_one_is_injected(name: str) -> None:
+    assert head(f"{name}: mine", authorization=b"Bearer real") == [
+        b"POST /t HTTP/1.1",
+        b"Host: a.test",
+        b"Authorization: Bearer real",
+    ]
+    assert head(f"{name}: mine")[-1] == f"{name}: mine".encode()
+
+
+def test_headers_named_by_connection_are_dropped() -> None:
+    lines = head("Connection: close, X-Hop , cookie", "X-Hop: 1", "Cookie: 1", "X-Kept: 1")
+    assert lines[2:] == [b"X-Kept: 1"]
+
+
+def test_framing_is_written_from_what_was_parsed() -> None:
+    assert head("Content-Length: 5")[-1] == b"Content-Length: 5"
+    assert head("Content-Length: 005")[-1] == b"Content-Length: 5"
+    assert head("Transfer-Encoding: CHUNKED")[-1] == b"Transfer-Encoding: chunked"
+    assert head("Content-Length: 5", "Expect: 100-Continue")[-1] == b"Expect: 100-continue"
+    assert len(head("Expect: 100-continue")) == 2
+
+
+def test_websocket_extensions_are_not_offered() -> None:
+    lines = head("Upgrade: websocket", "Sec-WebSocket-Extensions: x", "Sec-WebSocket-Key: k", websocket=True)
+    assert lines[2:] == [b"Sec-WebSocket-Key: k", b"Connection: Upgrade", b"Upgrade: websocket"]
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        ("Host: a", "Host: a"),
+        ("Content-Length: 1", "Content-Length: 1"),
+        ("Content-Length: 1", "Transfer-Encoding: chunked"),
+        ("Content-Length: -1",),
+        ("Content-Length: +1",),
+        ("Content-Length: 1,1",),
+        ("Content-Length: 0x1",),
+        ("Content-Length: ",),
+        ("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
+        ("Transfer-Encoding: identity",),
+        ("Transfer-Encoding: chunked, gzip",),
+        ("Transfer-Encoding: gzip, chunked",),
+        ("Transfer-Encoding: xchunked",),
+    ],
+)
+def test_framing_that_can_be_read_in_two_ways(pairs: tuple[str, ...]) -> None:
+    with pytest.raises(BadMessageError):
+        read_request_headers(headers(*pairs))
+
+
+def test_responses_lose_what_is_between_two_hops_and_what_is_ours() -> None:
+    facts = read_response_headers(
+        headers(
+            "Connection: keep-alive, X-Hop",
+            "X-Hop: 1",
+            "Keep-Alive: timeout=7, max=3",
+            "Content-Length: 4",
+            "X-Bot-Bottle-Reason: forged",
+            "Set-Cookie: a=b",
+            "Set-Cookie: c=d",
+        ),
+        http_1_0=True,
+    )
+    assert facts.kept == [(b"Set-Cookie", b"a=b"), (b"Set-Cookie", b"c=d")]
+    assert (facts.content_length, facts.keep_alive, facts.idle_seconds) == (4, True, 7.0)
+    assert not read_response_headers([], http_1_0=True).keep_alive
+    assert not read_response_headers(headers("Connection: Close"), http_1_0=False).keep_alive
+
+
+@pytest.mark.parametrize(
+    ("arrival", "target", "host", "wanted"),
+    [
+        (PROXY, "http://a.test/x?y", "a.test", ("a.test", 80, "/x", "y")),
+        (PROXY, "http://A.test.:8080", "a.test:8080", ("a.test", 8080, "/", "")),
+        (PROXY, "http://[::1]:81/", "[::1]:81", ("::1", 81, "/", "")),
+        (PROXY, "http://0x7f.1/", "127.0.0.1", ("127.0.0.1", 80, "/", "")),
+        (PROXY, "http://a.test?q", "a.test", ("a.test", 80, "/", "q")),
+        (PLAIN, "/x", "a.test", ("a.test", 80, "/x", "")),
+        (PLAIN, "/x", "a.test:80", ("a.test", 80, "/x", "")),
+        (PLAIN, "http://a.test/x", "a.test", ("a.test", 80, "/x", "")),
+        (TUNNEL, "/x??y", "a.test:443", ("a.test", 443, "/x", "?y")),
+        (TUNNEL, "https://a.test/x", "a.test", ("a.test", 443, "/x", "")),
+    ],
+)
+def test_targets(arrival: Arrival, target: str, host: str, wanted: tuple[str, int, str, str]) -> None:
+    facts = read_request_headers(headers(f"Host: {host}"))
+    request = read_request(arrival, method="GET", target=target, headers=facts)
+    assert (request.host, request.port, request.path, request.query) == wanted
+    assert origin_target(target).startswith("/")
+    assert upstream_authority(request).lower() in {"a.test", "a.test:8080", "[::1]:81", "127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("arrival", "target", "host"),
+    [
+        (PROXY, "/x", "a.test"),
+        (PROXY, "https://a.test/", "a.test"),
+        (PROXY, "ftp://a.test/", "a.test"),
+        (PROXY, "http://", "a.test"),
+        (PROXY, "http:///x", "a.test"),
+        (PROXY, "http://u:p@a.test/", "a.test"),
+        (PROXY, "http://a.test/#f", "a.test"),
+        (PROXY, "http://a.test:0/", "a.test"),
+        (PROXY, "http://a.test\\b.test/", "a.test"),
+        (PROXY, "http://a.test/", "a.test:81"),
+        (PROXY, "*", "a.test"),
+        (PROXY, "a.test:443", "a.test"),
+        (PLAIN, "/x", "a.test:8080"),
+        (PLAIN, "/x", "a test"),
+        (PLAIN, "/x", ""),
+        (PLAIN, "http://a.test:81/", "a.test:81"),
+        (PLAIN, "https://a.test/", "a.test"),
+        (TUNNEL, "http://a.test/", "a.test"),
+        (TUNNEL, "/x", "a.test:8443"),
+        (TUNNEL, "/x", "a.test, b.test"),
+        (TUNNEL, "*", "a.test"),
+    ],
+)
+def test_targets_that_are_no_one_clear_thing(arrival: Arrival, target: str, host: str) -> None:
+    with pytest.raises(BadMessageError):
+        read_request(
+            arrival, method="GET", target=target, headers=read_request_headers(headers(f"Host: {host}"))
+        )
+
+
+def test_claims_are_gathered_from_every_layer() -> None:
+    arrival = with_sni(TUNNEL, "B.test")
+    facts = read_request_headers(headers("Host: d.test"))
+    request = read_request(arrival, method="GET", target="https://c.test/", headers=facts)
+    assert request.host == "d.test"
+    assert request.claims == (("CONNECT authority", "a.test"), ("SNI", "b.test"), ("request URI", "c.test"))
+    assert with_sni(TUNNEL, None).sni_missing
+    assert with_sni(TUNNEL, "not a host").claims[-1] == ("SNI", "(not a host name)")
+
+
+def test_a_refusal_cannot_be_broken_out_of() -> None:
+    deny = Deny(reason="r\r\nX: y", rule="rüle", message='m"\n', next_step="n")
+    lines = denial_headers(deny)
+    assert ("X-Bot-Bottle-Reason", "r??X: y") in lines
+    assert ("X-Bot-Bottle-Rule", "r?le") in lines
+    body = json.loads(denial_body(deny, host="h", identity="i"))
+    assert body["message"] == 'm"\n'
+    assert status_line(403) == b"HTTP/1.1 403 Forbidden\r\n"
+
+
+class Collected:
+    """What a parser hears of one stream of requests."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.done = self.whole = False
+        self.url = b""
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_message_complete(self) -> None:
+        self.whole = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.done:
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.done = True
+
+
+def corpus() -> list[dict[str, Any]]:
+    path = CORPORA / "http1" / "cases.json"
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def accepted(payload: bytes) -> bool:
+    """Whether the first request of ``payload`` passes all sieves: the strict parser, headers, target."""
+    collected = Collected()
+    parser = httptools.HttpRequestParser(collected)
+    try:
+        parser.feed_data(payload)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError:
+        return False
+    if not collected.whole or parser.get_http_version() not in {"1.0", "1.1"}:
+        return False
+    old = parser.get_http_version() == "1.0"
+    try:
+        facts = read_request_headers(collected.headers, http_1_0=old)
+        read_request(
+            PLAIN,
+            method=parser.get_method().decode(),
+            target=collected.url.decode(),
+            headers=facts,
+            http_1_0=old,
+        )
+    except BadMessageError:
+        return False
+    return True
+
+
+#: Requests another server's tests call invalid and that are safe here, each with why.
+TOLERATED = {
+    "InvalidSchemeHeaders",  # X-Forwarded-Proto and its like are dropped
+    "LimitRequestHeaders",  # its limits; ours are tested on their own
+    "LimitRequestLine",
+    "InvalidProxyLine",  # the PROXY protocol is no HTTP for us
+}
+
+
+@pytest.mark.skipif(not corpus(), reason=f"the http1 corpus is not at BOT_BOTTLE_CORPORA ({CORPORA})")
+def test_the_invalid_requests_of_another_servers_tests_are_refused() -> None:
+    wrongly = []
+    for case in corpus():
+        if case["kind"] != "invalid" or case["needs_config"] or case["expect"] in TOLERATED:
+            continue
+        if "_trailer_" in case["id"]:
+            continue  # trailers are dropped, whatever they are
+        if accepted(base64.b64decode(case["payload"])):
+            wrongly.append((case["id"], case["expect"], base64.b64decode(case["payload"])[:120]))
+    assert wrongly == []
