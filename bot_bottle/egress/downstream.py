@@ -182,7 +182,8 @@ class ClientConnection(asyncio.Protocol):
         self._queue.popleft()
         if exchange.close_after:
             self.flush()
-            self._close(clean=exchange.request_done)
+            # A refusal may be ready before the parser says that a request without a body has ended.
+            self._close(clean=exchange.request_done or not exchange.facts.has_body)
         elif self._queue:
             # Not within the callbacks of the answer that has just ended.
             self.proxy.loop.call_soon(self._next)
