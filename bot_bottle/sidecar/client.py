@@ -94,6 +94,8 @@ class SidecarProcess:
 
         The caller keeps its own copies and may close them. Raises :class:`LaunchError`.
         """
+        if self._closed:
+            raise LaunchError("the sidecar has been closed")
         self.ca_pem  # noqa: B018 - the CA message comes first on the channel
         message: dict[str, object] = {"event": "listeners", "roles": [role for role, _sock in listeners]}
         try:

@@ -61,7 +61,7 @@ def test_allowed_https_carries_the_credential_and_not_the_agents(
     sidecar, _, heads = world
     stream = sidecar.tunnel("api.test") if way == "connect" else sidecar.transparent("api.test")
     extra = (
-        "Authorization: Bearer agents-own\r\nX-Api-Key: k\r\nx_api_key: k\r\nProxy-Authorization: Basic eA\r\n"
+        "Authorization: Bearer agents-own\r\nX-Api-Key: k\r\nx_api_key: k\r\nProxy-Authorization: Basic e\r\n"
         "X-Forwarded-Host: evil.test\r\nForwarded: host=evil.test\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n"
         "Cookie: kept=1\r\nX-Original-URL: /admin\r\n"
     )
