@@ -6,11 +6,9 @@ import contextlib
 import os
 import secrets
 import shutil
-import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 PRIVATE_FILE = 0o600
@@ -51,22 +49,26 @@ def remove_tree(path: Path) -> None:
 
     Links are removed, never followed. Raises ``OSError`` where something stays.
     """
-
-    def make_writable_and_retry(function: Callable[..., Any], name: str, info: object) -> None:
-        del info
-        # No bottle runs any more when its state is removed, so nobody can swap a folder for a link here.
-        for folder in (os.path.dirname(name), name):  # noqa: PTH120 - shutil hands over plain strings
-            with contextlib.suppress(OSError):
-                if stat.S_ISDIR(os.lstat(folder).st_mode):
-                    os.chmod(folder, PRIVATE_DIR)  # noqa: PTH101
-        if function in {os.unlink, os.rmdir}:
-            function(name)
-        elif stat.S_ISDIR(os.lstat(name).st_mode):
-            shutil.rmtree(name)
-
     if not os.path.lexists(path):
         return
     if path.is_symlink() or not path.is_dir():
         path.unlink()
         return
-    shutil.rmtree(path, onerror=make_writable_and_retry)
+    try:
+        shutil.rmtree(path)
+    except PermissionError:
+        _open_up(path)
+        shutil.rmtree(path)
+
+
+def _open_up(path: Path) -> None:
+    """Give the operator back the folders that an agent closed to its own account.
+
+    No bottle runs any more when its state is removed, so nobody can swap a folder for a link meanwhile.
+    """
+    path.chmod(PRIVATE_DIR)
+    for parent, folders, _files in os.walk(path, followlinks=False):
+        for name in folders:
+            folder = path.__class__(parent, name)
+            if not folder.is_symlink():
+                folder.chmod(PRIVATE_DIR)
