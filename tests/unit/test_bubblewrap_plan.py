@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from bot_bottle.backend.bubblewrap import bwrap, cgroup, folders, layout, limits, probe, seccomp
+from bot_bottle.backend.bubblewrap import bwrap, cgroup, folders, layout, limits, probe, scope, seccomp
 from bot_bottle.backend.bubblewrap.channel import is_terminal_master
 from bot_bottle.backend.bubblewrap.layout import Bind, BottleFiles, File, Link, ProgramFiles, Raw, Tmpfs
 from bot_bottle.errors import LaunchError, UnavailableError
@@ -334,3 +335,35 @@ def test_only_a_real_terminal_is_taken_for_one() -> None:
     finally:
         for fd in (master, slave, read_end, write_end, null):
             os.close(fd)
+
+
+def test_systemd_is_asked_for_exactly_these_bounds() -> None:
+    call = scope.scope_call(
+        "bot-bottle-a-bcdef.scope",
+        77,
+        cgroup.CgroupLimits(memory=4096, cpus=0.5, pids=9),
+        keep_on_oom=True,
+    )
+    assert call[:4] == ("StartTransientUnit", "ssa(sv)a(sa(sv))", "bot-bottle-a-bcdef.scope", "fail")
+    words = " ".join(call[4:])
+    assert words == (
+        "7 PIDs au 1 77 CollectMode s inactive-or-failed OOMPolicy s continue "
+        "MemoryMax t 4096 MemorySwapMax t 0 TasksMax t 9 CPUQuotaPerSecUSec t 500000 0"
+    )
+
+
+def test_without_a_users_manager_there_is_no_scope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = os.getuid()
+    manager = tmp_path / f"user.slice/user-{uid}.slice/user@{uid}.service"
+    manager.mkdir(parents=True)
+    (manager / "cgroup.controllers").write_text("memory pids\n")
+    monkeypatch.setattr("shutil.which", lambda *_args, **_more: "/usr/bin/busctl")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert scope.manager_controllers(str(tmp_path)) == ()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert scope.manager_controllers(str(tmp_path)) == ()
+    with socket.socket(socket.AF_UNIX) as bus:
+        bus.bind(str(tmp_path / "bus"))
+        assert scope.manager_controllers(str(tmp_path)) == ("memory", "pids")
+        monkeypatch.setattr("shutil.which", lambda *_args, **_more: None)
+        assert scope.manager_controllers(str(tmp_path)) == ()

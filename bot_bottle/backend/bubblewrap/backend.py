@@ -199,6 +199,7 @@ def _start(
             account=account,
             rlimits=rlimits,
             cgroup_procs=cgroup.procs if cgroup else (),
+            enter_cgroup=cgroup.enter if cgroup else None,
             command=command,
         )
         try:

@@ -1,7 +1,8 @@
 """Control groups, where this user may make them: the only way to bound a whole bottle's memory and CPU time.
 
-Version 2 is used at its top as root, or beside one's own group where that is delegated to an ordinary user;
-version 1 (and the hybrid of both) as root. One group a bottle and hierarchy, named ``bot-bottle-<identity>``.
+Version 2 is used at its top as root, beside one's own group where that is delegated to an ordinary user, or
+through the user's systemd where it is not; version 1 (and the hybrid of both) as root. One group a bottle and
+hierarchy, named ``bot-bottle-<identity>``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,12 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot_bottle.backend.bubblewrap import scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PREFIX = "bot-bottle-"
 _CONTROLLERS = ("memory", "pids", "cpu")
@@ -20,11 +27,15 @@ _REMOVE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CgroupPlace:
-    """Where groups can be made: controller -> parent folder. ``version`` is 1, 2, or 0 for nowhere."""
+    """Where groups can be made: controller -> parent folder. ``version`` is 1, 2, or 0 for nowhere.
+
+    ``scope`` tells that the user's systemd makes them, in a place of its own.
+    """
 
     version: int
     parents: tuple[tuple[str, str], ...] = ()
     reason: str = ""
+    scope: bool = False
 
     def can(self, controller: str) -> bool:
         """Tell whether ``memory``, ``pids`` or ``cpu`` can be bounded."""
@@ -41,10 +52,11 @@ class CgroupLimits:
 
 
 class Cgroup:
-    """The groups of one bottle."""
+    """The groups of one bottle; ``enter``, where there is one, puts a process into them from outside."""
 
-    def __init__(self, folders: tuple[str, ...]) -> None:
+    def __init__(self, folders: tuple[str, ...], enter: Callable[[int], None] | None = None) -> None:
         self.folders = folders
+        self.enter = enter
 
     @property
     def procs(self) -> tuple[str, ...]:
@@ -58,7 +70,7 @@ class Cgroup:
 
 
 def find_place(proc: Path = Path("/proc/self")) -> CgroupPlace:
-    """Find out by looking, without making anything, where this process may make groups."""
+    """Find out where this process may make groups; as root, switches the controllers on at the top."""
     mounts = _mounts(proc)
     own = _own_paths(proc)
     if not mounts:
@@ -80,6 +92,11 @@ def find_place(proc: Path = Path("/proc/self")) -> CgroupPlace:
         return CgroupPlace(version=1, parents=tuple(legacy))
     if os.geteuid() == 0:
         return CgroupPlace(version=0, reason="control groups are read-only here")
+    for point, _root in unified:
+        controllers = scope.manager_controllers(point)
+        parents = tuple((name, point) for name in _CONTROLLERS if name in controllers)
+        if parents:
+            return CgroupPlace(version=2, parents=parents, scope=True)
     return CgroupPlace(
         version=0,
         reason="this session's control group is not delegated to you; `systemd-run --user --scope` gives one",
@@ -88,6 +105,8 @@ def find_place(proc: Path = Path("/proc/self")) -> CgroupPlace:
 
 def make_cgroup(place: CgroupPlace, identity: str, limits: CgroupLimits) -> Cgroup:
     """Make the bottle's groups and set their bounds; raises ``OSError`` with nothing left behind."""
+    if place.scope:
+        return Cgroup((), enter=lambda pid: scope.enter_scope(pid, identity, limits))
     made: list[str] = []
     try:
         for parent in dict.fromkeys(parent for _controller, parent in place.parents):

@@ -63,7 +63,7 @@ def machine_memory() -> int:
 
 def limit_statuses(limits: EffectiveLimits, place: CgroupPlace) -> tuple[LimitStatus, ...]:
     """Say of each limit whether it holds here, and through what or why not."""
-    by_cgroup = f"cgroup v{place.version}"
+    by_cgroup = f"cgroup v{place.version}{', by systemd' if place.scope else ''}"
     return (
         LimitStatus(
             name="memory",

@@ -29,7 +29,7 @@ from bot_bottle.backend.bubblewrap.layout import SYSTEM_ROOTS, Bind, is_below
 from bot_bottle.errors import LaunchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from bot_bottle.backend.bubblewrap.layout import Op
 
@@ -49,7 +49,7 @@ class SandboxRequest:
 
     ``account`` is the kernel uid of a root operator's bottle, None for an ordinary user's. ``rlimits`` are
     (resource, value) pairs set before bubblewrap runs; ``cgroup_procs`` files that the new process enters
-    itself into first, so that its cgroup namespace starts there.
+    itself into first, so that its cgroup namespace starts there; ``enter_cgroup`` puts it there from outside.
     """
 
     bwrap: Bwrap
@@ -59,6 +59,7 @@ class SandboxRequest:
     account: int | None
     rlimits: tuple[tuple[int, int], ...] = ()
     cgroup_procs: tuple[str, ...] = ()
+    enter_cgroup: Callable[[int], None] | None = None
     command: tuple[str, ...] = ()
 
 
@@ -150,6 +151,7 @@ def start_sandbox(request: SandboxRequest) -> Sandbox:
     info_read, info_write = os.pipe2(os.O_CLOEXEC)
     block_read, block_write = os.pipe2(os.O_CLOEXEC)
     errors_read, errors_write = os.pipe2(os.O_CLOEXEC)
+    gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     memory: list[int] = []
 
@@ -175,13 +177,20 @@ def start_sandbox(request: SandboxRequest) -> Sandbox:
     try:
         monitor = fork_quietly()
         if monitor == 0:
-            _become_bwrap(request, staged, argv, keep, errors_write)
+            os.close(gate_write)
+            _become_bwrap(request, staged, argv, keep, errors_write, gate_read)
     finally:
-        for fd in (info_write, block_read, errors_write, *memory):
+        for fd in (info_write, block_read, errors_write, gate_read, *memory):
             os.close(fd)
         theirs.close()
     sandbox = Sandbox(monitor, block_write, errors_read, ours)
     try:
+        try:
+            if request.enter_cgroup is not None:
+                request.enter_cgroup(monitor)
+            os.write(gate_write, b"\n")
+        finally:
+            os.close(gate_write)
         sandbox.adopt(_read_info(info_read))
     except BaseException:
         sandbox.stop()
@@ -201,7 +210,12 @@ def _staged_sources(request: SandboxRequest) -> dict[str, str]:
 
 
 def _become_bwrap(
-    request: SandboxRequest, staged: dict[str, str], argv: Sequence[str], keep: Iterable[int], errors: int
+    request: SandboxRequest,
+    staged: dict[str, str],
+    argv: Sequence[str],
+    keep: Iterable[int],
+    errors: int,
+    gate: int,
 ) -> NoReturn:
     """In the child: enter cgroups, set limits, give up root, and turn into bubblewrap."""
     try:
@@ -209,6 +223,8 @@ def _become_bwrap(
         os.setsid()
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if not os.read(gate, 1):
+            os._exit(126)  # the launcher gave up, or is gone
         for procs in request.cgroup_procs:
             with open(procs, "wb", buffering=0) as file:
                 file.write(b"0")
