@@ -31,9 +31,16 @@ _PHRASES = {
 }
 
 
-def status_line(status: int) -> bytes:
-    """Give the HTTP/1.1 status line of a response of our own."""
-    return f"HTTP/1.1 {status} {_PHRASES.get(status, 'OK')}\r\n".encode("ascii")
+def own_head(
+    status: int, length: int, headers: tuple[tuple[str, str], ...] = (), *, close: bool = False
+) -> bytes:
+    """Write the head of a JSON response of our own; ``length`` is the body's in bytes."""
+    lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, 'OK')}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    lines += ["Content-Type: application/json", f"Content-Length: {length}", "Cache-Control: no-store"]
+    if close:
+        lines.append("Connection: close")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def denial_headers(deny: Deny, *, decision: str = "deny") -> tuple[tuple[str, str], ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from bot_bottle.decision import Deny
-from bot_bottle.egress.denial import denial_body, denial_headers, status_line
+from bot_bottle.egress.denial import denial_body, denial_headers, own_head
 from bot_bottle.egress.exchange import Exchange, internal_error
 from bot_bottle.egress.headers import BadMessageError, RawHeader, read_request_headers
 from bot_bottle.egress.target import with_sni
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_HEADERS = 200
 _MAX_PIPELINED = 64
-
-_TOO_LARGE = BadMessageError(
-    "the request's header is over 64 KiB or 200 lines", reason="too_large", status=431
-)
 
 _HEAD_SECONDS = 30.0
 _IDLE_SECONDS = 120.0
@@ -64,6 +60,7 @@ class ClientConnection(asyncio.Protocol):
         self._closing = False
         self._lingering = False
         self._touched = 0.0
+        self._head_began = 0.0
 
     # The transport's side.
 
@@ -71,7 +68,9 @@ class ClientConnection(asyncio.Protocol):
         """Take a connection from a listener, or turn it away where there are too many."""
         self.attach(transport)
         if not self._admitted and not self.proxy.admit(self):
-            self._answer(503, self.proxy.crowded())
+            deny = self.proxy.crowded()
+            self.proxy.record_refusal(deny, arrival=self.arrival)
+            self.refuse(503, deny, linger=False)  # nobody counts or sweeps this connection
 
     def attach(self, transport: asyncio.BaseTransport) -> None:
         """Start on a transport that is connected already, with what it has delivered so far."""
@@ -138,10 +137,15 @@ class ClientConnection(asyncio.Protocol):
             if quiet > _STALLED_SECONDS:
                 self.abort()
         elif self._in_head:
-            if quiet > _HEAD_SECONDS:
+            if now - self._head_began > _HEAD_SECONDS:  # from its first byte: dripping more does not help
                 self._answer(408, _timeout())
         elif quiet > _IDLE_SECONDS and self._transport:
             self._transport.close()
+
+    def finish(self) -> None:
+        """Send what is waiting and close: the end of an upgraded connection."""
+        self.flush()
+        self._close(clean=True)
 
     def abort(self) -> None:
         """Drop the connection at once."""
@@ -226,7 +230,7 @@ class ClientConnection(asyncio.Protocol):
         if self._in_head and not self._poison:
             self._unparsed += len(data)
             if self._unparsed > _MAX_HEAD_BYTES:
-                self._broken(431, _TOO_LARGE.deny)
+                self._broken(431, _too_large().deny)
 
     def _malformed(self, data: bytes, error: httptools.HttpParserError) -> None:
         if self._queue and self._queue[-1].close_after and self._queue[-1].request_done:
@@ -263,7 +267,7 @@ class ClientConnection(asyncio.Protocol):
         self._unparsed = 0
         self._url = b""
         self._headers = []
-        self._touched = self.proxy.loop.time()
+        self._head_began = self.proxy.loop.time()
 
     def on_url(self, url: bytes) -> None:
         """Collect the request target."""
@@ -280,7 +284,7 @@ class ClientConnection(asyncio.Protocol):
         # What one read brings is counted here, what trickles in without becoming a header by _feed().
         self._head_bytes += size
         if self._head_bytes > _MAX_HEAD_BYTES or len(self._headers) > _MAX_HEADERS:
-            raise _TOO_LARGE
+            raise _too_large()
 
     def on_headers_complete(self) -> None:
         """Make an exchange of the request and start it if it is its turn."""
@@ -365,16 +369,12 @@ class ClientConnection(asyncio.Protocol):
 
     # Closing and answering.
 
-    def refuse(self, status: int, deny: Deny, *, host: str = "") -> None:
+    def refuse(self, status: int, deny: Deny, *, host: str = "", linger: bool = True) -> None:
         """Answer a refusal that is on record already, and close."""
         body = denial_body(deny, host=host, identity=self.proxy.identity)
-        lines = [f"{name}: {value}\r\n" for name, value in denial_headers(deny)]
-        lines.append(
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
-        self.send(status_line(status) + "".join(lines).encode("latin-1") + body)
+        self.send(own_head(status, len(body), denial_headers(deny), close=True) + body)
         self.flush()
-        self._close(clean=False)
+        self._close(clean=not linger)
 
     def _answer(self, status: int, deny: Deny) -> None:
         self.proxy.record_refusal(deny, arrival=self.arrival)
@@ -404,6 +404,10 @@ class ClientConnection(asyncio.Protocol):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
+
+
+def _too_large() -> BadMessageError:
+    return BadMessageError("the request's header is over 64 KiB or 200 lines", reason="too_large", status=431)
 
 
 def _timeout() -> Deny:

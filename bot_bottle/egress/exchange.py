@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from bot_bottle.decision import Deny
-from bot_bottle.egress.denial import denial_body, denial_headers, status_line
+from bot_bottle.egress.denial import denial_body, denial_headers, own_head
 from bot_bottle.egress.headers import BadMessageError, RequestHeaders, ResponseHeaders, upstream_head
 from bot_bottle.egress.pool import Destination
 from bot_bottle.egress.target import origin_target, read_request, upstream_authority
@@ -35,8 +35,8 @@ class Exchange:
     __slots__ = (
         "_body_sent", "_chunked_out", "_client", "_destination", "_dialling", "_dropped", "_dropping",
         "_finished", "_head", "_http_1_0", "_method", "_request", "_response_begun",
-        "_response_done", "_target", "_upstream", "_waiting", "_waiting_bytes", "close_after", "facts",
-        "request_done", "websocket",
+        "_response_done", "_target", "_tunnelling", "_upstream", "_waiting", "_waiting_bytes",
+        "close_after", "facts", "request_done", "websocket",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,7 @@ class Exchange:
         self._dropping = False
         self._dropped = 0
         self._chunked_out = False
+        self._tunnelling = False
         self._response_begun = False
         self._response_done = False
         self._finished = False
@@ -82,6 +83,7 @@ class Exchange:
         except BadMessageError as error:
             self._refuse(error.status, error.deny)
         except Exception as error:  # noqa: BLE001 - fail closed: whatever breaks, the request is refused
+            self._let_go()
             self._refuse(500, internal_error(error))
 
     def on_request_body(self, data: bytes) -> None:
@@ -119,6 +121,9 @@ class Exchange:
     def abandon(self) -> None:
         """Give up: the client is gone or broke its own request."""
         self._finished = True
+        if self._tunnelling and self._upstream is not None:
+            self._upstream.finish()
+            self._upstream = None
         self._let_go()
 
     @property
@@ -241,7 +246,7 @@ class Exchange:
         lines.append(b"\r\n")
         self._client.send(b"\r\n".join(lines))
         if status == 101:
-            self._response_begun = True
+            self._response_begun = self._tunnelling = True
             self._client.enter_tunnel(self)
 
     def _framing(self, status: int, headers: ResponseHeaders) -> list[bytes]:
@@ -288,6 +293,9 @@ class Exchange:
         """Try once more where that is safe, or tell the client."""
         upstream, self._upstream = self._upstream, None
         if self._finished:
+            return
+        if self._tunnelling:
+            self._client.finish()
             return
         if self._response_begun:
             self._client.flush()
@@ -342,12 +350,7 @@ class Exchange:
         self._response_begun = True
         if self.facts.expect_continue and not self.request_done:
             self.close_after = True  # whether the body will come is anyone's guess now (RFC 9110, 10.1.1)
-        lines = [f"{name}: {value}\r\n" for name, value in headers]
-        lines.append("Content-Type: application/json\r\n")
-        lines.append(f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\n")
-        if self.close_after:
-            lines.append("Connection: close\r\n")
-        head = status_line(status) + "".join(lines).encode("latin-1") + b"\r\n"
+        head = own_head(status, len(body), headers, close=self.close_after)
         self._client.send(head if self._method == b"HEAD" else head + body)
         self._waiting.clear()
         self._dropping = True

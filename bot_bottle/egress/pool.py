@@ -189,7 +189,8 @@ class UpstreamPool:
             context = ssl.create_default_context()
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.set_alpn_protocols(["http/1.1"])
-            if not context.cert_store_stats()["x509_ca"]:
+            found = ssl.get_default_verify_paths()
+            if not (found.cafile or found.capath):
                 for roots in _ROOTS:
                     if Path(roots).is_file():
                         context.load_verify_locations(roots)

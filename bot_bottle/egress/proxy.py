@@ -161,21 +161,16 @@ class EgressProxy:
         try:
             self._record(request, decision, injected=injected)
         except OSError:
-            return Verdict(
-                Deny(
-                    reason="audit_failed",
-                    rule="egress.audit",
-                    message="the decision could not be put on record, so the request is refused",
-                    next_step="Have the operator free disk space for the audit log, then start again",
-                )
-            )
+            return Verdict(_unrecorded())
         return verdict
 
     def judge_local(self, request: EgressRequest) -> Deny | None:
         """Decide and record a request for the name that egress answers itself."""
         verdict = decide_local(request, self.table)
-        with contextlib.suppress(OSError):  # nothing leaves the sidecar here
+        try:
             self._record(request, verdict or Allow(rule="egress.local"), via="local")
+        except OSError:
+            return _unrecorded()
         return verdict
 
     def record_refusal(
@@ -290,4 +285,13 @@ def decide_local(request: EgressRequest, table: RouteTable) -> Deny | None:
         rule="egress.local",
         message=f"{request.method} {request.path[:100]} is nothing that egress answers",
         next_step="GET http://_egress.local/allowlist shows what is open",
+    )
+
+
+def _unrecorded() -> Deny:
+    return Deny(
+        reason="audit_failed",
+        rule="egress.audit",
+        message="the decision could not be put on record, so the request is refused",
+        next_step="Have the operator free disk space for the audit log, then start again",
     )

@@ -99,6 +99,12 @@ class UpstreamConnection(asyncio.Protocol):
         if self._transport and not self._transport.is_closing():
             self._transport.resume_reading()
 
+    def finish(self) -> None:
+        """Send what is waiting and close: the end of an upgraded connection."""
+        self._sink = None
+        if self._transport:
+            self._transport.close()
+
     def abort(self) -> None:
         """Drop the connection and tell nobody."""
         self._sink = None

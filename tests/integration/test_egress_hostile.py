@@ -248,6 +248,9 @@ def test_slow_and_silent_clients_are_let_go(tmp_path: Path) -> None:
             for client in tuple(egress.proxy._clients):
                 client.sweep(egress.loop.time() + seconds)
 
+        slow.send(b".test")  # one more piece does not buy more time
+        with egress.plain("http") as third:
+            assert third.get("x.test").status == 403
         egress.call(lambda: later(31))
         assert slow.response().reason == "timeout"
         slow.close()

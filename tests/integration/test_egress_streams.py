@@ -291,6 +291,37 @@ def test_websocket_is_a_tunnel_after_the_decision(tmp_path: Path) -> None:
         assert upstream.errors == []
 
 
+@pytest.mark.parametrize("who", ["server", "client"])
+def test_the_last_words_of_a_websocket_arrive(tmp_path: Path, who: str) -> None:
+    last = b"z" * 300_000
+    heard: list[bytes] = []
+    done = threading.Event()
+
+    def handler(sock: socket.socket) -> None:
+        stream = Stream(sock)
+        stream.until(b"\r\n\r\n")
+        sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        if who == "server":
+            sock.sendall(last)
+        else:
+            heard.append(stream.rest())
+            done.set()
+
+    with Upstream(handler, tls=False) as upstream, one(tmp_path, upstream) as sidecar:
+        with sidecar.plain("http") as stream:
+            stream.send(
+                b"GET / HTTP/1.1\r\nHost: site.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+            )
+            stream.until(b"\r\n\r\n")
+            if who == "server":
+                assert stream.rest() == last
+            else:
+                stream.send(last)
+        if who == "client":
+            assert done.wait(SECONDS)
+            assert heard == [last]
+
+
 def test_websocket_refused_by_the_server_is_an_ordinary_answer(tmp_path: Path) -> None:
     handler, _ = serve(lambda _head, _body: ok(b"no"))
     extra = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: k\r\n"

@@ -12,7 +12,7 @@ import httptools
 import pytest
 
 from bot_bottle.decision import Deny
-from bot_bottle.egress.denial import denial_body, denial_headers, status_line
+from bot_bottle.egress.denial import denial_body, denial_headers, own_head
 from bot_bottle.egress.headers import (
     BadMessageError,
     read_request_headers,
@@ -222,7 +222,10 @@ def test_a_refusal_cannot_be_broken_out_of() -> None:
     assert ("X-Bot-Bottle-Rule", "r?le") in lines
     body = json.loads(denial_body(deny, host="h", identity="i"))
     assert body["message"] == 'm"\n'
-    assert status_line(403) == b"HTTP/1.1 403 Forbidden\r\n"
+    head_ = own_head(403, 2, lines, close=True)
+    assert head_.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    assert head_.endswith(b"Connection: close\r\n\r\n")
+    assert head_.count(b"\r\n") == 9
 
 
 class Collected:
