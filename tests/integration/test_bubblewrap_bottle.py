@@ -24,6 +24,7 @@ import pytest
 from bot_bottle import bottle_state
 from bot_bottle.agent_provider.plan import AgentProvisionPlan
 from bot_bottle.backend.base import BottlePlan, BottleSpec
+from bot_bottle.backend.bubblewrap import bwrap
 from bot_bottle.backend.bubblewrap.backend import BubblewrapBackend
 from bot_bottle.backend.bubblewrap.cgroup import leftover_folders
 from bot_bottle.backend.prepare import AGENT_PATH
@@ -274,6 +275,22 @@ def test_a_launch_that_fails_leaves_nothing(home: Path, backend: BubblewrapBacke
         pass
     assert Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split() == before
     assert "room-eeeee" not in leftover_folders()
+
+
+@pytest.mark.parametrize("origin", ["system", "wheel"])
+def test_either_bubblewrap_makes_bottles(
+    origin: str, home: Path, backend: BubblewrapBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [candidate for candidate in bwrap.candidates() if candidate.origin == origin]
+    if not chosen:
+        pytest.skip(f"this machine has no usable bubblewrap from the {origin}")
+    monkeypatch.setattr(bwrap, "candidates", lambda: tuple(chosen))
+    assert f"{origin} bwrap" in backend.probe().detail
+    with backend.launch(make_plan(home, f"room-{origin:x<6}"[:10])) as bottle:
+        assert bottle.agent_argv(["x"])[0] == chosen[0].path
+        status = bottle.exec("cat /proc/self/status; touch /usr/x").stdout.decode()
+    assert "Seccomp:\t2" in status
+    assert "CapBnd:\t0000000000000000" in status
 
 
 class Terminal:

@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,9 +67,13 @@ def _bundled() -> str:
 
 
 def _usable(path: str) -> bool:
+    info = os.stat(path)
     # A set-user-id bwrap would build the bottle with root's power and knows fewer of our options.
-    if os.stat(path).st_mode & stat.S_ISUID:
-        return False
+    return not info.st_mode & stat.S_ISUID and _is_new_enough(path, info.st_mtime_ns)
+
+
+@cache
+def _is_new_enough(path: str, changed_ns: int) -> bool:  # noqa: ARG001 - the time makes a replaced file another
     result = process.run([path, "--version"], timeout=10)
     match = re.search(rb"(\d+)\.(\d+)", result.stdout)
     return match is not None and (int(match[1]), int(match[2])) >= MIN_VERSION

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import os
+from functools import cache
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +106,7 @@ def filter_program(cache_dir: Path | None = None) -> bytes:
     return program
 
 
+@cache
 def _cache_key() -> str:
     digest = hashlib.sha256(f"{_FORMAT} {os.uname().machine}".encode())
     # The module's own bytes stand for the rules: whatever changes them changes the key.
