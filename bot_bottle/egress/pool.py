@@ -31,6 +31,7 @@ Resolver: TypeAlias = "Callable[[str, int], Awaitable[list[str]]]"
 _DNS_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
 _HANDSHAKE_SECONDS = 10.0
+_SHUTDOWN_SECONDS = 2.0
 _MAX_ADDRESSES = 6
 _IDLE_SECONDS = 30.0
 _MAX_IDLE_PER_KEY = 32
@@ -157,31 +158,34 @@ class UpstreamPool:
         loop = asyncio.get_running_loop()
         tls = destination.scheme == "https"
         host = destination.host
+        raw: asyncio.Transport | None = None
         try:
             async with asyncio.timeout(_CONNECT_SECONDS + (_HANDSHAKE_SECONDS if tls else 0)):
-                _transport, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self, destination.key),
-                    address,
-                    port,
-                    ssl=self._tls_context() if tls else None,
-                    server_hostname=host if tls else None,
-                    ssl_handshake_timeout=_HANDSHAKE_SECONDS if tls else None,
+                raw, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self, destination.key), address, port
                 )
-        except ssl.SSLCertVerificationError as error:
-            raise UpstreamError(
-                "upstream_tls", f"the certificate of {host} does not hold: {error.verify_message}"
-            ) from error
-        except ssl.SSLError as error:
-            raise UpstreamError(
-                "upstream_tls", f"no TLS with {host}: {error.reason or 'handshake failed'}"
-            ) from error
-        except TimeoutError as error:
-            raise UpstreamError("upstream_unreachable", f"{host} did not answer in time") from error
-        except OSError as error:
-            raise UpstreamError(
-                "upstream_unreachable", f"{host} cannot be reached ({error.strerror or 'no connection'})"
-            ) from error
+                if tls:
+                    await self._secure(raw, connection, host)
+        except (Exception, asyncio.CancelledError) as error:
+            if raw is not None:
+                raw.abort()
+            if isinstance(error, OSError):
+                raise _connect_failure(host, error) from error
+            raise
         return connection
+
+    async def _secure(self, raw: asyncio.Transport, connection: UpstreamConnection, host: str) -> None:
+        transport = await asyncio.get_running_loop().start_tls(
+            raw,
+            connection,
+            self._tls_context(),
+            server_hostname=host,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+            ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
+        )
+        if transport is None:
+            raise ConnectionResetError("the server closed the connection in the TLS handshake")
+        connection.secured(transport)
 
     def _tls_context(self) -> ssl.SSLContext:
         # Made at the first need: reading the system's roots takes some 20 ms.
@@ -199,3 +203,17 @@ class UpstreamPool:
                 context.load_verify_locations(cadata=self._upstream_ca_pem)
             self._context = context
         return self._context
+
+
+def _connect_failure(host: str, error: OSError) -> UpstreamError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return UpstreamError(
+            "upstream_tls", f"the certificate of {host} does not hold: {error.verify_message}"
+        )
+    if isinstance(error, ssl.SSLError):
+        return UpstreamError("upstream_tls", f"no TLS with {host}: {error.reason or 'handshake failed'}")
+    if isinstance(error, TimeoutError):
+        return UpstreamError("upstream_unreachable", f"{host} did not answer in time")
+    return UpstreamError(
+        "upstream_unreachable", f"{host} cannot be reached ({error.strerror or 'no connection'})"
+    )

@@ -61,6 +61,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.reused = False
         self._pool = pool
         self._transport: asyncio.Transport | None = None
+        self._socket: asyncio.Transport | None = None
         self._sink: ResponseSink | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[RawHeader] = []
@@ -90,14 +91,18 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def pause(self) -> None:
-        """Stop reading: the client does not keep up."""
-        if self._transport and not self._transport.is_closing():
-            self._transport.pause_reading()
+        """Stop reading: the client does not keep up.
+
+        The socket is paused, not the TLS layer above it: that one throws away what it has decrypted, and
+        nobody has read, when it hears the end of the stream meanwhile (uvloop, ``SSLProtocol.eof_received``).
+        """
+        if self._socket and not self._socket.is_closing():
+            self._socket.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self._transport and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if self._socket and not self._socket.is_closing():
+            self._socket.resume_reading()
 
     def finish(self) -> None:
         """Send what is waiting and close: the end of an upgraded connection."""
@@ -123,7 +128,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self._transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio subclasses
+        self._transport = self._socket = transport  # type: ignore[assignment]  # uvloop's are no subclasses
+
+    def secured(self, transport: asyncio.Transport) -> None:
+        """Speak through ``transport``, the TLS layer over the socket, from here on."""
+        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
         """Parse what the server sent and hand it on before returning, so that streams flow as they come."""
@@ -169,7 +178,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Tell the exchange, if one was under way."""
-        self._transport = None
+        self._transport = self._socket = None
         self._pool.forget(self)
         sink = self._sink
         if sink is not None:
@@ -243,7 +252,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._head_request:
             # The parser waits for the body that a HEAD response announces; a new one does not.
             self._parser = httptools.HttpResponseParser(self)
-        transport.resume_reading()
+        self.resume()
         self._pool.keep(self, facts.idle_seconds)
 
     def _switched(self, sink: ResponseSink, rest: bytes) -> None:

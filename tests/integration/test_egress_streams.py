@@ -120,6 +120,35 @@ def test_large_bodies_pass_whole_in_flat_memory(tmp_path: Path, direction: str) 
         assert upstream.errors == []
 
 
+def test_a_slow_client_gets_all_of_an_answer_whose_server_has_gone(tmp_path: Path) -> None:
+    """What is on its way when the server closes must not be lost while the client catches up.
+
+    How much the kernel and the sidecar hold between them is nobody's business, so many sizes are tried.
+    """
+    block = bytes(range(256)) * 256
+    blocks = 0
+    gone = threading.Event()
+
+    def handler(sock: socket.socket) -> None:
+        Stream(sock).until(b"\r\n\r\n")
+        length = blocks * len(block)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % length)
+        for _ in range(blocks):
+            sock.sendall(block)
+        gone.set()
+
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar:
+        for blocks in (4, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120):
+            gone.clear()
+            with sidecar.tunnel(HOST) as stream:
+                stream.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+                stream.until(b"\r\n\r\n")
+                gone.wait(0.3)  # where more is on its way than fits anywhere, the server cannot go yet
+                for _ in range(blocks):
+                    assert stream.exactly(len(block)) == block
+        assert upstream.errors == []
+
+
 def test_a_client_that_does_not_read_stops_the_upstream(tmp_path: Path) -> None:
     sent = 0
     stalled = threading.Event()
