@@ -1,0 +1,1 @@
+"""The numbers, side by side with peers, each comparison in one run."""

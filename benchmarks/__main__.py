@@ -1,0 +1,13 @@
+"""Run every benchmark, print the tables, and write them to ``docs/``."""
+
+from __future__ import annotations
+
+from benchmarks import egress, listing, memory, report, start
+
+if __name__ == "__main__":
+    tables = []
+    for module in (start, egress, memory, listing):
+        table = module.measure()
+        print(table.markdown(), flush=True)
+        tables.append(table)
+    report.write(tables)

@@ -1,0 +1,184 @@
+"""The proxies that are measured side by side, each started as its own documentation says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from benchmarks.load import HOST, Upstream
+from bot_bottle.demo.authority import Authority
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CACHE = Path(os.environ.get("BOT_BOTTLE_BENCH_CACHE", Path.home() / ".cache" / "bot-bottle-bench"))
+SQUID_CERTGEN = Path("/usr/lib/squid/security_file_certgen")
+_START_SECONDS = 30.0
+
+
+class Running:
+    """A proxy that accepts connections."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, ca_file: Path) -> None:
+        self.process = process
+        self.port = port
+        self.ca_file = ca_file
+
+
+class Peer(Protocol):
+    """A proxy program: ``absent`` says why it cannot run here, or nothing."""
+
+    name: str
+
+    def absent(self) -> str:
+        """Say why it is not here, and what would bring it."""
+
+    def start(self, folder: Path, upstream: Upstream) -> contextlib.AbstractContextManager[Running]:
+        """Run it in the foreground until the context ends."""
+
+
+class BotBottle:
+    """``bot-bottle proxy``: the same policy code and data plane as in every sidecar."""
+
+    name = "bot-bottle proxy"
+
+    def absent(self) -> str:
+        """Nothing: it is what we measure."""
+        return ""
+
+    @contextlib.contextmanager
+    def start(self, folder: Path, upstream: Upstream) -> Iterator[Running]:
+        """Start it with one route, pinned to the upstream on loopback."""
+        port = _free_port()
+        (folder / "routes.yaml").write_text(f"routes:\n  - host: {HOST}\n    ports: [{upstream.port}]\n")
+        argv = [sys.executable, "-m", "bot_bottle", "proxy", "--routes", str(folder / "routes.yaml")]
+        argv += ["--listen", f"127.0.0.1:{port}", "--ca-dir", str(folder / "ca")]
+        argv += ["--upstream-ca", str(upstream.ca_file), "--pin", f"{HOST}=127.0.0.1:{upstream.port}"]
+        argv += ["--audit", str(folder / "audit.jsonl")]
+        with _running(argv, port, env=dict(os.environ)) as process:
+            yield Running(process, port, folder / "ca" / "ca.pem")
+
+
+class Squid:
+    """Squid with ssl-bump, one worker, no cache, no access log."""
+
+    name = "squid (ssl-bump)"
+
+    def absent(self) -> str:
+        """Tell whether a squid with TLS interception is installed."""
+        if shutil.which("squid", path=_SBIN) and SQUID_CERTGEN.exists():
+            return ""
+        return "not installed (apt install squid-openssl)"
+
+    @contextlib.contextmanager
+    def start(self, folder: Path, upstream: Upstream) -> Iterator[Running]:
+        """Start it in the foreground with its own CA and certificate helper."""
+        authority, port = Authority("Squid benchmark"), _free_port()
+        folder.chmod(0o755)
+        certificate, key = authority.root()
+        (folder / "ca.pem").write_bytes(certificate)
+        (folder / "bump.pem").write_bytes(key + certificate)
+        (folder / "bump.pem").chmod(0o644)  # squid reads it after it gave root up; the key lives for one run
+        (folder / "hosts").write_text(f"127.0.0.1 {HOST}\n")
+        subprocess.run(
+            [SQUID_CERTGEN, "-c", "-s", folder / "db", "-M", "4MB"], check=True, capture_output=True
+        )
+        if os.getuid() == 0:
+            for path in (folder / "db", *(folder / "db").rglob("*")):
+                shutil.chown(path, "proxy", "proxy")
+        (folder / "squid.conf").write_text(
+            f"http_port 127.0.0.1:{port} ssl-bump generate-host-certificates=on "
+            f"dynamic_cert_mem_cache_size=4MB tls-cert={folder}/bump.pem\n"
+            f"sslcrtd_program {SQUID_CERTGEN} -s {folder}/db -M 4MB\nsslcrtd_children 1\n"
+            f"tls_outgoing_options cafile={upstream.ca_file}\n"
+            f"acl bench dstdomain {HOST}\nhttp_access allow bench\nhttp_access deny all\nssl_bump bump all\n"
+            f"hosts_file {folder}/hosts\ncache deny all\n"
+            f"cache_mem 0 MB\naccess_log none\ncache_log /dev/null\n"
+            f"pid_filename none\nworkers 1\nvisible_hostname bench\n"
+            f"shutdown_lifetime 0 seconds\npinger_enable off\n"
+            f"coredump_dir none\nnetdb_filename none\n"
+        )
+        squid = shutil.which("squid", path=_SBIN) or "squid"
+        with _running([squid, "-N", "-f", str(folder / "squid.conf")], port, env=dict(os.environ)) as process:
+            yield Running(process, port, folder / "ca.pem")
+
+
+class Mitmproxy:
+    """``mitmdump`` with flow output off, in a virtual environment of its own."""
+
+    name = "mitmproxy"
+    program = CACHE / "mitmproxy" / "bin" / "mitmdump"
+
+    def absent(self) -> str:
+        """Install it into the cache with pip where it is not there yet."""
+        if not self.program.exists():
+            CACHE.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(subprocess.CalledProcessError):
+                subprocess.run(
+                    [sys.executable, "-m", "venv", CACHE / "mitmproxy"], check=True, capture_output=True
+                )
+                pip = CACHE / "mitmproxy" / "bin" / "pip"
+                subprocess.run([pip, "install", "-q", "mitmproxy"], check=True, capture_output=True)
+        return "" if self.program.exists() else "could not be installed (pip install mitmproxy)"
+
+    @contextlib.contextmanager
+    def start(self, folder: Path, upstream: Upstream) -> Iterator[Running]:
+        """Start it with an addon that resolves the benchmark's name to loopback."""
+        port = _free_port()
+        addon = folder / "resolve.py"
+        addon.write_text(_RESOLVE_ADDON)
+        argv = [str(self.program), "-q", "-p", str(port), "--listen-host", "127.0.0.1", "-s", str(addon)]
+        argv += ["--set", f"confdir={folder}", "--set", f"ssl_verify_upstream_trusted_ca={upstream.ca_file}"]
+        argv += ["--set", "connection_strategy=lazy", "--set", "flow_detail=0"]
+        with _running(argv, port, env=dict(os.environ)) as process:
+            yield Running(process, port, folder / "mitmproxy-ca-cert.pem")
+
+
+# An addon that rewrote the server's address would cost mitmproxy its kept upstream connections.
+_RESOLVE_ADDON = f"""
+import socket
+ask = socket.getaddrinfo
+def answer(host, *rest, **options):
+    return ask("127.0.0.1" if host == {HOST!r} else host, *rest, **options)
+socket.getaddrinfo = answer
+"""
+
+ALL: tuple[Peer, ...] = (BotBottle(), Squid(), Mitmproxy())
+
+_SBIN = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
+
+
+@contextlib.contextmanager
+def _running(argv: list[str], port: int, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        try:
+            _wait_for_port(process, port)
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{process.args!r} did not start")
+        time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

@@ -1,0 +1,63 @@
+"""Rows of numbers, printed as they come and written as Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+@dataclass(slots=True, kw_only=True)
+class Table:
+    """One comparison. Cells are text; ``notes`` say what was measured and how it ended."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, *cells: str) -> None:
+        """Add a row."""
+        self.rows.append(cells)
+
+    def markdown(self) -> str:
+        """Give the table as Markdown."""
+        lines = [f"## {self.title}", "", f"| {' | '.join(self.columns)} |"]
+        lines.append(f"| --- | {' | '.join('---:' for _ in self.columns[1:])} |")
+        lines += [f"| {' | '.join(row)} |" for row in self.rows]
+        lines += ["", *self.notes]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+def median(values: Sequence[float]) -> float:
+    """Give the median."""
+    return statistics.median(values)
+
+
+def write(tables: Sequence[Table]) -> None:
+    """Write ``docs/benchmarks.md`` and ``docs/benchmarks.json``."""
+    head = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`: every comparison in one run, peers in alternation, medians of the rounds.",
+        "Absolute numbers belong to the machine; the ratios are what to look at.",
+        "",
+        f"Machine: {os.cpu_count()} CPUs, {platform.platform()}, Python {platform.python_version()}.",
+        "",
+    ]
+    (DOCS / "benchmarks.md").write_text("\n".join(head) + "\n".join(table.markdown() for table in tables))
+    data = {
+        "machine": platform.platform(),
+        "cpus": os.cpu_count(),
+        "tables": [asdict(table) for table in tables],
+    }
+    (DOCS / "benchmarks.json").write_text(json.dumps(data, indent=1) + "\n")
