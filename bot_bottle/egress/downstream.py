@@ -214,11 +214,14 @@ class ClientConnection(asyncio.Protocol):
         if self._queue and self._queue[-1].websocket:
             self.abort()  # RFC 6455, 4.1: nothing may follow the handshake before its answer
             return
+        behind: int | None = None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._upgraded(data[upgrade.args[0] :])
+            behind = upgrade.args[0]
         except httptools.HttpParserCallbackError as error:
+            if self._closing:
+                return
             cause = error.__context__
             if isinstance(cause, BadMessageError):
                 self._broken(cause.status, cause.deny)
@@ -227,7 +230,9 @@ class ClientConnection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not self._closing:
                 self._malformed(data, error)
-        if self._in_head and not self._poison:
+        if behind is not None:
+            self._upgraded(data[behind:])
+        elif self._in_head and not self._poison:
             self._unparsed += len(data)
             if self._unparsed > _MAX_HEAD_BYTES:
                 self._broken(431, _too_large().deny)
@@ -261,6 +266,8 @@ class ClientConnection(asyncio.Protocol):
         """Start a request."""
         if self._resumed_body is not None:
             return
+        if self._closing:
+            raise ConnectionAbortedError("nothing more is read from this connection")
         self._in_head = True
         self._head_done = False
         self._head_bytes = 0

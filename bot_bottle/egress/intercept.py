@@ -130,27 +130,24 @@ def _objection(proxy: EgressProxy, host: str, port: int) -> Deny | None:
 async def _tunnel(
     proxy: EgressProxy, outer: ClientConnection, transport: asyncio.Transport, arrival: Arrival, host: str
 ) -> None:
-    tls = True
-    if arrival.port != 443:
-        first = await _first_byte(transport)
-        if first is None:
-            proxy.leave(outer)
-            transport.abort()
-            return
-        tls = first == _TLS_HANDSHAKE_RECORD
-    inner_arrival = (
-        arrival if tls else Arrival(via="connect", scheme="http", port=arrival.port, claims=arrival.claims)
-    )
-    inner = ClientConnection(proxy, inner_arrival)
+    try:
+        tls = arrival.port == 443 or await _first_byte(transport) == _TLS_HANDSHAKE_RECORD
+        if not tls:
+            arrival = Arrival(via="connect", scheme="http", port=arrival.port, claims=arrival.claims)
+        inner = ClientConnection(proxy, arrival)
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - whatever it was, the client said nothing
+        proxy.leave(outer)
+        transport.abort()
+        return
     proxy.replace(outer, inner)
     if tls:
         await _take_tls_off(proxy, transport, inner, proxy.contexts.context_for(host))
-    elif not transport.is_closing():
+    elif transport.is_closing():
+        proxy.leave(inner)
+    else:
         transport.set_protocol(inner)
         inner.attach(transport)
         transport.resume_reading()
-    else:
-        proxy.leave(inner)
 
 
 async def _take_tls_off(
@@ -188,13 +185,16 @@ def _record_failure(proxy: EgressProxy, arrival: Arrival, error: BaseException) 
     )
 
 
-async def _first_byte(transport: asyncio.Transport) -> int | None:
-    """Look at the first byte a client sends without taking it; ``None`` if none comes.
+async def _first_byte(transport: asyncio.Transport) -> int:
+    """Look at the first byte a client sends without taking it; raises ``OSError`` if none comes.
 
     On ports other than 443 both TLS and plain HTTP (``ws://`` through a proxy) stand behind a CONNECT.
     """
     loop = asyncio.get_running_loop()
-    peek = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        raise ConnectionResetError("the client is gone")
+    peek = socket.socket(fileno=os.dup(sock.fileno()))
     readable = asyncio.Event()
     try:
         peek.setblocking(False)  # noqa: FBT003 - the library's signature
@@ -202,14 +202,14 @@ async def _first_byte(transport: asyncio.Transport) -> int | None:
         try:
             async with asyncio.timeout(_FIRST_BYTE_SECONDS):
                 await readable.wait()
-            data = peek.recv(1, socket.MSG_PEEK)
-        except OSError:
-            return None
         finally:
             loop.remove_reader(peek.fileno())
+        data = peek.recv(1, socket.MSG_PEEK)
     finally:
         peek.close()
-    return data[0] if data else None
+    if not data:
+        raise ConnectionResetError("the client sent nothing")
+    return data[0]
 
 
 def _refuse(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from ipaddress import ip_network
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +24,6 @@ from tests.integration.egress_lab import (
 )
 
 if TYPE_CHECKING:
-    import socket
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
@@ -257,3 +259,73 @@ def test_slow_and_silent_clients_are_let_go(tmp_path: Path) -> None:
         egress.call(lambda: later(121))
         assert silent.rest() == b""
         silent.close()
+
+
+_LINES = [
+    b"Host: site.test\r\n",
+    b"Host: denied.test\r\n",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: 99\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\n",
+    b"Upgrade: h2c\r\nConnection: Upgrade\r\n",
+    b"Connection: close\r\n",
+    b"Expect: 100-continue\r\n",
+    b"X: \xc3\xa9\r\n",
+]
+_BODIES = [
+    b"",
+    b"hello",
+    b"5\r\nhello\r\n0\r\n\r\n",
+    b"5\r\nhel",
+    b"\x00",
+    b"\x16\x03\x01",
+    b"0\r\nT: x\r\n\r\n",
+]
+_STARTS = [
+    b"GET / HTTP/1.1\r\n",
+    b"POST /x?y HTTP/1.1\r\n",
+    b"HEAD http://site.test/ HTTP/1.1\r\n",
+    b"GET http://denied.test/ HTTP/1.1\r\n",
+    b"CONNECT site.test:80 HTTP/1.1\r\n",
+    b"CONNECT denied.test:443 HTTP/1.1\r\n",
+    b"OPTIONS * HTTP/1.1\r\n",
+    b"GET / HTTP/1.0\r\n",
+    b"PRI * HTTP/2.0\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_conversations_never_break_it_nor_reach_another_host(tmp_path: Path, seed: int) -> None:
+    random = Random(seed)
+    handler, heads = serve(lambda _head, _body: ok())
+
+    def message() -> bytes:
+        lines = b"".join(random.choice(_LINES) for _ in range(random.randint(0, 4)))
+        data = random.choice(_STARTS) + b"Host: site.test\r\n" * random.randint(0, 1) + lines + b"\r\n"
+        data += random.choice(_BODIES)
+        if random.random() < 0.2:
+            cut = random.randrange(len(data))
+            data = data[:cut] + random.choice(_BODIES) + data[cut:]
+        return data
+
+    with (
+        Upstream(handler, tls=False) as upstream,
+        InProcess(tmp_path, config(tmp_path, [route(HOST)], pins={HOST: upstream.pin})) as egress,
+    ):
+        for _ in range(60):
+            with egress.plain(random.choice(["http", "proxy"])) as stream:
+                data = b"".join(message() for _ in range(random.randint(1, 5)))
+                with contextlib.suppress(OSError):
+                    for part in (data[: len(data) // 2], data[len(data) // 2 :]):
+                        stream.send(part)
+                    stream.sock.shutdown(socket.SHUT_WR)
+                answers = stream.rest()
+                assert b"internal_error" not in answers
+                assert b"policy_error" not in answers
+        with egress.plain("http") as stream:
+            assert stream.get("denied.test").reason == "host_not_allowed"
+        records = egress.records()
+    assert all(b"\r\nHost: site.test\r\n" in head and head.count(b"Host:") == 1 for head in heads)
+    assert not any(b"denied" in head for head in heads)
+    assert len([record for record in records if record["decision"] == "allow"]) >= len(heads)
