@@ -30,6 +30,14 @@ class ResolvedEnv:
         return {**self.literals, **self.forwarded}
 
 
+def entry_kind(entry: str) -> str:
+    """Say how an entry gets its value, never the value: ``literal``, ``asked`` or ``host:NAME``."""
+    match = _HOST_VAR.fullmatch(entry)
+    if match:
+        return f"host:{match[1]}"
+    return "asked" if entry.startswith("?") else "literal"
+
+
 def resolve_env(
     declared: Mapping[str, str],
     host_env: Mapping[str, str],

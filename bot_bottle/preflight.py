@@ -9,17 +9,24 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from bot_bottle.manifest.problem import shown
-from bot_bottle.print_util import visible_agent_env_names
+from bot_bottle.print_util import env_lines, origin_text, remote_text, sourced, unmet_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from bot_bottle.agent_provider.plan import AgentProvisionPlan
     from bot_bottle.backend.base import BottlePlan, LimitStatus
     from bot_bottle.egress.routes import EgressRoute
-    from bot_bottle.manifest.model import ManifestAgent
+    from bot_bottle.manifest.model import Manifest, ManifestAgent, ManifestBottle
     from bot_bottle.sidecar.config import Pin
 
-_LABEL_WIDTH = 11
+_LABEL_WIDTH = 12
+
+#: A summary: labels, each with its lines; a label without lines is left out.
+Rows = list[tuple[str, "Sequence[str]"]]
+
+#: What a backend calls each limit, and the manifest.
+_LIMIT_KEYS = {"memory": "memory", "cpu": "cpus", "processes": "pids", "open files": "open_files"}
 
 
 def preflight_lines(
@@ -30,28 +37,68 @@ def preflight_lines(
     ``boundary`` is the backend's own, ``why`` says why it was chosen, ``upstream_ca`` is the path of the
     operator's extra CA file.
     """
-    agent = plan.spec.manifest.require_agent(plan.spec.agent_name)
-    names = visible_agent_env_names(
-        (*plan.bottle.env, *plan.provision.guest_env), plan.provision.hidden_env_names
-    )
-    rows: list[tuple[str, Sequence[str]]] = [
-        ("agent", (agent_text(agent),)),
-        ("bottle", (f"{plan.bottle.name} ({plan.bottle.path})",)),
+    manifest, name = plan.spec.manifest, plan.spec.agent_name
+    rows: Rows = [
+        *declared_rows(manifest, name, plan.bottle, plan.provision, plan.routes),
         ("identity", (plan.identity,)),
         ("backend", (_backend_text(plan.backend_name, boundary, why),)),
-        ("provider", (plan.provision.template,)),
-        ("env", (", ".join(names) or "(none)",)),
-        ("prompt", (first_line(agent.prompt),)),
         ("task", (first_line(plan.spec.prompt),) if plan.spec.headless and plan.spec.prompt else ()),
-        ("egress", tuple(route_text(route) for route in plan.routes) or ("(no way out)",)),
         ("pins", tuple(f"{host} -> {pin_text(pin)} (config.toml)" for host, pin in plan.pins.items())),
         ("upstream CA", (_ca_text(plan.upstream_ca_pem, upstream_ca),) if plan.upstream_ca_pem else ()),
-        ("limits", tuple(limit_text(limit) for limit in plan.limits)),
+        ("limits", tuple(_limit_line(limit, plan.bottle) for limit in plan.limits)),
         ("workspace", (_workspace_text(plan),)),
         ("audit", (str(plan.audit_path),)),
-        ("note", plan.notes),
+        ("note", (*plan.notes, *unmet_notes(plan.bottle))),
     ]
-    return tuple(_layout(rows))
+    return layout(rows)
+
+
+def declared_rows(
+    manifest: Manifest,
+    agent_name: str,
+    bottle: ManifestBottle,
+    provision: AgentProvisionPlan | None,
+    routes: Sequence[EgressRoute],
+) -> Rows:
+    """Say what an agent and its effective bottle declare, each setting with the file it was written in.
+
+    ``provision`` is None for a provider that cannot be launched; ``routes`` are the effective ones.
+    """
+    agent, sources = manifest.require_agent(agent_name), bottle.sources
+    template = bottle.agent_provider.template
+    extends = f", extends {', '.join(bottle.extends)}" if bottle.extends else ""
+    user = (sources.get("git.user.name"), sources.get("git.user.email"))
+    identity = manifest.git_identity_summary(agent_name)
+    return [
+        ("agent", (agent_text(agent),)),
+        ("bottle", (f"{bottle.name} ({bottle.path}){extends}",)),
+        ("provider", (sourced(template, sources.get("agent_provider")),)),
+        (
+            "env",
+            env_lines(
+                bottle,
+                provision.guest_env if provision else (),
+                provision.hidden_env_names if provision else frozenset(),
+                template,
+            ),
+        ),
+        ("prompt", (first_line(agent.prompt),)),
+        ("skills", (sourced(", ".join(agent.skills), agent.sources.get("skills")),) if agent.skills else ()),
+        ("git identity", (sourced(shown(identity, 400), *user),) if identity else ()),
+        (
+            "git gate",
+            tuple(
+                sourced(remote_text(remote), sources.get(f"git.remotes.{remote.host}"))
+                for remote in bottle.git.remotes
+            ),
+        ),
+        (
+            "egress",
+            tuple(sourced(route_text(route), origin_text(route.origin, sources)) for route in routes)
+            or ("(no way out)",),
+        ),
+        ("supervise", (sourced("on", sources.get("supervise")),) if bottle.supervise else ()),
+    ]
 
 
 def print_preflight(
@@ -120,12 +167,28 @@ def _ca_text(pem: str, path: str) -> str:
     return f"{path or 'config.toml'}: {count} certificate{'s' * (count != 1)} trusted for upstream servers"
 
 
+def _limit_line(limit: LimitStatus, bottle: ManifestBottle) -> str:
+    key = _LIMIT_KEYS.get(limit.name, "")
+    declared = key and getattr(bottle.limits, key) is not None
+    return sourced(limit_text(limit), bottle.sources.get("limits") if declared else None)
+
+
 def _workspace_text(plan: BottlePlan) -> str:
+    source = plan.bottle.sources.get("workspace")
+    declared_copy = plan.bottle.workspace == "copy"
     if plan.spec.identity:
         return "as the last session left it"
     if plan.spec.copy_cwd:
-        return f"a private copy of {shown(str(plan.spec.user_cwd), 400)}"
-    return "empty (--cwd copies the current folder in)"
+        text = f"a private copy of {shown(str(plan.spec.user_cwd), 400)}"
+        return sourced(text, source if declared_copy else None)
+    if declared_copy:
+        return "empty (--no-cwd)"
+    return sourced("empty (--cwd copies the current folder in)", source)
+
+
+def layout(rows: Rows) -> tuple[str, ...]:
+    """Give the lines of a summary."""
+    return tuple(_layout(rows))
 
 
 def _layout(rows: Sequence[tuple[str, Sequence[str]]]) -> Iterator[str]:

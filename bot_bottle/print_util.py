@@ -1,13 +1,75 @@
-"""What summaries show of a bottle: names, never values."""
+"""What summaries show of a bottle: names, never values, each with the file it was written in."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from bot_bottle.manifest.model import ManifestBottle, ManifestGitRemote, ManifestSource
 
 
 def visible_agent_env_names(env_names: Iterable[str], hidden_env_names: frozenset[str]) -> tuple[str, ...]:
     """Give the variable names a summary shows, sorted; placeholders of a provider are left out."""
     return tuple(sorted({name for name in env_names if name not in hidden_env_names}))
+
+
+def sourced(text: str, *sources: ManifestSource | str | None) -> str:
+    """Say after ``text`` where it was written; nothing where nobody wrote it."""
+    named = dict.fromkeys(str(source) for source in sources if source)
+    return f"{text}  <- {', '.join(named)}" if named else text
+
+
+def env_lines(
+    bottle: ManifestBottle, provider_env: Iterable[str], hidden_env_names: frozenset[str], provider: str
+) -> tuple[str, ...]:
+    """Give the visible variable names, one line for each place they come from."""
+    places: dict[str, list[str]] = {}
+    for name in visible_agent_env_names(bottle.env, hidden_env_names):
+        source = bottle.sources.get(f"env.{name}")
+        file = f"{source.path.parent.name}/{source.path.name}" if source else ""
+        places.setdefault(file, []).append(name)
+    for name in visible_agent_env_names(provider_env, hidden_env_names | set(bottle.env)):
+        places.setdefault(f"provider {provider}", []).append(name)
+    return tuple(sourced(", ".join(names), place) for place, names in places.items()) or ("(none)",)
+
+
+def origin_text(origin: str, sources: Mapping[str, ManifestSource]) -> str:
+    """Say in which files a route was written, from its ``origin`` (see ``EgressRoute``)."""
+    parts: list[str] = []
+    for part in origin.split(" + "):
+        key, _, provider = part.partition(".") if part.startswith("agent_provider.") else (part, "", "")
+        source = sources.get(key)
+        own = f"provider {provider}" if provider else part
+        parts.append(own if source is None else f"{own} ({source})" if provider else str(source))
+    return " + ".join(parts)
+
+
+def remote_text(remote: ManifestGitRemote) -> str:
+    """Say in one line which upstream a git remote leads to and whether its host key is pinned."""
+    pinned = (
+        ""
+        if remote.scheme == "https"
+        else " [host key pinned]"
+        if remote.known_host_key
+        else " [NO HOST KEY]"
+    )
+    return f"{remote.name} -> {remote.upstream}{pinned}"
+
+
+def unmet_notes(bottle: ManifestBottle) -> tuple[str, ...]:
+    """Say what the bottle declares and this version cannot give it, so that nothing is ignored in silence."""
+    notes: list[str] = []
+    if bottle.git.remotes:
+        notes.append("git.remotes: the git gate is not in this version: nothing can be pushed")
+    if bottle.supervise:
+        notes.append(
+            "supervise: nobody can be asked at run time in this version: what is not permitted is refused"
+        )
+    if bottle.agent_provider.dockerfile:
+        notes.append(
+            "agent_provider.dockerfile: no backend of this version builds images: "
+            "this machine's programs are used"
+        )
+    return tuple(notes)

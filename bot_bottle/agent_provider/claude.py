@@ -20,6 +20,8 @@ TEMPLATE = "claude"
 MANIFEST_KEYS = frozenset({"auth_token"})
 REQUIRED_KEYS: Mapping[str, str] = MappingProxyType({})
 INSTALL = "npm install -g @anthropic-ai/claude-code"
+SKILLS_FOLDER = ".claude/skills"
+NOT_YET = ""
 
 API_HOST = "api.anthropic.com"
 

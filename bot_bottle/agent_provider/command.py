@@ -22,6 +22,8 @@ TEMPLATE = "command"
 MANIFEST_KEYS = frozenset({"argv"})
 REQUIRED_KEYS: Mapping[str, str] = MappingProxyType({"argv": "[my-agent, --run]"})
 INSTALL = ""
+SKILLS_FOLDER = ""
+NOT_YET = ""
 
 _FOLDER = f"{AGENT_HOME}/.bot-bottle"
 _PROMPT_FILE = f"{_FOLDER}/prompt.md"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Protocol
 
-from bot_bottle.agent_provider import claude, command
+from bot_bottle.agent_provider import claude, codex, command
+from bot_bottle.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -19,13 +20,17 @@ class Provider(Protocol):
 
     ``MANIFEST_KEYS`` are the ``agent_provider`` keys it understands besides ``template``, ``REQUIRED_KEYS``
     those of them it cannot do without (each with what to write). ``INSTALL`` is the command that installs
-    its program, named as the template is; empty where the manifest names the program.
+    its program, named as the template is; empty where the manifest names the program. ``SKILLS_FOLDER`` is
+    where the program looks for skills, below the home, on the host and in the bottle alike; empty if it has
+    none. ``NOT_YET`` says why this version cannot launch it, empty where it can.
     """
 
     TEMPLATE: str
     MANIFEST_KEYS: frozenset[str]
     REQUIRED_KEYS: Mapping[str, str]
     INSTALL: str
+    SKILLS_FOLDER: str
+    NOT_YET: str
 
     def provision(self, request: ProvisionRequest) -> AgentProvisionPlan:
         """Say what the program needs for this launch; raises ``UsageError`` for what it cannot be given."""
@@ -33,20 +38,30 @@ class Provider(Protocol):
 
 _PROVIDERS: dict[str, Provider] = {
     claude.TEMPLATE: claude,
+    codex.TEMPLATE: codex,
     command.TEMPLATE: command,
 }
 
 #: The template of a bottle that names none.
 DEFAULT_TEMPLATE = claude.TEMPLATE
 
-#: Templates and keys that a later version brings.
-_TEMPLATES_NOT_YET = frozenset({"codex"})
-_KEYS_NOT_YET = frozenset({"dockerfile", "forward_host_credentials"})
+#: Keys that go with every template.
+_COMMON_KEYS = frozenset({"dockerfile"})
 
 
 def known_templates() -> tuple[str, ...]:
     """List the templates of this version."""
     return tuple(_PROVIDERS)
+
+
+def skills_folder(template: str) -> str:
+    """Give the folder of a template's skills below the home; ``""`` if its program has none."""
+    return _PROVIDERS[template].SKILLS_FOLDER
+
+
+def launch_refusal(template: str) -> str:
+    """Say why this version cannot launch a template; ``""`` if it can."""
+    return _PROVIDERS[template].NOT_YET
 
 
 def provider_programs() -> tuple[tuple[str, str], ...]:
@@ -71,6 +86,9 @@ def agent_provision_plan(
     """
     from bot_bottle.agent_provider.plan import ProvisionRequest  # noqa: PLC0415 - only a launch needs it
 
+    refusal = launch_refusal(bottle.agent_provider.template)
+    if refusal:
+        raise UsageError(refusal)
     request = ProvisionRequest(
         provider=bottle.agent_provider,
         agent_prompt=agent.prompt,
@@ -92,9 +110,7 @@ def check_provider_keys(template: str, written: Collection[str]) -> list[tuple[s
         return [("template", _unknown_template(template))]
     problems: list[tuple[str, str]] = []
     for key in sorted(written):
-        if key in _KEYS_NOT_YET:
-            problems.append((key, "not supported yet by this version; remove it"))
-        elif key not in provider.MANIFEST_KEYS:
+        if key not in provider.MANIFEST_KEYS | _COMMON_KEYS:
             owners = [name for name, other in _PROVIDERS.items() if key in other.MANIFEST_KEYS]
             problems.append(
                 (key, f"is for template {' or '.join(owners)} only, and this is {template}; remove it")
@@ -107,8 +123,6 @@ def check_provider_keys(template: str, written: Collection[str]) -> list[tuple[s
 
 def _unknown_template(template: str) -> str:
     known = ", ".join(_PROVIDERS)
-    if template in _TEMPLATES_NOT_YET:
-        return f"template {template} is not supported yet by this version; choose one of: {known}"
     close = difflib.get_close_matches(template.lower(), _PROVIDERS, n=1)
     return (
         f"unknown template; did you mean {close[0]}?"

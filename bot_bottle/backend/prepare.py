@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state, paths
+from bot_bottle.agent_provider.common import with_common_files
 from bot_bottle.agent_provider.registry import agent_provision_plan
 from bot_bottle.backend.base import AGENT_HOME, AGENT_USER, BottlePlan
 from bot_bottle.backend.util import NETWORK_ENV
@@ -72,6 +73,7 @@ def prepare_plan(
         prompt=spec.prompt,
         resume=bool(spec.identity),
     )
+    provision = with_common_files(provision, bottle, agent, env=host_env, resume=bool(spec.identity))
     routes = egress_routes_for_bottle(bottle, provision.egress_routes)
     secrets = egress_resolve_token_values(routes, {**host_env, **provision.provisioned_env})
     resolved = resolve_env(bottle.env, host_env, ask)

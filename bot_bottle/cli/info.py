@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -34,51 +35,33 @@ def command(*, name: str, as_json: bool) -> None:
 
 
 def _agent(manifest: Manifest, name: str, *, as_json: bool) -> None:
-    from bot_bottle.agent_provider.registry import agent_provision_plan  # noqa: PLC0415
+    from bot_bottle.agent_provider.registry import agent_provision_plan, launch_refusal  # noqa: PLC0415
     from bot_bottle.egress.routes import egress_routes_for_bottle  # noqa: PLC0415
-    from bot_bottle.preflight import agent_text, first_line, route_text  # noqa: PLC0415
-    from bot_bottle.print_util import visible_agent_env_names  # noqa: PLC0415
+    from bot_bottle.preflight import declared_rows, layout  # noqa: PLC0415
+    from bot_bottle.print_util import sourced, unmet_notes  # noqa: PLC0415
 
-    agent = manifest.require_agent(name)
-    bottle = manifest.bottle_for(name)
-    plan = agent_provision_plan(bottle, agent, env={})
-    routes = egress_routes_for_bottle(bottle, plan.egress_routes)
-    env = visible_agent_env_names((*bottle.env, *plan.guest_env), plan.hidden_env_names)
-    limits = bottle.limits
-    declared_limits = {
-        "memory": limits.memory,
-        "cpus": limits.cpus,
-        "pids": limits.pids,
-        "open_files": limits.open_files,
-    }
+    agent, bottle = manifest.require_agent(name), manifest.bottle_for(name)
+    refusal = launch_refusal(bottle.agent_provider.template)
+    plan = None if refusal else agent_provision_plan(bottle, agent, env={})
+    routes = egress_routes_for_bottle(bottle, plan.egress_routes if plan else ())
+    notes = (*([refusal] if refusal else ()), *unmet_notes(bottle))
     if as_json:
-        print_json(
-            {
-                "agent": {
-                    "name": agent.name,
-                    "path": str(agent.path),
-                    "origin": agent.origin,
-                    "prompt": agent.prompt,
-                },
-                "bottle": {"name": bottle.name, "path": str(bottle.path)},
-                "provider": {"template": bottle.agent_provider.template, "argv": list(plan.argv)},
-                "env": list(env),
-                "egress": [route.to_wire() for route in routes],
-                "limits": declared_limits,
-            }
-        )
+        from bot_bottle.cli.resolved import resolved_manifest  # noqa: PLC0415
+
+        print_json(resolved_manifest(agent, bottle, plan, routes, notes))
         return
-    rows = [
-        ("agent", agent_text(agent)),
-        ("bottle", f"{bottle.name} ({bottle.path})"),
-        ("provider", bottle.agent_provider.template),
-        ("env", ", ".join(env) or "(none)"),
-        ("prompt", first_line(agent.prompt)),
-        *(("egress", f"{route_text(route)}  <- {route.origin}") for route in routes),
-        *(("limit", f"{key} {value}") for key, value in declared_limits.items() if value is not None),
+    limits = [
+        sourced(f"{key} {value}", bottle.sources.get("limits"))
+        for key, value in asdict(bottle.limits).items()
+        if value is not None
     ]
-    for label, text in rows:
-        print(f"{label:<9}: {text}")
+    rows = [
+        *declared_rows(manifest, name, bottle, plan, routes),
+        ("limits", limits),
+        ("workspace", (sourced(bottle.workspace, bottle.sources.get("workspace")),)),
+        ("note", notes),
+    ]
+    print("\n".join(layout(rows)))
 
 
 def _identity(identity: str, *, as_json: bool) -> None:

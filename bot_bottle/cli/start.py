@@ -12,7 +12,10 @@ from bot_bottle.cli import session, terminal
 @click.command("start")
 @click.argument("name")
 @click.option(
-    "--cwd", "copy_cwd", is_flag=True, help="Put a private copy of the current folder in the bottle."
+    "--cwd/--no-cwd",
+    "copy_cwd",
+    default=None,
+    help="Put a private copy of the current folder in the bottle, or not (default: the bottle's workspace).",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would start, and start nothing.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before starting.")
@@ -22,7 +25,7 @@ from bot_bottle.cli import session, terminal
 def command(
     *,
     name: str,
-    copy_cwd: bool,
+    copy_cwd: bool | None,
     dry_run: bool,
     yes: bool,
     backend: str,
@@ -43,7 +46,7 @@ def command(
     cwd = terminal.current_folder()
     manifest = Manifest.resolve(cwd)
     terminal.warn(manifest.warnings)
-    manifest.bottle_for(name)
+    bottle = manifest.bottle_for(name)
     session.require_answer(yes=yes, dry_run=dry_run)
     config = load_operator_config()
     chosen, why = choose_backend(backend, os.environ, config.backend)
@@ -51,7 +54,7 @@ def command(
         manifest=manifest,
         agent_name=name,
         user_cwd=cwd,
-        copy_cwd=copy_cwd,
+        copy_cwd=bottle.workspace == "copy" if copy_cwd is None else copy_cwd,
         headless=headless,
         prompt=task,
     )

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE
 from bot_bottle.manifest import values
 from bot_bottle.manifest.frontmatter import split_frontmatter
+from bot_bottle.manifest.layers import BottleFile, Layer, Named, Said
 from bot_bottle.manifest.model import (
     AgentOrigin,
     ManifestAgent,
     ManifestAgentProvider,
     ManifestAuth,
-    ManifestBottle,
-    ManifestEgress,
+    ManifestGitRemote,
+    ManifestGitUser,
     ManifestLimits,
     ManifestPipelock,
     ManifestRoute,
+    ManifestSource,
+    Workspace,
 )
-from bot_bottle.manifest.problem import ManifestFileError, Problem
-from bot_bottle.manifest.rules import bottle_problems, route_problems
-from bot_bottle.manifest.schema import AgentKeys, BottleKeys, RouteKeys, RoutesFileKeys
+from bot_bottle.manifest.problem import ManifestFileError, Problem, key_text
+from bot_bottle.manifest.remotes import parse_upstream
+from bot_bottle.manifest.rules import (
+    bottle_problems,
+    git_user_problems,
+    remotes_by_host,
+    repeated,
+    route_problems,
+)
+from bot_bottle.manifest.schema import AgentKeys, BottleKeys, GitRemoteKeys, RouteKeys, RoutesFileKeys
 from bot_bottle.manifest.validate import validate_keys
 from bot_bottle.manifest.yaml_tree import parse_yaml
 
@@ -28,10 +38,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bot_bottle.manifest.frontmatter import Frontmatter
+    from bot_bottle.manifest.problem import KeyPath
+    from bot_bottle.manifest.yaml_tree import YamlTree
+
+Value = TypeVar("Value")
 
 
-def bottle_from_text(name: str, path: Path, text: str) -> ManifestBottle:
-    """Read a bottle file; its body is for humans. Raises ``ManifestFileError`` with all that is wrong."""
+def bottle_from_text(name: str, path: Path, text: str) -> BottleFile:
+    """Read a bottle file; its body is for humans. Raises ``ManifestFileError`` with all that is wrong.
+
+    What it extends is not looked at here, see ``extends.py``.
+    """
     file = str(path)
     front = _split(text, file)
     tree = parse_yaml(front.yaml, file=file, first_line=front.first_line)
@@ -40,26 +57,13 @@ def bottle_from_text(name: str, path: Path, text: str) -> ManifestBottle:
         problems += bottle_problems(keys, tree, file)
     if keys is None or problems:
         raise ManifestFileError(problems)
-    provider = keys.agent_provider
-    limits = keys.limits
-    return ManifestBottle(
+    return BottleFile(
         name=name,
         path=path,
-        env=dict(keys.env),
-        agent_provider=ManifestAgentProvider(
-            template=provider.template or DEFAULT_TEMPLATE,
-            argv=tuple(provider.argv),
-            auth_token=provider.auth_token,
-            dockerfile=provider.dockerfile,
-            forward_host_credentials=provider.forward_host_credentials,
+        extends=tuple(
+            Said(parent, _source(tree, path, ("extends", index))) for index, parent in enumerate(keys.extends)
         ),
-        egress=ManifestEgress(routes=tuple(_route(route) for route in keys.egress.routes)),
-        limits=ManifestLimits(
-            memory=values.memory_bytes(limits.memory) if limits.memory is not None else None,
-            cpus=limits.cpus,
-            pids=limits.pids,
-            open_files=limits.open_files,
-        ),
+        layer=_layer(keys, tree, path),
     )
 
 
@@ -69,6 +73,10 @@ def agent_from_text(name: str, path: Path, text: str, origin: AgentOrigin) -> Ma
     front = _split(text, file)
     tree = parse_yaml(front.yaml, file=file, first_line=front.first_line)
     keys, problems = validate_keys(tree, AgentKeys, file=file)
+    if keys is not None and "user" in keys.git.model_fields_set:
+        problems += git_user_problems(keys.git.user, tree, file)
+    if keys is not None:
+        problems += repeated(keys.skills, tree, file, ("skills",))
     if "\0" in front.body:
         line = text[: text.index("\0")].count("\n") + 1
         problems.append(
@@ -78,7 +86,18 @@ def agent_from_text(name: str, path: Path, text: str, origin: AgentOrigin) -> Ma
         )
     if keys is None or problems:
         raise ManifestFileError(problems)
-    return ManifestAgent(name=name, path=path, bottle=keys.bottle, prompt=front.body.strip(), origin=origin)
+    user = keys.git.user
+    written: list[KeyPath] = [("bottle",), ("skills",), ("git", "user", "name"), ("git", "user", "email")]
+    return ManifestAgent(
+        name=name,
+        path=path,
+        bottle=keys.bottle,
+        prompt=front.body.strip(),
+        origin=origin,
+        skills=tuple(keys.skills),
+        git_user=ManifestGitUser(name=user.name, email=user.email),
+        sources={key_text(key): _source(tree, path, key) for key in written if key in tree.keys},
+    )
 
 
 def routes_from_text(path: Path, text: str) -> tuple[ManifestRoute, ...]:
@@ -91,6 +110,81 @@ def routes_from_text(path: Path, text: str) -> tuple[ManifestRoute, ...]:
     if keys is None or problems:
         raise ManifestFileError(problems)
     return tuple(_route(route) for route in keys.routes)
+
+
+def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
+    """Keep what was written, each with its place."""
+
+    def said(value: Value, *key: str | int) -> Said[Value] | None:
+        return Said(value, _source(tree, path, key)) if key in tree.keys else None
+
+    egress, user, provider, limits = keys.egress, keys.git.user, keys.agent_provider, keys.limits
+    word = "add_routes" if egress.add_routes else "routes"
+    workspace: Workspace = "copy" if keys.workspace == "copy" else "empty"
+    return Layer(
+        env=Named(
+            {name: Said(value, _source(tree, path, ("env", name))) for name, value in keys.env.items()}
+        ),
+        routes=Named(
+            {
+                route.host: Said(_route(route), _source(tree, path, ("egress", word, index)))
+                for index, route in enumerate(egress.add_routes or egress.routes)
+            },
+            # `egress: {}` closes as well: what could be meant in two ways must not open anything.
+            alone="egress" in keys.model_fields_set and not egress.add_routes,
+        ),
+        remotes=Named(
+            {
+                host: Said(_remote(host, remote), _source(tree, path, ("git", "remotes", written)))
+                for host, (written, remote) in remotes_by_host(keys, tree).items()
+            },
+            alone="remotes" in keys.git.model_fields_set and not keys.git.remotes,
+        ),
+        user_name=said(user.name, "git", "user", "name"),
+        user_email=said(user.email, "git", "user", "email"),
+        provider=said(
+            ManifestAgentProvider(
+                template=provider.template or DEFAULT_TEMPLATE,
+                argv=tuple(provider.argv),
+                auth_token=provider.auth_token,
+                dockerfile=provider.dockerfile,
+                forward_host_credentials=provider.forward_host_credentials,
+            ),
+            "agent_provider",
+        ),
+        limits=said(
+            ManifestLimits(
+                memory=values.memory_bytes(limits.memory) if limits.memory is not None else None,
+                cpus=limits.cpus,
+                pids=limits.pids,
+                open_files=limits.open_files,
+            ),
+            "limits",
+        ),
+        supervise=said(keys.supervise, "supervise"),
+        workspace=said(workspace, "workspace"),
+    )
+
+
+def _source(tree: YamlTree, path: Path, key: KeyPath) -> ManifestSource:
+    line, column = tree.place(key)
+    return ManifestSource(path=path, line=line, column=column)
+
+
+def _remote(host: str, keys: GitRemoteKeys) -> ManifestGitRemote:
+    upstream = parse_upstream(keys.Upstream)
+    return ManifestGitRemote(
+        host=host,
+        name=keys.Name,
+        upstream=keys.Upstream,
+        scheme=upstream.scheme,
+        user=upstream.user,
+        upstream_host=upstream.host,
+        port=upstream.port,
+        path=upstream.path,
+        identity_file=keys.IdentityFile,
+        known_host_key=keys.KnownHostKey,
+    )
 
 
 def _split(text: str, file: str) -> Frontmatter:

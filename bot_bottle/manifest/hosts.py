@@ -28,6 +28,13 @@ def parse_host_pattern(text: str) -> str:
     return host
 
 
+def parse_remote_host(text: str) -> str:
+    """Normalise the one host of a git remote; raises ``ValueError`` with a sentence for anything else."""
+    if text.startswith("*"):
+        raise ValueError("a remote is one host; write its name in full")
+    return parse_host_pattern(text)
+
+
 def _refuse_other_parts(text: str) -> None:
     """Refuse what belongs to a URL or another notation, saying which key it belongs to instead."""
     if any(char.isspace() or not char.isprintable() for char in text):

@@ -12,6 +12,7 @@ from bot_bottle import paths
 from bot_bottle.egress.routes import egress_manifest_routes
 from bot_bottle.errors import ManifestError
 from bot_bottle.manifest.build import agent_from_text, bottle_from_text, routes_from_text
+from bot_bottle.manifest.extends import resolve_bottles
 from bot_bottle.manifest.files import MAX_FILE_SIZE, ManifestFolder, decode
 from bot_bottle.manifest.model import (
     AgentOrigin,
@@ -37,7 +38,8 @@ def load_manifest(cwd: Path, home: Path | None = None) -> Manifest:
     """Read everything declared; see :meth:`Manifest.resolve`."""
     base = home or paths.home_dir()
     warnings: list[str] = []
-    bottles, broken_bottles = _load(ManifestFolder(path=base / "bottles"), bottle_from_text, warnings)
+    files, unread = _load(ManifestFolder(path=base / "bottles"), bottle_from_text, warnings)
+    bottles, broken_bottles = resolve_bottles(files, unread)
     agents, broken_agents = _load(ManifestFolder(path=base / "agents"), _agent_reader("operator"), warnings)
 
     repository = cwd / REPOSITORY_FOLDER

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bot_bottle.errors import ManifestError, UsageError
@@ -16,6 +16,21 @@ if TYPE_CHECKING:
 
 #: Who wrote an agent: the operator (``~/.bot-bottle/agents``) or the repository (``./.bot-bottle/agents``).
 AgentOrigin: TypeAlias = Literal["operator", "repository"]
+
+#: What a launch finds in its workspace unless ``--cwd`` or ``--no-cwd`` says otherwise.
+Workspace: TypeAlias = Literal["copy", "empty"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestSource:
+    """Where a setting stands. ``line`` and ``column`` count from 1."""
+
+    path: Path
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.path.parent.name}/{self.path.name}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,20 +90,71 @@ class ManifestLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestGitUser:
+    """Who commits claim to be from; an empty field is not set. A claim, vouched for by nobody."""
+
+    name: str = ""
+    email: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestGitRemote:
+    """One upstream behind the git gate.
+
+    ``host`` is the key it is declared under, ``name`` its label, unique in the bottle. The upstream is
+    ``scheme://user@upstream_host:port/path``, ``port`` None where none was written. ``identity_file`` (a host
+    path) and ``known_host_key`` go with ssh only; without the latter the gate forwards nothing.
+    """
+
+    host: str
+    name: str
+    upstream: str
+    scheme: Literal["ssh", "https"]
+    user: str
+    upstream_host: str
+    port: int | None
+    path: str
+    identity_file: str = ""
+    known_host_key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestGit:
+    """A bottle's git identity and the remotes it may reach through the gate."""
+
+    user: ManifestGitUser = field(default_factory=ManifestGitUser)
+    remotes: tuple[ManifestGitRemote, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestBottle:
-    """A declared boundary. ``env`` is as written: literals, ``${HOST_VAR}``, ``?prompt`` (see ``env.py``)."""
+    """A declared boundary, everything it extends folded in.
+
+    ``env`` is as written: literals, ``${HOST_VAR}``, ``?prompt`` (see ``env.py``). ``sources`` says where
+    each setting was written, by key: ``env.NAME``, ``egress.routes[0]``, ``git.user.name``,
+    ``git.remotes.HOST``, and ``agent_provider``, ``limits``, ``supervise``, ``workspace`` as wholes; what
+    nobody wrote has no source.
+    """
 
     name: str
     path: Path
     agent_provider: ManifestAgentProvider
+    extends: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     egress: ManifestEgress = field(default_factory=ManifestEgress)
     limits: ManifestLimits = field(default_factory=ManifestLimits)
+    git: ManifestGit = field(default_factory=ManifestGit)
+    supervise: bool = False
+    workspace: Workspace = "empty"
+    sources: Mapping[str, ManifestSource] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestAgent:
-    """A declared worker: the name of its bottle, and its file's body, stripped, as the prompt."""
+    """A declared worker: the name of its bottle, and its file's body, stripped, as the prompt.
+
+    ``sources`` has ``bottle``, ``skills``, ``git.user.name`` and ``git.user.email`` where they were written.
+    """
 
     name: str
     path: Path
@@ -96,6 +162,8 @@ class ManifestAgent:
     prompt: str = ""
     origin: AgentOrigin = "operator"
     skills: tuple[str, ...] = ()
+    git_user: ManifestGitUser = field(default_factory=ManifestGitUser)
+    sources: Mapping[str, ManifestSource] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +200,9 @@ class Manifest:
     def bottle_for(self, agent_name: str) -> ManifestBottle:
         """Give the effective bottle of an agent; the only door by which a launch gets one.
 
-        Raises ``ManifestError`` where the agent's or the bottle's file is broken or the bottle is missing,
-        ``UsageError`` where there is no such agent.
+        The agent's ``git.user`` is laid over the bottle's, field by field, the agent's where it is not
+        empty; nothing else of an agent changes a bottle. Raises ``ManifestError`` where the agent's or the
+        bottle's file is broken or the bottle is missing, ``UsageError`` where there is no such agent.
         """
         agent = self.require_agent(agent_name)
         if agent.bottle in self.broken_bottles:
@@ -141,7 +210,16 @@ class Manifest:
         if agent.bottle not in self.bottles:
             known = {*self.bottles, *self.broken_bottles}
             raise ManifestError(f"{agent.path}: bottle: {self._unknown('bottle', agent.bottle, known)}")
-        return self.bottles[agent.bottle]
+        return _with_git_user(self.bottles[agent.bottle], agent)
+
+    def git_identity_summary(self, agent_name: str) -> str:
+        """Say who an agent's commits claim to be from, each field with who declared it; ``""`` for nobody.
+
+        As in ``Some Bot (agent), me@example.com (bottle)``. Raises what :meth:`bottle_for` raises.
+        """
+        agent, user = self.require_agent(agent_name), self.bottle_for(agent_name).git.user
+        fields = (user.name, agent.git_user.name), (user.email, agent.git_user.email)
+        return ", ".join(f"{value} ({'agent' if own else 'bottle'})" for value, own in fields if value)
 
     def _unknown(self, kind: str, name: str, known: set[str]) -> str:
         from bot_bottle.manifest.problem import shown  # noqa: PLC0415 - keeps this module free of the loader
@@ -151,3 +229,12 @@ class Manifest:
         if not known:
             return f"there is no {kind} {shown(name)!r}, nor any other; write one as {folder}/NAME.md"
         return f"there is no {kind} {shown(name)!r}; those that exist: {import_names}"
+
+
+def _with_git_user(bottle: ManifestBottle, agent: ManifestAgent) -> ManifestBottle:
+    own, inherited = agent.git_user, bottle.git.user
+    if not own.name and not own.email:
+        return bottle
+    user = ManifestGitUser(name=own.name or inherited.name, email=own.email or inherited.email)
+    written = {key: source for key, source in agent.sources.items() if key.startswith("git.user.")}
+    return replace(bottle, git=replace(bottle.git, user=user), sources={**bottle.sources, **written})

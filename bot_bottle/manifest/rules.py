@@ -6,14 +6,20 @@ import re
 from typing import TYPE_CHECKING
 
 from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE, check_provider_keys
+from bot_bottle.egress.hosts import is_ip_literal
+from bot_bottle.manifest.hosts import parse_remote_host
+from bot_bottle.manifest.problem import Problem, shown
+from bot_bottle.manifest.remotes import parse_upstream
 from bot_bottle.manifest.validate import problem_at
 from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bot_bottle.manifest.problem import KeyPath, Problem
-    from bot_bottle.manifest.schema import BottleKeys, RouteKeys
+    from bot_bottle.manifest.layers import Layer
+    from bot_bottle.manifest.model import ManifestSource
+    from bot_bottle.manifest.problem import KeyPath
+    from bot_bottle.manifest.schema import BottleKeys, GitRemoteKeys, GitUserKeys, RouteKeys
     from bot_bottle.manifest.yaml_tree import YamlTree
 
 _HOST_VAR = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -29,9 +35,69 @@ def bottle_problems(keys: BottleKeys, tree: YamlTree, file: str) -> list[Problem
         )
         for name, message in check_provider_keys(provider.template or DEFAULT_TEMPLATE, written)
     ]
-    problems += route_problems(keys.egress.routes, tree, file, ("egress", "routes"))
-    problems += _credentials_in_env(keys, tree, file)
+    egress, git = keys.egress, keys.git
+    problems += route_problems(egress.routes, tree, file, ("egress", "routes"))
+    problems += route_problems(egress.add_routes, tree, file, ("egress", "add_routes"))
+    if {"routes", "add_routes"} <= egress.model_fields_set:
+        message = "stands beside routes; write routes (replaces what is inherited) or add_routes (adds to it)"
+        problems.append(problem_at(tree, file, ("egress", "add_routes"), message, of_key=True))
+    if "user" in git.model_fields_set:
+        problems += git_user_problems(git.user, tree, file)
+    problems += _repeated_remotes(tree, file)
+    for host, (key, remote) in remotes_by_host(keys, tree).items():
+        problems += _remote_problems(host, remote, tree, file, ("git", "remotes", key))
     return problems
+
+
+def git_user_problems(user: GitUserKeys, tree: YamlTree, file: str) -> Iterator[Problem]:
+    """Find what is wrong with a declared ``git.user``."""
+    if not user.name and not user.email:
+        message = "is empty; write for example user: {name: Some One, email: someone@example.com}"
+        yield problem_at(tree, file, ("git", "user"), message, of_key=True)
+
+
+def repeated(items: Sequence[str], tree: YamlTree, file: str, at: KeyPath) -> Iterator[Problem]:
+    """Find what stands in a list twice."""
+    for index, item in enumerate(items):
+        if item in items[:index]:
+            yield problem_at(tree, file, (*at, index), "is written twice; keep one")
+
+
+def remotes_by_host(keys: BottleKeys, tree: YamlTree) -> dict[str, tuple[str, GitRemoteKeys]]:
+    """Give the remotes by normalised host, each with its key as it was written."""
+    spelled = {parse_remote_host(key): key for key in _remote_keys(tree)}
+    return {host: (spelled[host], remote) for host, remote in keys.git.remotes.items()}
+
+
+def _remote_keys(tree: YamlTree) -> list[str]:
+    return [str(key[2]) for key in tree.keys if len(key) == 3 and key[:2] == ("git", "remotes")]
+
+
+def _repeated_remotes(tree: YamlTree, file: str) -> Iterator[Problem]:
+    """Find one host in two spellings; the same spelling twice is a repeated key already."""
+    first: dict[str, str] = {}
+    for key in _remote_keys(tree):
+        other = first.setdefault(parse_remote_host(key), key)
+        if other != key:
+            message = f"repeats {shown(other)}; write one remote for each host"
+            yield problem_at(tree, file, ("git", "remotes", key), message, of_key=True)
+
+
+def _remote_problems(
+    host: str, remote: GitRemoteKeys, tree: YamlTree, file: str, path: KeyPath
+) -> Iterator[Problem]:
+    upstream = parse_upstream(remote.Upstream)
+    if upstream.host != host and not is_ip_literal(upstream.host):
+        message = f"leads to {upstream.host}; declare it under that host"
+        yield problem_at(tree, file, (*path, "Upstream"), message)
+    if upstream.scheme == "ssh" and not remote.IdentityFile:
+        message = "is missing; an ssh upstream needs one, such as IdentityFile: ~/.ssh/id_ed25519"
+        yield problem_at(tree, file, (*path, "IdentityFile"), message)
+    if upstream.scheme == "https":
+        for name in ("IdentityFile", "KnownHostKey"):
+            if name in remote.model_fields_set:
+                message = "is for ssh upstreams only, and this one is https; remove it"
+                yield problem_at(tree, file, (*path, name), message, of_key=True)
 
 
 def route_problems(routes: Sequence[RouteKeys], tree: YamlTree, file: str, at: KeyPath) -> Iterator[Problem]:
@@ -54,16 +120,33 @@ def route_problems(routes: Sequence[RouteKeys], tree: YamlTree, file: str, at: K
             yield problem_at(tree, file, (*path, "host"), message)
 
 
-def _credentials_in_env(keys: BottleKeys, tree: YamlTree, file: str) -> Iterator[Problem]:
+def effective_problems(layer: Layer) -> Iterator[Problem]:
+    """Find what is wrong between the settings of one bottle and of all that it extends."""
+    yield from _credentials_in_env(layer)
+    labels: dict[str, str] = {}
+    for host, remote in layer.remotes.entries.items():
+        label = remote.value.name
+        if label in labels:
+            message = f"repeats {label} of git.remotes.{labels[label]}; give each remote its own Name"
+            yield _at(remote.source, f"git.remotes.{host}.Name", message)
+        labels.setdefault(label, host)
+
+
+def _credentials_in_env(layer: Layer) -> Iterator[Problem]:
     """Refuse to place in the bottle what egress injects, since the bottle would then hold the credential."""
-    injected = {route.auth.token_ref for route in keys.egress.routes if route.auth}
-    if keys.agent_provider.auth_token:
-        injected.add(keys.agent_provider.auth_token)
-    for name, value in keys.env.items():
-        match = _HOST_VAR.fullmatch(value)
+    routes = (route.value for route in layer.routes.entries.values())
+    injected = {route.auth.token_ref for route in routes if route.auth}
+    if layer.provider and layer.provider.value.auth_token:
+        injected.add(layer.provider.value.auth_token)
+    for name, entry in layer.env.entries.items():
+        match = _HOST_VAR.fullmatch(entry.value)
         if match and match[1] in injected:
             message = (
                 f"would put {match[1]} into the bottle, and egress already adds that credential outside it; "
                 "remove this line"
             )
-            yield problem_at(tree, file, ("env", name), message)
+            yield _at(entry.source, f"env.{name}", message)
+
+
+def _at(source: ManifestSource, key: str, message: str) -> Problem:
+    return Problem(file=str(source.path), line=source.line, column=source.column, key=key, message=message)

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from bot_bottle.manifest import values
-from bot_bottle.manifest.hosts import parse_host_pattern
+from bot_bottle.manifest.hosts import parse_host_pattern, parse_remote_host
+from bot_bottle.manifest.remotes import known_host_key, upstream_text
 
 Name = Annotated[str, AfterValidator(values.name_reference)]
 EnvName = Annotated[str, AfterValidator(values.env_name)]
 EnvValue = Annotated[str, AfterValidator(values.env_value)]
 TokenName = Annotated[str, AfterValidator(values.token_name)]
 Argument = Annotated[str, AfterValidator(values.text_without_nul)]
+GitText = Annotated[str, AfterValidator(values.git_text)]
+RemoteHost = Annotated[str, AfterValidator(parse_remote_host)]
+SkillName = Annotated[str, AfterValidator(values.skill_name)]
+HostPath = Annotated[str, AfterValidator(values.host_path)]
 Memory = Annotated[str, AfterValidator(values.memory_text)]
 
 
@@ -67,10 +72,60 @@ class RouteKeys(_Keys):
     pipelock: PipelockKeys = Field(default=PipelockKeys(), examples=[{"tls_passthrough": True}])
 
 
+_ROUTE = {"host": "api.example.com"}
+
+
 class EgressKeys(_Keys):
     """``egress``: every way out."""
 
-    routes: list[RouteKeys] = Field(default=[], examples=[[{"host": "api.example.com"}]])
+    routes: list[RouteKeys] = Field(
+        default=[], description="every way out; replaces what is inherited", examples=[[_ROUTE]]
+    )
+    add_routes: list[RouteKeys] = Field(
+        default=[], min_length=1, description="ways out besides what is inherited", examples=[[_ROUTE]]
+    )
+
+
+class GitUserKeys(_Keys):
+    """``git.user``: who commits claim to be from."""
+
+    name: GitText = Field(default="", description="author and committer", examples=["Some One"])
+    email: GitText = Field(default="", description="their address", examples=["someone@example.com"])
+
+
+class GitRemoteKeys(_Keys):
+    """``git.remotes.HOST``: one upstream behind the git gate."""
+
+    Name: Annotated[str, AfterValidator(values.remote_name)] = Field(
+        description="its label, unique in the bottle", examples=["project"]
+    )
+    Upstream: Annotated[str, AfterValidator(upstream_text)] = Field(
+        description="ssh://user@host[:port]/path or https://host[:port]/path",
+        examples=["ssh://git@git.example.com/me/project.git"],
+    )
+    IdentityFile: HostPath = Field(
+        default="", description="the host's ssh key for it (ssh only)", examples=["~/.ssh/id_ed25519"]
+    )
+    KnownHostKey: Annotated[str, AfterValidator(known_host_key)] = Field(
+        default="", description="the upstream's host key (ssh only)", examples=["ssh-ed25519 AAAA..."]
+    )
+
+
+class GitKeys(_Keys):
+    """``git``: identity and remotes."""
+
+    user: GitUserKeys = Field(default=GitUserKeys(), examples=[{"name": "Some One"}])
+    remotes: dict[RemoteHost, GitRemoteKeys] = Field(
+        default={},
+        description="upstreams by host; merged by host, an empty mapping drops what is inherited",
+        examples=[{"git.example.com": {"Name": "project", "Upstream": "ssh://git@git.example.com/a.git"}}],
+    )
+
+
+class AgentGitKeys(_Keys):
+    """``git`` of an agent: its identity only."""
+
+    user: GitUserKeys = Field(default=GitUserKeys(), examples=[{"name": "Some Bot"}])
 
 
 class AgentProviderKeys(_Keys):
@@ -83,8 +138,16 @@ class AgentProviderKeys(_Keys):
     auth_token: TokenName = Field(
         default="", description="host variable that holds the provider's credential", examples=["MY_TOKEN"]
     )
-    dockerfile: str = Field(default="", examples=["~/Dockerfile.agent"])
-    forward_host_credentials: bool = Field(default=False, examples=[True])
+    dockerfile: HostPath = Field(
+        default="",
+        description="image recipe, for backends that build images",
+        examples=["~/Dockerfile.agent"],
+    )
+    forward_host_credentials: bool = Field(
+        default=False,
+        description="let egress add the credential this host is logged in with",
+        examples=[True],
+    )
 
 
 class LimitsKeys(_Keys):
@@ -98,12 +161,24 @@ class LimitsKeys(_Keys):
     open_files: Annotated[int, Field(ge=64, le=1048576)] | None = Field(default=None, examples=[4096])
 
 
+def _one_or_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 class BottleKeys(_Keys):
     """A bottle's frontmatter."""
 
+    extends: Annotated[list[Name], BeforeValidator(_one_or_list)] = Field(
+        default=[], min_length=1, description="one bottle or several, folded left to right", examples=["base"]
+    )
     env: dict[EnvName, EnvValue] = Field(default={}, examples=[{"NAME": "value"}])
     agent_provider: AgentProviderKeys = Field(default=AgentProviderKeys(), examples=[{"template": "command"}])
-    egress: EgressKeys = Field(default=EgressKeys(), examples=[{"routes": [{"host": "api.example.com"}]}])
+    egress: EgressKeys = Field(default=EgressKeys(), examples=[{"routes": [_ROUTE]}])
+    git: GitKeys = Field(default=GitKeys(), examples=[{"user": {"name": "Some One"}}])
+    supervise: bool = Field(default=False, description="let the agent ask for more", examples=[True])
+    workspace: Annotated[str, AfterValidator(values.workspace)] = Field(
+        default="empty", description="copy: as if started with --cwd", examples=["copy", "empty"]
+    )
     limits: LimitsKeys = Field(default=LimitsKeys(), examples=[{"memory": "4GiB"}])
 
 
@@ -111,6 +186,10 @@ class AgentKeys(_Keys):
     """An agent's frontmatter. The last five belong to other programs and are accepted without meaning."""
 
     bottle: Name = Field(description="the bottle this agent runs in", examples=["my-bottle"])
+    skills: list[SkillName] = Field(
+        default=[], description="folders of ~/.claude/skills to bring along", examples=[["tdd"]]
+    )
+    git: AgentGitKeys = Field(default=AgentGitKeys(), examples=[{"user": {"name": "Some Bot"}}])
     name: object = None
     description: object = None
     model: object = None
@@ -124,15 +203,17 @@ class RoutesFileKeys(_Keys):
     routes: list[RouteKeys] = Field(examples=[[{"host": "api.example.com"}]])
 
 
-#: Keys that a later version brings; accepting them now would pretend to honour them.
-NOT_YET: dict[type[BaseModel], frozenset[str]] = {
-    BottleKeys: frozenset({"extends", "git", "supervise", "workspace"}),
-    AgentKeys: frozenset({"skills", "git"}),
-}
-
 _NOW_A_ROUTE = "has been replaced; write a route under egress.routes with auth: {scheme, token_ref}"
 _NOT_AN_AGENTS = (
     "belongs to the bottle: what a bottle may do is the operator's to say; write it in the bottle's file"
+)
+_NO_CREDENTIAL = (
+    "belongs to the bottle: an agent may come with a repository, and no repository chooses which of the "
+    "operator's credentials are used; write it in the bottle's file"
+)
+_NO_REMOTES = (
+    "belongs to the bottle: a remote carries a credential and trust in a host, which are the operator's to "
+    "give; an agent may declare git.user only"
 )
 _NOT_A_BOTTLES = "belongs to an agent, not to a bottle"
 
@@ -152,8 +233,17 @@ REFUSED: dict[type[BaseModel], dict[str, str]] = {
     RouteKeys: {
         "role": "unknown role: no route has one; a provider adds its own routes (see agent_provider)"
     },
-    AgentKeys: dict.fromkeys(
-        ("env", "egress", "agent_provider", "limits", "extends", "supervise", "workspace", "backend"),
-        _NOT_AN_AGENTS,
-    ),
+    GitKeys: {"repos": "has another name; write git.remotes", "name": "belongs to git.user"},
+    AgentKeys: {
+        **dict.fromkeys(
+            ("env", "egress", "limits", "extends", "supervise", "workspace", "backend"), _NOT_AN_AGENTS
+        ),
+        **dict.fromkeys(
+            ("agent_provider", "auth", "auth_token", "token_ref", "tokens", "forward_host_credentials"),
+            _NO_CREDENTIAL,
+        ),
+        **dict.fromkeys(("remotes", "IdentityFile", "KnownHostKey"), _NO_REMOTES),
+        "git_user": "has moved to git.user",
+    },
+    AgentGitKeys: {"remotes": _NO_REMOTES},
 }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from bot_bottle.manifest.problem import KeyPath, Problem, key_text, shown
-from bot_bottle.manifest.schema import NOT_YET, REFUSED
+from bot_bottle.manifest.schema import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,6 +81,8 @@ def _known_part(tree: YamlTree, path: KeyPath) -> KeyPath:
     """Drop what pydantic adds to a location for its own unions, keeping a key that is merely absent."""
     while len(path) > 1 and path not in tree.values and path[:-1] not in tree.values:
         path = path[:-1]
+    while path and isinstance(path[-1], int) and path not in tree.values:  # a scalar that was read as a list
+        path = path[:-1]
     return path
 
 
@@ -120,13 +122,11 @@ def _range(detail: ErrorDetails) -> str:
 
 
 def _unknown_key(model: type[BaseModel], path: KeyPath) -> str:
-    """Explain a key that is not known: not yet, no longer, misspelt, or simply not there."""
+    """Explain a key that is not known: no longer one, misspelt, or simply not there."""
     owner = _model_at(model, path[:-1])
     name = str(path[-1])
     if owner is None:
         return "unknown key; remove it"
-    if name in NOT_YET.get(owner, ()):
-        return "not supported yet by this version; remove it"
     refused = REFUSED.get(owner, {}).get(name)
     if refused:
         return refused
@@ -155,13 +155,19 @@ def _example(model: type[BaseModel], path: KeyPath) -> str:
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
     """Find the model that describes the mapping at ``path``."""
     owner: type[BaseModel] | None = model
+    is_name = False  # whether the next step is a name the operator chose, as below git.remotes
     for step in path:
         if isinstance(step, int):
             continue
+        if is_name:
+            is_name = False
+            continue
         if owner is None or step not in owner.model_fields:
             return None
-        owner = next(_models_in(owner.model_fields[step].annotation), None)
-    return owner
+        annotation = owner.model_fields[step].annotation
+        is_name = get_origin(annotation) is dict
+        owner = next(_models_in(annotation), None)
+    return None if is_name else owner
 
 
 def _models_in(annotation: object) -> Iterator[type[BaseModel]]:

@@ -13,6 +13,12 @@ from bot_bottle.manifest.problem import shown
 #: Agent and bottle names, and so their file names without ``.md``.
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
+#: Remote names end up as folder names and in URLs that git reads.
+_REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SKILL_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+_MAX_GIT_TEXT = 200
+
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _METHOD = re.compile(r"[A-Z]+(-[A-Z]+)*")
 _MEMORY = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(KiB|MiB|GiB|TiB)")
@@ -129,4 +135,47 @@ def text_without_nul(text: str) -> str:
     """Accept an argv element (execve(2) cannot carry a NUL)."""
     if "\0" in text:
         raise ValueError("holds a NUL character, which no argument can; remove it")
+    return text
+
+
+def git_text(text: str) -> str:
+    """Accept a name or address for commits: one printable line that git takes as it is."""
+    if not text.strip():
+        raise ValueError("is empty; write the text or remove the key")
+    if not text.isprintable():
+        raise ValueError("holds a line break or a control character; write one plain line")
+    if "<" in text or ">" in text:
+        raise ValueError("holds < or >, which git drops; write the name and the email in their own keys")
+    if len(text) > _MAX_GIT_TEXT:
+        raise ValueError(f"is longer than {_MAX_GIT_TEXT} characters; shorten it")
+    return text
+
+
+def remote_name(text: str) -> str:
+    """Accept the label of a git remote."""
+    if not _REMOTE_NAME.fullmatch(text) or ".." in text or text.endswith((".git", ".lock", ".")):
+        raise ValueError("is no label; use letters, digits, '.', '_' and '-', without .git at its end")
+    return text
+
+
+def skill_name(text: str) -> str:
+    """Accept the name of a skill's folder, in kebab-case."""
+    if not _SKILL_NAME.fullmatch(text) or len(text) > 64:
+        raise ValueError("is no skill name; write it in kebab-case, such as code-review")
+    return text
+
+
+def host_path(text: str) -> str:
+    """Accept the path of a file on the host: absolute, or below ``~/``."""
+    if not text.startswith(("/", "~/")):
+        raise ValueError("must be an absolute path or start with ~/")
+    if not text.isprintable():
+        raise ValueError("holds a control character; write a plain path")
+    return text
+
+
+def workspace(text: str) -> str:
+    """Accept what a launch finds in its workspace."""
+    if text not in {"copy", "empty"}:
+        raise ValueError(f"{shown(text, 20)!r} is no workspace; write copy or empty")
     return text

@@ -191,11 +191,17 @@ def test_a_prompt_too_long_for_an_argument_is_refused_before_the_kernel_does(tmp
 
 
 def test_templates_say_which_keys_they_know() -> None:
-    assert known_templates() == ("claude", "command")
+    assert known_templates() == ("claude", "codex", "command")
     assert DEFAULT_TEMPLATE == "claude"
     assert check_provider_keys("claude", {"auth_token"}) == []
     assert check_provider_keys("command", {"argv"}) == []
+    assert check_provider_keys("codex", {"forward_host_credentials", "dockerfile"}) == []
     assert [key for key, _ in check_provider_keys("command", {"auth_token"})] == ["auth_token", ""]
+
+
+def test_codex_is_declared_and_checked_but_not_launched(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="this version cannot launch codex"):
+        plan(tmp_path, template="codex")
 
 
 def test_no_provider_is_named_outside_its_folder() -> None:

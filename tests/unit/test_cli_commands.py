@@ -146,12 +146,15 @@ def test_info_of_an_agent_shows_names_and_never_values(
     )
     assert main(["info", "a"]) == 0
     out = capsys.readouterr().out
-    (env,) = [line for line in out.splitlines() if line.startswith("env ")]
-    assert {"EDITOR", "SECRET"} < set(env.partition(": ")[2].split(", "))
+    assert "env         : EDITOR, SECRET  <- bottles/b.md\n" in out
+    assert "DISABLE_TELEMETRY  <- provider claude\n" in out
     assert "Read only. (23 characters)" in out
-    assert "a.example methods GET  <- egress.routes[0]" in out
-    assert "api.anthropic.com [auth:Bearer OAUTH]" in out
-    assert "limit    : pids 64" in out
+    assert "a.example methods GET  <- bottles/b.md:4\n" in out
+    assert (
+        "api.anthropic.com [auth:Bearer OAUTH] [content rules off]  <- provider claude (bottles/b.md:3)\n"
+        in out
+    )
+    assert "limits      : pids 64  <- bottles/b.md:5\n" in out
     assert "hidden-literal" not in out
     assert "CLAUDE_CODE_OAUTH_TOKEN" not in out
     assert main(["info", "a", "--json"]) == 0

@@ -82,15 +82,15 @@ def test_a_launch_shows_the_preflight_runs_and_leaves_nothing(
     out, err = capsys.readouterr()
     assert out == ""
     for said in (
-        "agent      : a (",
-        "bottle     : b (",
-        "backend    : scripted (the default); nothing at all",
-        "provider   : command",
-        "env        : EDITOR",
+        "agent       : a (",
+        "bottle      : b (",
+        "backend     : scripted (the default); nothing at all",
+        "provider    : command",
+        "env         : EDITOR",
         "api.example [auth:Bearer API_TOKEN] paths /v1/",
         "memory 4 GiB: holds (cgroup v2)",
         "cpu 2: NOT HELD (no cgroup)",
-        "workspace  : empty",
+        "workspace   : empty",
     ):
         assert said in err
     assert REAL not in err
@@ -146,7 +146,7 @@ def test_a_dry_run_prints_the_preflight_and_touches_nothing(
         monkeypatch.setenv("BOT_BOTTLE_DRY_RUN", "1")
     before = sorted(home.rglob("*"))
     assert main(["start", "a", "--dry-run"] if by == "flag" else ["start", "a"]) == 0
-    assert "env        : K" in capsys.readouterr().out
+    assert "env         : K" in capsys.readouterr().out
     assert sorted(home.rglob("*")) == before
     assert ScriptedBackend.launched == []
 

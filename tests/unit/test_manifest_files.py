@@ -12,47 +12,12 @@ from hypothesis import strategies as st
 from bot_bottle.errors import ManifestError, UsageError
 from bot_bottle.manifest.loader import load_routes_file
 from bot_bottle.manifest.model import Manifest, ManifestAuth
+from tests.support.manifest_tree import Tree, put
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND = "agent_provider: {template: command, argv: [my-agent]}\n"
-
-
-class Tree:
-    """One operator's home and one repository."""
-
-    def __init__(self, root: Path) -> None:
-        self.home = root / "home" / ".bot-bottle"
-        self.cwd = root / "repo"
-        for folder in (self.home / "bottles", self.home / "agents", self.cwd):
-            folder.mkdir(parents=True, mode=0o755)
-
-    def bottle(self, text: str, name: str = "b") -> Path:
-        return put(self.home / "bottles" / f"{name}.md", f"---\n{text}---\nfor humans\n")
-
-    def agent(self, text: str = "bottle: b\n", name: str = "a", body: str = "\nDo it.\n\n") -> Path:
-        return put(self.home / "agents" / f"{name}.md", f"---\n{text}---\n{body}")
-
-    def repo_agent(self, text: str = "bottle: b\n", name: str = "a", body: str = "theirs") -> Path:
-        folder = self.cwd / ".bot-bottle" / "agents"
-        folder.mkdir(parents=True, exist_ok=True)
-        return put(folder / f"{name}.md", f"---\n{text}---\n{body}")
-
-    def resolve(self) -> Manifest:
-        return Manifest.resolve(self.cwd, self.home)
-
-    def refusal(self, agent: str = "a") -> str:
-        with pytest.raises(ManifestError) as caught:
-            self.resolve().bottle_for(agent)
-        assert caught.value.exit_code == 2
-        return str(caught.value)
-
-
-def put(path: Path, text: str | bytes) -> Path:
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    path.chmod(0o644)
-    return path
 
 
 @pytest.fixture
@@ -105,9 +70,21 @@ def test_the_empty_bottle_has_no_way_out(tree: Tree) -> None:
 
 BAD_BOTTLES = [
     ("egres: {}\n", 2, 1, "egres: unknown key; did you mean egress?"),
-    ("extends: base\n", 2, 1, "extends: not supported yet by this version"),
-    ("git: {user: {name: x}}\n", 2, 1, "git: not supported yet"),
-    ("supervise: true\n", 2, 1, "supervise: not supported yet"),
+    ("extends: base\n", 2, 10, "extends: there is no bottle 'base'; those that exist: none"),
+    ("extends:\n", 2, 9, "extends: is empty; write for example extends: base"),
+    ("extends: []\n", 2, 10, "extends: is an empty list; write for example extends: base"),
+    ("extends: 5\n", 2, 10, "extends: must be a list, and this is a number"),
+    ("extends: Base\n", 2, 10, "extends: is no name"),
+    ("supervise: yes\n", 2, 12, "supervise: must be true or false, and this is text"),
+    ("workspace: full\n", 2, 12, "'full' is no workspace; write copy or empty"),
+    ("git: {user: {}}\n", 2, 7, "git.user: is empty; write for example user: {name"),
+    ("git: {user: {name: ''}}\n", 2, 20, "git.user.name: is empty"),
+    ('git: {user: {name: "a\\nb"}}\n', 2, 20, "git.user.name: holds a line break"),
+    ("git: {user: {nam: x}}\n", 2, 14, "did you mean name?"),
+    ("git: {remote: {}}\n", 2, 7, "did you mean remotes?"),
+    ("egress: {routes: [], add_routes: [{host: a.example}]}\n", 2, 22, "stands beside routes; write routes"),
+    ("egress: {add_routes: []}\n", 2, 22, "is an empty list"),
+    ("egress: {add_routes: [{host: a.example}, {host: a.example}]}\n", 2, 49, "repeats a.example"),
     ("git_user: x\n", 2, 1, "git_user: has moved to git.user"),
     ("cred_proxy: x\n", 2, 1, "write a route under egress.routes"),
     ("bottle: x\n", 2, 1, "belongs to an agent"),
@@ -140,7 +117,12 @@ BAD_BOTTLES = [
     ("env: {A: }\n", 2, 10, 'write "" for empty text'),
     ("env: {A-B: x}\n", 2, 7, "env.A-B: is no variable name"),
     ("env: [A]\n", 2, 6, "must be a mapping of names to values"),
-    ("agent_provider: {template: codex}\n", 2, 28, "template codex is not supported yet"),
+    (
+        "agent_provider: {template: codex, auth_token: T}\n",
+        2,
+        35,
+        "auth_token: is for template claude only, and this is codex",
+    ),
     ("agent_provider: {template: clade}\n", 2, 28, "did you mean claude?"),
     ("agent_provider: {template: command}\n", 2, 17, "needs argv; write for example argv: [my-agent, --run]"),
     ("agent_provider: {template: command, argv: []}\n", 2, 43, "is an empty list"),
@@ -153,8 +135,8 @@ BAD_BOTTLES = [
         48,
         "auth_token: is for template claude only",
     ),
-    ("agent_provider: {forward_host_credentials: true}\n", 2, 18, "not supported yet"),
-    ("agent_provider: {dockerfile: x}\n", 2, 18, "not supported yet"),
+    ("agent_provider: {forward_host_credentials: true}\n", 2, 18, "is for template codex only"),
+    ("agent_provider: {dockerfile: x}\n", 2, 30, "must be an absolute path or start with ~/"),
     ("limits: {memory: 4}\n", 2, 18, "write for example memory: 4GiB"),
     ("limits: {memory: 4GB}\n", 2, 18, "KiB, MiB or GiB"),
     ("limits: {cpus: 0}\n", 2, 16, "is too small (at least 0.05)"),
@@ -181,8 +163,19 @@ def test_each_mistake_is_told_with_its_place(
         ("", "bottle: is missing; write for example bottle: my-bottle"),
         ("bottel: b\n", "unknown key; did you mean bottle?"),
         ("bottle: ../b\n", "is no name"),
-        ("bottle: b\nskills: [x]\n", "skills: not supported yet"),
-        ("bottle: b\ngit: {remotes: {}}\n", "git: not supported yet"),
+        ("bottle: b\nskills: [Up]\n", "skills[0]: is no skill name; write it in kebab-case"),
+        ("bottle: b\nskills: [../x]\n", "skills[0]: is no skill name"),
+        ("bottle: b\nskills: [x, x]\n", "skills[1]: is written twice"),
+        (
+            "bottle: b\ngit: {remotes: {}}\n",
+            "git.remotes: belongs to the bottle: a remote carries a credential",
+        ),
+        ("bottle: b\ngit: {user: {}}\n", "git.user: is empty"),
+        (
+            "bottle: b\nauth_token: T\n",
+            "auth_token: belongs to the bottle: an agent may come with a repository",
+        ),
+        ("bottle: b\ntoken_ref: T\n", "no repository chooses which of the operator's credentials are used"),
         ("bottle: b\nenv: {A: x}\n", "env: belongs to the bottle"),
         ("bottle: b\negress: {routes: []}\n", "egress: belongs to the bottle"),
         ("bottle: b\nagent_provider: {}\n", "agent_provider: belongs to the bottle"),

@@ -11,7 +11,17 @@ import pytest
 from bot_bottle.agent_provider.plan import AgentProvisionPlan
 from bot_bottle.backend.base import BottlePlan, BottleSpec, LimitStatus
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
-from bot_bottle.manifest.model import Manifest, ManifestAgent, ManifestAgentProvider, ManifestBottle
+from bot_bottle.manifest.model import (
+    Manifest,
+    ManifestAgent,
+    ManifestAgentProvider,
+    ManifestBottle,
+    ManifestGit,
+    ManifestGitRemote,
+    ManifestGitUser,
+    ManifestLimits,
+    ManifestSource,
+)
 from bot_bottle.preflight import first_line, preflight_lines, route_text
 from bot_bottle.print_util import visible_agent_env_names
 from bot_bottle.secret import Secret
@@ -51,7 +61,7 @@ def rows(plan: BottlePlan, **words: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     label = ""
     for line in preflight_lines(plan, **words):
-        head, value = line[:13].strip(), line[15:]
+        head, value = line[:14].strip(), line[16:]
         label = head or label
         found.setdefault(label, []).append(value)
     return found
@@ -59,7 +69,7 @@ def rows(plan: BottlePlan, **words: str) -> dict[str, list[str]]:
 
 def test_names_are_shown_and_values_are_not(plan: BottlePlan) -> None:
     shown = rows(plan)
-    assert shown["env"] == ["EDITOR, KEY, SHOWN"]
+    assert shown["env"] == ["EDITOR, KEY", "SHOWN  <- provider command"]
     assert shown["prompt"] == ["Be kind. (14 characters)"]
     assert shown["egress"] == ["(no way out)"]
     text = "\n".join(preflight_lines(plan))
@@ -144,3 +154,66 @@ def test_foreign_text_cannot_write_to_the_terminal(plan: BottlePlan) -> None:
 
 def test_placeholders_of_a_provider_are_no_news() -> None:
     assert visible_agent_env_names(["B", "A", "HIDDEN", "A"], frozenset({"HIDDEN"})) == ("A", "B")
+
+
+def test_every_setting_is_shown_with_the_file_it_came_from(plan: BottlePlan) -> None:
+    def at(line: int, name: str = "base") -> ManifestSource:
+        return ManifestSource(path=Path(f"/home/o/bottles/{name}.md"), line=line, column=1)
+
+    remote = ManifestGitRemote(
+        host="git.example",
+        name="project",
+        upstream="ssh://git@git.example/p.git",
+        scheme="ssh",
+        user="git",
+        upstream_host="git.example",
+        port=None,
+        path="/p.git",
+    )
+    bottle = replace(
+        plan.bottle,
+        extends=("base",),
+        git=ManifestGit(user=ManifestGitUser(name="Bot\u202e"), remotes=(remote,)),
+        supervise=True,
+        workspace="copy",
+        limits=ManifestLimits(memory=1 << 30),
+        sources={
+            "env.EDITOR": at(2),
+            "env.KEY": at(2, "b"),
+            "agent_provider": at(3),
+            "egress.routes[0]": at(4),
+            "git.user.name": at(5),
+            "git.remotes.git.example": at(6),
+            "supervise": at(7),
+            "workspace": at(8),
+            "limits": at(9),
+        },
+    )
+    agent = replace(
+        plan.spec.manifest.agents["a"],
+        skills=("tdd",),
+        sources={"skills": ManifestSource(path=Path("/repo/.bot-bottle/agents/a.md"), line=3, column=1)},
+    )
+    manifest = Manifest(agents={"a": agent}, bottles={"b": bottle})
+    routes = (
+        EgressRoute(host="a.example", origin="egress.routes[0]"),
+        EgressRoute(host="b.example", origin="egress.routes[0] + agent_provider.x"),
+    )
+    limit = LimitStatus(name="memory", value="1 GiB", holds=True, how="cgroup v2")
+    spec = replace(plan.spec, manifest=manifest, copy_cwd=True)
+    shown = rows(replace(plan, spec=spec, bottle=bottle, routes=routes, limits=(limit,)))
+    assert shown["bottle"] == ["b (/home/o/b.md), extends base"]
+    assert shown["provider"] == ["command  <- bottles/base.md:3"]
+    assert shown["env"][:2] == ["EDITOR  <- bottles/base.md", "KEY  <- bottles/b.md"]
+    assert shown["skills"] == ["tdd  <- agents/a.md:3"]
+    assert shown["git identity"] == [r"Bot\u202e (bottle)  <- bottles/base.md:5"]
+    assert shown["git gate"] == ["project -> ssh://git@git.example/p.git [NO HOST KEY]  <- bottles/base.md:6"]
+    assert shown["egress"] == [
+        "a.example  <- bottles/base.md:4",
+        "b.example  <- bottles/base.md:4 + provider x (bottles/base.md:3)",
+    ]
+    assert shown["supervise"] == ["on  <- bottles/base.md:7"]
+    assert shown["limits"] == ["memory 1 GiB: holds (cgroup v2)  <- bottles/base.md:9"]
+    assert shown["workspace"] == ["a private copy of /repo  <- bottles/base.md:8"]
+    assert [note.partition(":")[0] for note in shown["note"]] == ["git.remotes", "supervise"]
+    assert "nothing can be pushed" in shown["note"][0]

@@ -1,0 +1,73 @@
+"""What a bottle gets whatever program runs in it: the agent's skills and who its commits are from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot_bottle.agent_provider.plan import ProvisionFile
+from bot_bottle.agent_provider.registry import skills_folder
+from bot_bottle.agent_provider.skills import skill_files
+from bot_bottle.backend.base import AGENT_HOME
+from bot_bottle.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bot_bottle.agent_provider.plan import AgentProvisionPlan
+    from bot_bottle.manifest.model import ManifestAgent, ManifestBottle, ManifestGitUser
+
+_GITCONFIG = f"{AGENT_HOME}/.gitconfig"
+
+
+def with_common_files(
+    plan: AgentProvisionPlan,
+    bottle: ManifestBottle,
+    agent: ManifestAgent,
+    *,
+    env: Mapping[str, str],
+    resume: bool = False,
+) -> AgentProvisionPlan:
+    """Add to a provider's plan what does not depend on the provider.
+
+    ``env`` is the operator's environment, whose ``HOME`` holds the skills. A resumed bottle keeps its
+    ``~/.gitconfig``, which the agent may have written to since. Raises ``UsageError`` for a skill that
+    cannot come in.
+    """
+    user = bottle.git.user
+    files = agent_skills(bottle, agent, env=env)
+    if (user.name or user.email) and not resume:
+        files = (*files, ProvisionFile(path=_GITCONFIG, content=gitconfig(user), mode=0o644))
+    return replace(plan, files=(*plan.files, *files))
+
+
+def agent_skills(
+    bottle: ManifestBottle, agent: ManifestAgent, *, env: Mapping[str, str]
+) -> tuple[ProvisionFile, ...]:
+    """Read an agent's skills from the operator's home; raises ``UsageError`` for one that cannot come in."""
+    if not agent.skills:
+        return ()
+    template = bottle.agent_provider.template
+    folder = skills_folder(template)
+    if not folder:
+        raise UsageError(
+            f"{agent.path}: skills: the bottle {bottle.name} runs template {template}, which has no skills; "
+            "remove them or name another bottle"
+        )
+    home = Path(env.get("HOME") or Path.home())
+    try:
+        return skill_files(agent.skills, folder, home)
+    except UsageError as error:
+        raise UsageError(f"{agent.path}: {error}") from error
+
+
+def gitconfig(user: ManifestGitUser) -> bytes:
+    """Write ``[user]`` in git's own syntax; both values are printable lines (see ``values.git_text``)."""
+    lines = ["[user]"]
+    for key, value in (("name", user.name), ("email", user.email)):
+        if value:
+            # git-config(1), Syntax: inside quotes only these two need an escape.
+            quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+            lines.append(f'\t{key} = "{quoted}"')
+    return ("\n".join(lines) + "\n").encode()
