@@ -7,6 +7,7 @@ are the scripted outside.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import subprocess
@@ -80,10 +81,10 @@ class Watch:
             for process in Path("/proc").iterdir():
                 if process.name.isdigit():
                     self._look(process / "cmdline")
-            for path in self._folder.rglob("*"):
-                if path.is_file() and not path.is_symlink():
-                    self.files.add(path.name)
-                    self._look(path)
+            for folder, _, names in os.walk(self._folder):  # passes over what vanishes while it walks
+                for name in names:
+                    self.files.add(name)
+                    self._look(Path(folder, name))
 
     def _look(self, path: Path) -> None:
         try:

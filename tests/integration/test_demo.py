@@ -40,7 +40,8 @@ def test_demo_passes_and_leaves_nothing(lab: Lab) -> None:
     assert "NOT" not in result.out
     assert "\033" not in result.out  # a pipe gets plain text
     assert list(temporary.iterdir()) == []
-    assert not (lab.home / "state").exists()
+    assert list((lab.home / "state").glob("demo-*")) == []
+    assert list((lab.home / "audit").glob("demo-*")) == []
 
 
 def test_demo_passes_where_the_bottle_has_no_curl(
