@@ -88,6 +88,8 @@ class Watch:
 
     def _look(self, path: Path) -> None:
         try:
+            if path.is_symlink() or not path.is_file():  # a pipe would hold this thread for ever
+                return
             if self._needle in path.read_bytes():
                 self.found.add(str(path))
         except OSError:  # it ended, or it was removed, between the listing and the look
