@@ -293,17 +293,21 @@ def test_either_bubblewrap_makes_bottles(
     assert "CapBnd:\t0000000000000000" in status
 
 
+def declare_agent(home: Path, argv: list[str]) -> None:
+    (home / "bottles").mkdir(exist_ok=True)
+    (home / "agents").mkdir(exist_ok=True)
+    provider = f"agent_provider:\n  template: command\n  argv: {json.dumps(argv)}\n"
+    (home / "bottles" / "tty.md").write_text(f"---\n{provider}---\n")
+    (home / "agents" / "tty.md").write_text("---\nbottle: tty\n---\n")
+    for path in (home, *home.rglob("*.md")):
+        path.chmod(0o700)
+
+
 class Terminal:
     """A terminal with ``bot-bottle start`` on it."""
 
     def __init__(self, home: Path, argv: list[str]) -> None:
-        (home / "bottles").mkdir(exist_ok=True)
-        (home / "agents").mkdir(exist_ok=True)
-        provider = f"agent_provider:\n  template: command\n  argv: {json.dumps(argv)}\n"
-        (home / "bottles" / "tty.md").write_text(f"---\n{provider}---\n")
-        (home / "agents" / "tty.md").write_text("---\nbottle: tty\n---\n")
-        for path in (home, *home.rglob("*.md")):
-            path.chmod(0o700)
+        declare_agent(home, argv)
         self.master, slave = pty.openpty()
         self.slave = slave
         self.resize(31, 97)
@@ -398,6 +402,28 @@ def test_a_terminated_launcher_gives_the_terminal_back(agent_terminal: Terminal)
     agent_terminal.process.terminate()
     assert agent_terminal.process.wait(30) == 128 + signal.SIGTERM
     assert termios.tcgetattr(agent_terminal.slave) == agent_terminal.before
+
+
+def test_a_terminated_headless_launcher_takes_everything_down(home: Path, backend: BubblewrapBackend) -> None:
+    declare_agent(home, ["sh", "-c", "echo begun; exec sleep 1000"])
+    with subprocess.Popen(
+        [sys.executable, "-m", "bot_bottle", "start", "tty", "--yes", "--headless", "--prompt", "task"],
+        cwd=REPO,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "BOT_BOTTLE_HOME": str(home)},
+    ) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stderr is not None
+        assert b"begun\n" in iter(launcher.stdout.readline, b"")
+        launcher.terminate()
+        words = launcher.stderr.read().decode()
+    assert launcher.returncode == 128 + signal.SIGTERM
+    identity = re.search(r"bot-bottle resume (tty-\w{5})", words)
+    assert identity, words
+    assert identity[1] not in leftover_folders()
+    assert backend.name == "bubblewrap"
 
 
 def test_much_output_on_a_terminal_arrives_whole(home: Path, backend: BubblewrapBackend) -> None:

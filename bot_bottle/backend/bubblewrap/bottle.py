@@ -50,7 +50,8 @@ class BubblewrapBottle(Bottle):
         if tty and terminal.has_terminal():
             return self._exec_on_terminal(argv)
         stdin: Input = None if _is_terminal_or_closed(terminal.STDIN) else terminal.STDIN
-        return self._exec_on_pipes(argv, stdin, _writer(1), _writer(2))
+        with terminal.leave_on_signals():
+            return self._exec_on_pipes(argv, stdin, _writer(1), _writer(2))
 
     def exec(
         self, script: str, *, user: str = AGENT_USER, stdin: bytes = b"", timeout: float | None = None

@@ -48,7 +48,7 @@ def attach(process: BottleProcess) -> int:
     Raises ``LaunchError`` where the bottle ended first. The terminal's settings are restored on every way
     out, SIGTERM and SIGHUP included.
     """
-    with _raw_mode(), _resizes() as resized, _leave_on_signals():
+    with _raw_mode(), _resizes() as resized, leave_on_signals():
         try:
             return _run(process, resized)
         except BaseException:
@@ -142,8 +142,8 @@ def _resizes() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _leave_on_signals() -> Iterator[None]:
-    """Turn the signals that would end this process with the terminal still raw into an orderly exit."""
+def leave_on_signals() -> Iterator[None]:
+    """Turn the signals that would end this process with everything still up into an orderly exit."""
 
     def leave(number: int, _frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
