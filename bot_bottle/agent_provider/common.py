@@ -11,6 +11,7 @@ from bot_bottle.agent_provider.registry import skills_folder
 from bot_bottle.agent_provider.skills import skill_files
 from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.errors import UsageError
+from bot_bottle.manifest.problem import ManifestFileError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,8 +33,8 @@ def with_common_files(
     """Add to a provider's plan what does not depend on the provider.
 
     ``env`` is the operator's environment, whose ``HOME`` holds the skills. A resumed bottle keeps its
-    ``~/.gitconfig``, which the agent may have written to since. Raises ``UsageError`` for a skill that
-    cannot come in.
+    ``~/.gitconfig``, which the agent may have written to since. Raises ``ManifestError`` for a skill
+    that cannot come in.
     """
     user = bottle.git.user
     files = agent_skills(bottle, agent, env=env)
@@ -45,21 +46,28 @@ def with_common_files(
 def agent_skills(
     bottle: ManifestBottle, agent: ManifestAgent, *, env: Mapping[str, str]
 ) -> tuple[ProvisionFile, ...]:
-    """Read an agent's skills from the operator's home; raises ``UsageError`` for one that cannot come in."""
+    """Read an agent's skills from the operator's home; raises ``ManifestError`` for one that may not."""
     if not agent.skills:
         return ()
     template = bottle.agent_provider.template
     folder = skills_folder(template)
     if not folder:
-        raise UsageError(
-            f"{agent.path}: skills: the bottle {bottle.name} runs template {template}, which has no skills; "
+        message = (
+            f"the bottle {bottle.name} runs template {template}, which has no skills; "
             "remove them or name another bottle"
         )
-    home = Path(env.get("HOME") or Path.home())
+        raise _skills_error(agent, message)
     try:
-        return skill_files(agent.skills, folder, home)
+        return skill_files(agent.skills, folder, Path(env.get("HOME") or Path.home()))
     except UsageError as error:
-        raise UsageError(f"{agent.path}: {error}") from error
+        raise _skills_error(agent, str(error)) from error
+
+
+def _skills_error(agent: ManifestAgent, message: str) -> ManifestFileError:
+    source = agent.sources.get("skills")
+    line, column = (source.line, source.column) if source else (0, 0)
+    problem = Problem(file=str(agent.path), line=line, column=column, key="skills", message=message)
+    return ManifestFileError([problem])
 
 
 def gitconfig(user: ManifestGitUser) -> bytes:

@@ -36,16 +36,16 @@ def skill_files(names: Iterable[str], folder: str, home: Path) -> tuple[Provisio
 def _skill(name: str, folder: str, home: Path) -> Iterator[ProvisionFile]:
     root = home / folder / name
     if os.path.realpath(root) != os.path.join(os.path.realpath(home / folder), name):  # noqa: PTH118
-        raise UsageError(f"skills: {root} is a link out of {home / folder}; put the folder itself there")
+        raise UsageError(f"{root} is a link out of {home / folder}; put the folder itself there")
     if not root.is_dir():
         there = ", ".join(sorted(path.name for path in _children(home / folder))) or "none"
-        raise UsageError(f"skills: there is no folder {root}; those that exist: {shown(there, 300)}")
+        raise UsageError(f"there is no folder {root}; those that exist: {shown(there, 300)}")
     left_files, left_bytes = MAX_FILES, MAX_BYTES
     for path in _walk(root, _MAX_DEPTH):
         content, mode = _read(path, left_bytes, root)
         left_files, left_bytes = left_files - 1, left_bytes - len(content)
         if left_files < 0:
-            raise UsageError(f"skills: {root} holds more than {MAX_FILES} files; a skill is smaller")
+            raise UsageError(f"{root} holds more than {MAX_FILES} files; a skill is smaller")
         place = f"{AGENT_HOME}/{folder}/{name}/{path.relative_to(root)}"
         yield ProvisionFile(path=place, content=content, mode=mode)
 
@@ -61,11 +61,11 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
     """Give every regular file below ``folder``; raises ``UsageError`` for links, pipes and the like."""
     _refuse_foreign(folder, folder.lstat())
     if depth == 0:
-        raise UsageError(f"skills: {shown(str(folder), 400)} lies too deep; a skill is flatter")
+        raise UsageError(f"{shown(str(folder), 400)} lies too deep; a skill is flatter")
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise UsageError(f"skills: {folder} cannot be read ({error.strerror})") from error
+        raise UsageError(f"{folder} cannot be read ({error.strerror})") from error
     for path in entries:
         kind = path.lstat().st_mode
         if stat.S_ISDIR(kind):
@@ -74,7 +74,7 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
             yield path
         else:
             what = "a link" if stat.S_ISLNK(kind) else "no regular file"
-            raise UsageError(f"skills: {shown(str(path), 400)} is {what}; a skill holds plain files only")
+            raise UsageError(f"{shown(str(path), 400)} is {what}; a skill holds plain files only")
 
 
 def _read(path: Path, limit: int, root: Path) -> tuple[bytes, int]:
@@ -83,19 +83,19 @@ def _read(path: Path, limit: int, root: Path) -> tuple[bytes, int]:
     try:
         descriptor = os.open(path, flags)
     except OSError as error:
-        raise UsageError(f"skills: {shown(str(path), 400)} cannot be read ({error.strerror})") from error
+        raise UsageError(f"{shown(str(path), 400)} cannot be read ({error.strerror})") from error
     with os.fdopen(descriptor, "rb") as file:
         info = os.fstat(descriptor)
         _refuse_foreign(path, info)
         content = file.read(limit + 1)
     if len(content) > limit:
-        raise UsageError(f"skills: {root} is larger than {MAX_BYTES >> 20} MiB; a skill is smaller")
+        raise UsageError(f"{root} is larger than {MAX_BYTES >> 20} MiB; a skill is smaller")
     return content, 0o700 if info.st_mode & stat.S_IXUSR else 0o600
 
 
 def _refuse_foreign(path: Path, info: os.stat_result) -> None:
     place = shown(str(path), 400)
     if info.st_mode & stat.S_IWOTH:
-        raise UsageError(f"skills: {place} can be written by every user; run: chmod -R o-w '{place}'")
+        raise UsageError(f"{place} can be written by every user; run: chmod -R o-w '{place}'")
     if info.st_uid not in {0, os.geteuid()}:
-        raise UsageError(f"skills: {place} belongs to another user of this machine")
+        raise UsageError(f"{place} belongs to another user of this machine")

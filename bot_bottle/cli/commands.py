@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("resume", "Go on with a preserved bottle."),
     "list": ("list_", "List bottles that run or are kept; or agents, bottles, active ones."),
     "info": ("info", "Show what an agent or an identity is and may do."),
+    "check": ("check", "Say everything that is wrong with what is declared."),
     "audit": ("audit", "Show the record of one bottle, or verify that it is whole."),
     "cleanup": ("cleanup", "Remove what dead launches left; kept bottles only when asked."),
     "doctor": ("doctor", "Say what this machine can run, and what would change that."),

@@ -41,6 +41,8 @@ def load_manifest(cwd: Path, home: Path | None = None) -> Manifest:
     files, unread = _load(ManifestFolder(path=base / "bottles"), bottle_from_text, warnings)
     bottles, broken_bottles = resolve_bottles(files, unread)
     agents, broken_agents = _load(ManifestFolder(path=base / "agents"), _agent_reader("operator"), warnings)
+    broken_files = {base / "bottles" / f"{name}.md": error for name, error in broken_bottles.items()}
+    broken_files |= {base / "agents" / f"{name}.md": error for name, error in broken_agents.items()}
 
     repository = cwd / REPOSITORY_FOLDER
     if not _same_folder(repository, base):
@@ -57,12 +59,15 @@ def load_manifest(cwd: Path, home: Path | None = None) -> Manifest:
                 for name in sorted(own & {*found, *broken})
             ]
             agents |= {name: agent for name, agent in found.items() if name not in own}
-            broken_agents |= {name: error for name, error in broken.items() if name not in own}
+            theirs = {name: error for name, error in broken.items() if name not in own}
+            broken_agents |= theirs
+            broken_files |= {folder.path / f"{name}.md": error for name, error in theirs.items()}
     return Manifest(
         agents=agents,
         bottles=bottles,
         broken_agents=broken_agents,
         broken_bottles=broken_bottles,
+        broken_files=broken_files,
         warnings=tuple(warnings),
         home=base,
     )

@@ -168,12 +168,16 @@ class ManifestAgent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Everything declared. A broken file is kept as its error and raised only when that name is asked for."""
+    """Everything declared. A broken file is kept as its error and raised only when that name is asked for.
+
+    ``broken_files`` has the errors by file as well.
+    """
 
     agents: Mapping[str, ManifestAgent] = field(default_factory=dict)
     bottles: Mapping[str, ManifestBottle] = field(default_factory=dict)
     broken_agents: Mapping[str, ManifestError] = field(default_factory=dict)
     broken_bottles: Mapping[str, ManifestError] = field(default_factory=dict)
+    broken_files: Mapping[Path, ManifestError] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     home: Path | None = None
 
@@ -209,7 +213,7 @@ class Manifest:
             raise self.broken_bottles[agent.bottle]
         if agent.bottle not in self.bottles:
             known = {*self.bottles, *self.broken_bottles}
-            raise ManifestError(f"{agent.path}: bottle: {self._unknown('bottle', agent.bottle, known)}")
+            raise _bottle_error(agent, self._unknown("bottle", agent.bottle, known))
         return _with_git_user(self.bottles[agent.bottle], agent)
 
     def git_identity_summary(self, agent_name: str) -> str:
@@ -229,6 +233,15 @@ class Manifest:
         if not known:
             return f"there is no {kind} {shown(name)!r}, nor any other; write one as {folder}/NAME.md"
         return f"there is no {kind} {shown(name)!r}; those that exist: {import_names}"
+
+
+def _bottle_error(agent: ManifestAgent, message: str) -> ManifestError:
+    from bot_bottle.manifest.problem import ManifestFileError, Problem  # noqa: PLC0415 - as in _unknown
+
+    source = agent.sources.get("bottle")
+    line, column = (source.line, source.column) if source else (0, 0)
+    problem = Problem(file=str(agent.path), line=line, column=column, key="bottle", message=message)
+    return ManifestFileError([problem])
 
 
 def _with_git_user(bottle: ManifestBottle, agent: ManifestAgent) -> ManifestBottle:

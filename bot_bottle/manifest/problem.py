@@ -24,7 +24,8 @@ _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 class Problem:
     """One mistake. ``line`` and ``column`` count from 1; ``key`` is a path as in ``egress.routes[0].host``.
 
-    ``message`` says what is wrong and what to write instead; it never holds a credential.
+    Both are 0 where the file as a whole is meant. ``message`` says what is wrong and what to write instead;
+    it never holds a credential.
     """
 
     file: str
@@ -34,7 +35,9 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        where = f"{shown(self.file, 400)}:{self.line}:{self.column}: "
+        if not self.line and not self.key:
+            return self.message  # such a sentence names the file itself
+        where = f"{shown(self.file, 400)}:" + (f"{self.line}:{self.column}: " if self.line else " ")
         return f"{where}{self.key}: {self.message}" if self.key else f"{where}{self.message}"
 
 

@@ -250,7 +250,7 @@ def test_without_any_agent_the_sentence_says_where_to_write_one(tree: Tree) -> N
 def test_a_missing_bottle_names_the_agents_file_and_the_bottles_there_are(tree: Tree) -> None:
     tree.bottle("", name="other")
     path = tree.agent()
-    assert tree.refusal() == f"{path}: bottle: there is no bottle 'b'; those that exist: other"
+    assert tree.refusal() == f"{path}:2:9: bottle: there is no bottle 'b'; those that exist: other"
 
 
 def test_a_repositorys_bottle_is_ignored_with_a_warning(tree: Tree) -> None:

@@ -1,0 +1,109 @@
+"""Everything that is wrong with what is declared, at once and without launching anything."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bot_bottle import paths
+from bot_bottle.agent_provider.common import agent_skills
+from bot_bottle.errors import ManifestError, UsageError
+from bot_bottle.manifest.loader import REPOSITORY_FOLDER, load_manifest, load_routes_file
+from bot_bottle.manifest.problem import ManifestFileError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bot_bottle.manifest.model import Manifest, ManifestAgent
+
+_ROUTES_SUFFIXES = frozenset({".yaml", ".yml"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was looked at (files) and what is wrong, in the order of files and lines."""
+
+    files: tuple[Path, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def check_declared(cwd: Path) -> Report:
+    """Check what a start in ``cwd`` would read: the operator's files and the repository's agents."""
+    return _report(load_manifest(cwd), None)
+
+
+def check_path(path: Path) -> Report:
+    """Check one file or folder.
+
+    A folder holds ``bottles/`` and ``agents/``, or is one of them, or is a repository; a file is a bottle or
+    an agent by the folder it lies in, or a routes file (``.yaml``). Raises ``UsageError`` for anything else.
+    """
+    path = path.absolute()
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file or folder")
+    if path.is_file() and path.suffix in _ROUTES_SUFFIXES:
+        return _routes_report(path)
+    kind_folder = path if path.is_dir() else path.parent
+    if kind_folder.name in {"bottles", "agents"} and (path.is_dir() or path.suffix == ".md"):
+        return _report(_manifest_at(kind_folder.parent), path)
+    if path.is_dir() and any((path / kind).is_dir() for kind in ("bottles", "agents")):
+        return _report(_manifest_at(path), path)
+    if path.is_dir() and (path / REPOSITORY_FOLDER).is_dir():
+        return _report(load_manifest(path), path)
+    raise UsageError(
+        f"{path}: holds no manifest; name a folder with bottles/ and agents/ in it, or a file NAME.md in one "
+        "of those, or a routes file ending in .yaml"
+    )
+
+
+def _manifest_at(base: Path) -> Manifest:
+    """Read a folder as the operator's own; a repository's beside the operator's, whose bottles it names."""
+    own = os.path.realpath(base) == os.path.realpath(paths.home_dir())
+    if base.name == REPOSITORY_FOLDER and not own:
+        return load_manifest(base.parent)
+    # No repository is looked at besides: the folder itself stands in for one and is the home already.
+    return load_manifest(base.parent if base.name == REPOSITORY_FOLDER else base, base)
+
+
+def _report(manifest: Manifest, only: Path | None) -> Report:
+    """Gather what is wrong; ``only`` leaves out what lies in no file at or below it."""
+    declared: dict[Path, ManifestError | None] = {
+        **dict.fromkeys(bottle.path for bottle in manifest.bottles.values()),
+        **dict.fromkeys(agent.path for agent in manifest.agents.values()),
+        **manifest.broken_files,
+    }
+    chosen = {path: error for path, error in declared.items() if only is None or path.is_relative_to(only)}
+    problems = [problem for path, error in chosen.items() if error for problem in _problems(path, error)]
+    for agent in manifest.agents.values():
+        if agent.path in chosen:
+            problems += _agent_problems(manifest, agent)
+    ordered = sorted(set(problems), key=lambda p: (p.file, p.line, p.column, p.key))
+    return Report(files=tuple(chosen), problems=tuple(ordered), warnings=manifest.warnings)
+
+
+def _routes_report(path: Path) -> Report:
+    try:
+        load_routes_file(path)
+    except ManifestError as error:
+        return Report(files=(path,), problems=tuple(_problems(path, error)))
+    return Report(files=(path,), problems=())
+
+
+def _agent_problems(manifest: Manifest, agent: ManifestAgent) -> Iterator[Problem]:
+    """Find what is wrong between an agent and its bottle; a broken bottle is reported by itself."""
+    if agent.bottle in manifest.broken_bottles:
+        return
+    try:
+        agent_skills(manifest.bottle_for(agent.name), agent, env=os.environ)
+    except ManifestError as error:
+        yield from _problems(agent.path, error)
+
+
+def _problems(path: Path, error: ManifestError) -> Iterator[Problem]:
+    if isinstance(error, ManifestFileError):
+        yield from error.problems
+    else:
+        yield Problem(file=str(path), line=0, column=0, key="", message=str(error))

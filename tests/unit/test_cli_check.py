@@ -1,0 +1,132 @@
+"""``check``: every mistake at once, with its place, for humans and for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bot_bottle.cli import main
+from tests.support.manifest_tree import Tree, put
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    tree = Tree(tmp_path)
+    monkeypatch.setenv("BOT_BOTTLE_HOME", str(tree.home))
+    monkeypatch.setenv("HOME", str(tree.home.parent))
+    monkeypatch.chdir(tree.cwd)
+    return tree
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_what_is_right_is_said_in_one_line(tree: Tree, capsys: Capture) -> None:
+    tree.bottle("")
+    tree.agent()
+    assert main(["check"]) == 0
+    assert capsys.readouterr() == ("2 files are right\n", "")
+
+
+def test_nothing_declared_is_nothing_wrong(tree: Tree, capsys: Capture) -> None:
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out == "0 files are right\n"
+
+
+def test_all_mistakes_of_all_files_come_at_once(tree: Tree, capsys: Capture) -> None:
+    bottle = tree.bottle("egres: {}\nlimits: {pids: 1, memory: 4}\n")
+    child = tree.bottle("extends: nowhere\n", name="child")
+    agent = tree.agent("bottle: none-such\n")
+    theirs = tree.repo_agent("bottle: child\nenv: {A: x}\n", name="theirs")
+    tree.agent("bottle: child\n", name="unrelated-to-b")
+    assert main(["check"]) == 2
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert err == ""
+    assert [line.split(": ")[0] for line in lines[:-1]] == [
+        f"{agent}:2:9",
+        f"{bottle}:2:1",
+        f"{bottle}:3:16",
+        f"{bottle}:3:27",
+        f"{child}:2:10",
+        f"{theirs}:3:1",
+    ]
+    assert lines[-1] == "6 to mend in 4 of 5 files"
+
+
+def test_programs_get_the_same_as_values(tree: Tree, capsys: Capture) -> None:
+    path = tree.bottle("egress: {routes: [{host: a.example, metods: [GET]}]}\n")
+    tree.bottle("", name="open").chmod(0o666)
+    assert main(["check", "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False
+    assert sorted(report["files"]) == sorted([str(path), str(tree.home / "bottles" / "open.md")])
+    first, second = report["problems"]
+    assert first == {
+        "file": str(path),
+        "line": 2,
+        "column": 37,
+        "key": "egress.routes[0].metods",
+        "message": "unknown key; did you mean methods?",
+    }
+    assert (second["line"], "run: chmod go-w" in second["message"]) == (0, True)
+
+
+def test_a_skill_that_is_not_there_is_found_before_a_launch(tree: Tree, capsys: Capture) -> None:
+    tree.bottle("")
+    path = tree.agent("bottle: b\nskills: [tdd]\n")
+    assert main(["check"]) == 2
+    assert capsys.readouterr().out.startswith(f"{path}:3:9: skills: there is no folder ")
+
+
+@pytest.mark.parametrize("which", ["file", "folder", "kind", "relative"])
+def test_paths_narrow_what_is_checked(
+    tree: Tree, capsys: Capture, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tree.bottle("nonsense: 1\n")
+    tree.agent("bottle: 5\n")
+    tree.agent(name="good", text="bottle: fine\n")
+    tree.bottle("", name="fine")
+    monkeypatch.chdir(tree.home)
+    chosen = {
+        "file": str(path),
+        "folder": str(tree.home),
+        "kind": str(path.parent),
+        "relative": "bottles/b.md",
+    }[which]
+    assert main(["check", chosen]) == 2
+    out = capsys.readouterr().out
+    assert f"{path}:2:1: nonsense" in out
+    assert ("a.md" in out) == (which == "folder")
+    assert main(["check", str(tree.home / "agents" / "good.md"), str(tree.home / "bottles" / "fine.md")]) == 0
+    assert capsys.readouterr().out == "2 files are right\n"
+
+
+def test_a_repository_is_checked_against_the_operators_bottles(tree: Tree, capsys: Capture) -> None:
+    tree.bottle("")
+    path = tree.repo_agent("bottle: c\n", name="theirs")
+    for chosen in (tree.cwd, tree.cwd / ".bot-bottle", path.parent, path):
+        assert main(["check", str(chosen)]) == 2
+        assert capsys.readouterr().out.splitlines() == [
+            f"{path}:2:9: bottle: there is no bottle 'c'; those that exist: b",
+            "1 to mend in 1 of 1 files",
+        ]
+
+
+def test_a_routes_file(tree: Tree, capsys: Capture) -> None:
+    path = put(tree.cwd / "routes.yaml", "routes:\n  - host: https://x\n")
+    assert main(["check", str(path)]) == 2
+    assert f"{path}:2:11: routes[0].host: holds a scheme" in capsys.readouterr().out
+    put(path, "routes:\n  - host: x.example\n")
+    assert main(["check", str(path)]) == 0
+
+
+@pytest.mark.parametrize("name", ["missing", "README.txt", "."])
+def test_what_is_no_manifest_is_a_sentence(tree: Tree, capsys: Capture, name: str) -> None:
+    put(tree.cwd / "README.txt", "x")
+    assert main(["check", str(tree.cwd / name)]) == 2
+    assert capsys.readouterr().err.startswith(f"bot-bottle: {tree.cwd}")
