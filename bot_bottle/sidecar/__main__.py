@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from bot_bottle.sidecar.harden import harden
@@ -22,4 +23,8 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    # The log is closed and the credentials die with the process; taking the interpreter apart first would
+    # only make every launcher wait for it.
+    os._exit(code)
