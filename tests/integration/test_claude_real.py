@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
-import subprocess
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -19,8 +17,7 @@ import pytest
 
 from bot_bottle.agent_provider.claude import PLACEHOLDER_TOKEN
 from bot_bottle.demo.messages_api import tool_results
-from tests.conftest import cannot
-from tests.support.outside import download_cache, new_marker
+from tests.support.outside import new_marker
 
 if TYPE_CHECKING:
     from tests.support.lab import Lab
@@ -28,31 +25,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-PACKAGE = "@anthropic-ai/claude-code"
 TOKEN_REF = "BOT_BOTTLE_CLAUDE_OAUTH_TOKEN"
 FINAL_TEXT = "The forbidden host refused me, as it should."
-
-
-@pytest.fixture(scope="session")
-def claude() -> Path:
-    """Install the program from npm into the cache, unless it is there."""
-    prefix = download_cache() / "claude"
-    program = prefix / "node_modules" / ".bin" / "claude"
-    if not program.exists():
-        npm = shutil.which("npm")
-        if npm is None:
-            cannot("npm is not installed, so the real claude program cannot be fetched")
-        result = subprocess.run(
-            [npm, "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(prefix), PACKAGE],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        if result.returncode != 0:
-            shutil.rmtree(prefix, ignore_errors=True)
-            cannot(f"npm could not install {PACKAGE}: {result.stderr.strip()[-500:]}")
-    return program
 
 
 class Watch:
