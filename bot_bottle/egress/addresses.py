@@ -46,9 +46,9 @@ _REFUSED_V4: tuple[tuple[IPv4Network, str], ...] = (
     (IPv4Network("169.254.0.0/16"), "link_local"),  # RFC 3927
     (IPv4Network("100.64.0.0/10"), "shared"),  # RFC 6598, carrier-grade NAT
     (IPv4Network("192.0.0.0/24"), "reserved"),  # RFC 6890
-    (IPv4Network("192.0.2.0/24"), "documentation"),  # RFC 5737
-    (IPv4Network("198.51.100.0/24"), "documentation"),
-    (IPv4Network("203.0.113.0/24"), "documentation"),
+    # RFC 5737, TEST-NET-1: hypervisors use it for the link to their host. TEST-NET-2 and -3 are not listed:
+    # nothing is routed there, and closed labs need some address to stand for the public network.
+    (IPv4Network("192.0.2.0/24"), "documentation"),
     (IPv4Network("192.88.99.0/24"), "reserved"),  # RFC 7526, former 6to4 relays
     (IPv4Network("198.18.0.0/15"), "benchmark"),  # RFC 2544
     (IPv4Network("240.0.0.0/4"), "reserved"),  # RFC 1112
