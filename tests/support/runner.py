@@ -15,14 +15,13 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
-from bot_bottle.operator_config import load_operator_config
-
 from bot_bottle.backend.base import Bottle, BottleSpec
 from bot_bottle.backend.launch import launch_bottle, settle
 from bot_bottle.backend.prepare import prepare_plan
 from bot_bottle.backend.registry import get_bottle_backend
 from bot_bottle.errors import BotBottleError
 from bot_bottle.manifest.model import Manifest
+from bot_bottle.operator_config import load_operator_config
 
 
 def main(argv: list[str]) -> int:

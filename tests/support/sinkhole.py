@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import itertools
 import socket
 import struct
 import threading
@@ -33,11 +35,44 @@ class Packet:
     port: int
 
 
+class Barrier:
+    """Know that all datagrams sent before a moment have been written down: one more is sent, and waited for.
+
+    A record that is read too early shows nothing and would pass for an attack that was held.
+    """
+
+    _PREFIX = b"barrier "
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._passed: set[bytes] = set()
+        self._changed = threading.Condition()
+
+    def saw(self, data: bytes) -> bool:
+        """Tell whether ``data`` is a barrier's, and let it pass if so."""
+        if not data.startswith(self._PREFIX):
+            return False
+        with self._changed:
+            self._passed.add(data)
+            self._changed.notify_all()
+        return True
+
+    def wait(self, family: socket.AddressFamily, port: int) -> None:
+        """Send a barrier to ``port`` of this family's loopback address and wait until it was seen."""
+        data = self._PREFIX + str(next(self._numbers)).encode()
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.sendto(data, ("127.0.0.1" if family == socket.AF_INET else "::1", port))
+        with self._changed:
+            if not self._changed.wait_for(lambda: data in self._passed, timeout=30):
+                raise RuntimeError(f"the sink on UDP port {port} does not answer")
+
+
 class ScriptedDns:
     """Answer A and AAAA from a script, on UDP and TCP port 53 of every address (RFC 1035)."""
 
     def __init__(self) -> None:
         self.questions: list[Question] = []
+        self._barrier = Barrier()
         self._answers: dict[str, deque[tuple[str, ...]]] = {}
         self._udp = _udp_sockets(53)
         self._tcp = _tcp_listeners(53)
@@ -46,6 +81,11 @@ class ScriptedDns:
         for tcp in self._tcp:
             threading.Thread(target=self._serve_tcp, args=(tcp,), daemon=True).start()
 
+    def settle(self) -> None:
+        """Wait until all questions sent so far by UDP are written down."""
+        for family in (socket.AF_INET, socket.AF_INET6):
+            self._barrier.wait(family, 53)
+
     def script(self, name: str, answers: list[list[str]]) -> None:
         """Answer ``name`` with each list of addresses in turn; the last one stays."""
         self._answers[name] = deque(tuple(addresses) for addresses in answers)
@@ -53,6 +93,8 @@ class ScriptedDns:
     def _serve_udp(self, sock: socket.socket) -> None:
         while True:
             data, ancillary, _, peer = sock.recvmsg(4096, 256)
+            if self._barrier.saw(data):
+                continue
             reply = self._reply(data, "udp", _destination(ancillary))
             if reply:
                 # Answer from the address that was asked, or the resolver ignores it.
@@ -98,13 +140,23 @@ class UdpSink:
 
     def __init__(self, ports: tuple[int, ...]) -> None:
         self.datagrams: list[tuple[str, int, bytes]] = []
+        self._ports = ports
+        self._barrier = Barrier()
         for port in ports:
             for sock in _udp_sockets(port):
                 threading.Thread(target=self._serve, args=(sock, port), daemon=True).start()
 
+    def settle(self) -> None:
+        """Wait until all datagrams sent so far are written down."""
+        for port in self._ports:
+            for family in (socket.AF_INET, socket.AF_INET6):
+                self._barrier.wait(family, port)
+
     def _serve(self, sock: socket.socket, port: int) -> None:
         while True:
             data, ancillary, _, _ = sock.recvmsg(4096, 256)
+            if self._barrier.saw(data):
+                continue
             self.datagrams.append((_destination(ancillary), port, data))
 
 
@@ -113,15 +165,29 @@ class PacketLog:
 
     def __init__(self) -> None:
         self.packets: set[Packet] = set()
+        self._barrier = Barrier()
         eth_p_all = 0x0003
         self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(eth_p_all))
+        so_rcvbufforce, enough = 33, 64 << 20
+        with contextlib.suppress(PermissionError):  # as an ordinary user the default has to do
+            self._sock.setsockopt(socket.SOL_SOCKET, so_rcvbufforce, enough)
         threading.Thread(target=self._serve, daemon=True).start()
+
+    def settle(self) -> None:
+        """Wait until all packets sent so far are noted."""
+        self._barrier.wait(socket.AF_INET, _DISCARD)
 
     def _serve(self) -> None:
         while True:
-            packet = _packet(self._sock.recv(65536))
+            data = self._sock.recv(65536)
+            packet = _packet(data)
             if packet and not ipaddress.ip_address(packet.destination).is_loopback:
                 self.packets.add(packet)
+            elif packet and packet.port == _DISCARD:
+                self._barrier.saw(data[28:])  # past an IPv4 header without options and the UDP header
+
+
+_DISCARD = 9  # RFC 863; nobody listens there
 
 
 def _packet(data: bytes) -> Packet | None:

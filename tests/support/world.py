@@ -82,6 +82,8 @@ class _Control:
 
     def records(self) -> dict[str, Any]:
         """Give everything that reached the outside so far."""
+        for sink in (self._dns, self._udp, self._packets):
+            sink.settle()
         return {
             "requests": [
                 {
