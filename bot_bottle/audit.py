@@ -17,8 +17,10 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote
 
@@ -36,6 +38,7 @@ REDACTED = "[redacted]"
 
 _RESERVED = frozenset({"seq", "time", "event", "prev", "hash"})
 _TAIL_STEP = 64 * 1024
+_quote = json.encoder.encode_basestring_ascii
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
@@ -103,17 +106,17 @@ class AuditLog:
         self._write_record(b"\n", "recovered", torn)
 
     def _write_record(self, before: bytes, event: str, fields: Mapping[str, AuditValue]) -> None:
-        record = {
+        record: dict[str, AuditValue] = {
             **fields,
             "event": event,
             "prev": self._prev,
             "seq": self._seq,
-            "time": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "time": _now(),
         }
-        text = _canonical(record)
+        text = _encode(record)
         if self._secrets and self._betrays(text):
             record.update({name: self._redact(value) for name, value in fields.items()})
-            text = _canonical(record)
+            text = _encode(record)
         digest = _sha256(text.encode("ascii"))
         self._write_all(before + f'{text[:-1]},"hash":"{digest}"}}\n'.encode("ascii"))
         self._prev = digest
@@ -144,12 +147,11 @@ class AuditLog:
         return REDACTED if self._betrays(text) else text
 
     def _betrays(self, text: str) -> bool:
-        if any(secret in text for secret in self._secrets):
-            return True
-        if "%" not in text:
-            return False
-        clear = unquote(text)
-        return any(secret in clear for secret in self._secrets)
+        clear = unquote(text) if "%" in text else ""
+        for secret in self._secrets:  # noqa: SIM110 - a generator here costs every record 0.5 us
+            if secret in text or secret in clear:
+                return True
+        return False
 
     def _write_all(self, data: bytes) -> None:
         written = os.write(self._fd, data)
@@ -209,6 +211,37 @@ def read_records(path: Path) -> Iterator[dict[str, object]]:
             record = _parse(line)
             if record is not None:
                 yield record
+
+
+def _encode(record: Mapping[str, AuditValue]) -> str:
+    """Write what :data:`_canonical` writes, in half the time: a record has few fields, nearly all text."""
+    parts = []
+    for name, label in _layout(tuple(record)):
+        value = record[name]
+        if type(value) is str:
+            parts.append(label + _quote(value))
+        elif value is None:
+            parts.append(label + "null")
+        elif type(value) is int:
+            parts.append(f"{label}{value}")
+        else:
+            parts.append(label + _canonical(value))
+    return "{" + ",".join(parts) + "}"
+
+
+@lru_cache(maxsize=64)
+def _layout(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, f"{_quote(name)}:") for name in sorted(names))
+
+
+def _now() -> str:
+    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_minute(seconds // 60)}{seconds % 60:02d}.{microseconds:06d}+00:00"
+
+
+@lru_cache(maxsize=2)
+def _minute(minutes: int) -> str:
+    return datetime.fromtimestamp(minutes * 60, UTC).strftime("%Y-%m-%dT%H:%M:")
 
 
 def _is_plain(mode: int) -> bool:

@@ -167,16 +167,12 @@ class Exchange:
         route = verdict.route
         if route is None:
             raise TypeError("an allowed request has a route")
-        authorization = b""
-        if route.auth:
-            value = client.proxy.table.credential(route)
-            authorization = f"{route.auth.scheme} {value}".strip().encode("latin-1")
         self._head = upstream_head(
             method=self._method,
             target=origin_target(self._target.decode("ascii")).encode("ascii"),
-            authority=upstream_authority(request).encode("ascii"),
+            authority=upstream_authority(request.scheme, request.host, request.port),
             facts=self.facts,
-            authorization=authorization,
+            authorization=client.proxy.table.authorization(route),
             websocket=self.websocket,
         )
         self._destination = Destination(

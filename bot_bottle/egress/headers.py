@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from bot_bottle.decision import Deny
 
@@ -45,6 +46,13 @@ _RESPONSE_CONSUMED = frozenset(
         b"proxy-connection te trailer transfer-encoding upgrade"
     ).split()
 )
+
+_Fate: TypeAlias = Literal["keep", "consume", "override", "drop"]
+_KEEP: Final = "keep"
+_CONSUME: Final = "consume"
+_OVERRIDE: Final = "override"
+_DROP: Final = "drop"
+_CACHED_NAME = 64
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
@@ -88,20 +96,14 @@ def read_request_headers(headers: Iterable[RawHeader], *, http_1_0: bool = False
     facts = RequestHeaders([])
     named: set[bytes] = set()
     for name, raw in headers:
-        low = name.lower()
+        low, fate = _classify(name) if len(name) <= _CACHED_NAME else _classify_name(name)
         value = raw.strip(b" \t")
-        if b"_" in low:
-            # CGI-like servers take X_Api_Key for X-Api-Key; such a spelling is dropped, never understood.
-            dashed = low.replace(b"_", b"-")
-            if dashed in _CONSUMED or dashed in _OVERRIDES or dashed.startswith(_CONSUMED_PREFIXES):
-                continue
-            low = dashed
-        if low in _CONSUMED:
-            _consume(facts, named, low, value)
-        elif low in _OVERRIDES:
-            facts.override += (value.decode("latin-1"),)
+        if fate is _KEEP:
             facts.kept.append((low, name, value))
-        elif not low.startswith(_CONSUMED_PREFIXES):
+        elif fate is _CONSUME:
+            _consume(facts, named, low, value)
+        elif fate is _OVERRIDE:
+            facts.override += (value.decode("latin-1"),)
             facts.kept.append((low, name, value))
     if facts.chunked and facts.content_length is not None:
         raise BadMessageError("the request has both Content-Length and Transfer-Encoding", reason="smuggling")
@@ -111,6 +113,23 @@ def read_request_headers(headers: Iterable[RawHeader], *, http_1_0: bool = False
     if named:
         facts.kept = [entry for entry in facts.kept if entry[0] not in named]
     return facts
+
+
+def _classify_name(name: bytes) -> tuple[bytes, _Fate]:
+    low = name.lower()
+    if b"_" in low:
+        # CGI-like servers take X_Api_Key for X-Api-Key; such a spelling is dropped, never understood.
+        low = low.replace(b"_", b"-")
+        if low in _CONSUMED or low in _OVERRIDES:
+            return low, _DROP
+    if low in _CONSUMED:
+        return low, _CONSUME
+    if low in _OVERRIDES:
+        return low, _OVERRIDE
+    return low, _DROP if low.startswith(_CONSUMED_PREFIXES) else _KEEP
+
+
+_classify = lru_cache(maxsize=512)(_classify_name)
 
 
 def _consume(facts: RequestHeaders, named: set[bytes], low: bytes, value: bytes) -> None:
@@ -190,11 +209,13 @@ def read_response_headers(headers: Sequence[RawHeader], *, http_1_0: bool) -> Re
     facts = ResponseHeaders([], keep_alive=not http_1_0)
     named: set[bytes] = set()
     for name, value in headers:
-        low = name.lower()
-        if low in _RESPONSE_CONSUMED:
-            _consume_response(facts, named, low, value.strip(b" \t"))
-        elif not low.startswith(b"x-bot-bottle-"):  # only our own refusals may carry these
+        low, fate = _classify_response(name) if len(name) <= _CACHED_NAME else _classify_response_name(name)
+        if fate is _KEEP:
             facts.kept.append((name, value))
+        elif fate is _CONSUME:
+            _consume_response(facts, named, low, value.strip(b" \t"))
+    if not named:
+        return facts
     if b"close" in named:
         facts.keep_alive = False
     elif b"keep-alive" in named:
@@ -203,6 +224,16 @@ def read_response_headers(headers: Sequence[RawHeader], *, http_1_0: bool) -> Re
     if extra:
         facts.kept = [entry for entry in facts.kept if entry[0].lower() not in extra]
     return facts
+
+
+def _classify_response_name(name: bytes) -> tuple[bytes, _Fate]:
+    low = name.lower()
+    if low in _RESPONSE_CONSUMED:
+        return low, _CONSUME
+    return low, _DROP if low.startswith(b"x-bot-bottle-") else _KEEP  # only our own refusals carry these
+
+
+_classify_response = lru_cache(maxsize=512)(_classify_response_name)
 
 
 def _consume_response(facts: ResponseHeaders, named: set[bytes], low: bytes, value: bytes) -> None:

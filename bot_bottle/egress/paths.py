@@ -63,6 +63,8 @@ def path_allowed(path: str, prefixes: tuple[str, ...]) -> bool:
     """
     if not prefixes:
         return True
+    if _PLAIN.fullmatch(path):
+        return _under(path, prefixes)
     return all(_under(reading, prefixes) for reading in readings(path))
 
 

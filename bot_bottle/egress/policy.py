@@ -7,7 +7,7 @@ a name is resolved or a connection made; what is decided later (the address guar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from bot_bottle.decision import Allow, Deny
 from bot_bottle.egress.addresses import METADATA_NAMES
@@ -52,12 +52,14 @@ class EgressRequest:
 class RouteTable:
     """The bottle's routes and credentials, looked up by host."""
 
-    __slots__ = ("_by_host", "routes", "secrets")
+    __slots__ = ("_authorization", "_by_host", "_permits", "routes")
 
     def __init__(self, routes: Sequence[EgressRoute], secrets: Mapping[str, Secret]) -> None:
         self.routes = tuple(routes)
-        self.secrets = dict(secrets)
         self._by_host: dict[str, tuple[EgressRoute, ...]] = {}
+        # By the route object itself: what a request needs of its route is made once.
+        self._permits = {id(route): Verdict(Allow(rule=route.origin), route) for route in self.routes}
+        self._authorization = {id(route): _authorization(route, secrets) for route in self.routes}
 
     def candidates(self, host: str) -> tuple[EgressRoute, ...]:
         """Give the routes that cover ``host``: those that name it exactly, or else the longest wildcard's."""
@@ -74,10 +76,13 @@ class RouteTable:
         """Tell whether any route opens ``port`` on ``host``."""
         return any(port in route.effective_ports for route in self.candidates(host))
 
-    def credential(self, route: EgressRoute) -> str:
-        """Give the value ``route`` injects, or ``""`` where it has none."""
-        secret = self.secrets.get(route.auth.token_ref) if route.auth else None
-        return secret.reveal().strip() if secret else ""
+    def authorization(self, route: EgressRoute) -> bytes:
+        """Give the ``Authorization`` value that ``route`` injects; empty where it has no credential."""
+        return self._authorization[id(route)]
+
+    def permit(self, route: EgressRoute) -> Verdict:
+        """Give the verdict that ``route`` allows a request."""
+        return self._permits[id(route)]
 
     def _find(self, host: str) -> tuple[EgressRoute, ...]:
         matching = [route for route in self.routes if host_matches(route.host, host)]
@@ -86,8 +91,7 @@ class RouteTable:
         return exact or tuple(route for route in matching if len(route.host) == best)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What one policy is asked: a request, the route it would take (``None``: no route) and the table."""
 
     request: EgressRequest
@@ -245,7 +249,7 @@ def path_open(step: Step) -> Deny | None:
 def credential_present(step: Step) -> Deny | None:
     """A route with auth is never used without its credential."""
     route = step.route
-    if route and route.auth and not step.table.credential(route):
+    if route and route.auth and not step.table.authorization(route):
         return Deny(
             reason="credential_missing",
             rule=f"{route.origin}.auth",
@@ -283,7 +287,7 @@ def decide(request: EgressRequest, table: RouteTable, policies: Sequence[Policy]
     for route in table.candidates(request.host) or (None,):
         deny = _first_objection(Step(request, route, table), policies)
         if deny is None and route is not None:
-            return Verdict(Allow(rule=route.origin), route)
+            return table.permit(route)
         verdict = verdict or Verdict(deny or _broken_policy("egress.routes"))
     return verdict or Verdict(_broken_policy("egress.routes"))
 
@@ -304,6 +308,12 @@ def _first_objection(step: Step, policies: Sequence[Policy]) -> Deny | None:
         if deny is not None:
             return deny
     return None
+
+
+def _authorization(route: EgressRoute, secrets: Mapping[str, Secret]) -> bytes:
+    secret = secrets.get(route.auth.token_ref) if route.auth else None
+    value = secret.reveal().strip() if secret else ""
+    return f"{route.auth.scheme} {value}".strip().encode("latin-1") if route.auth and value else b""
 
 
 def _name(policy: Policy) -> str:

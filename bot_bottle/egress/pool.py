@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from bot_bottle.egress.addresses import address_refusal
 from bot_bottle.egress.hosts import is_ip_literal
@@ -40,8 +39,7 @@ _MAX_IDLE_PER_KEY = 32
 _ROOTS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+class Destination(NamedTuple):
     """Where one allowed request goes."""
 
     scheme: Scheme

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from bot_bottle.egress.headers import BadMessageError
@@ -95,10 +96,10 @@ def origin_target(target: str) -> str:
     return path if path.startswith("/") else f"/{path}"
 
 
-def upstream_authority(request: EgressRequest) -> str:
+@lru_cache(maxsize=1024)
+def upstream_authority(scheme: Scheme, host: str, port: int) -> bytes:
     """Give the Host header that goes upstream."""
-    port = None if request.port == DEFAULT_PORTS[request.scheme] else request.port
-    return format_authority(request.host, port)
+    return format_authority(host, None if port == DEFAULT_PORTS[scheme] else port).encode("ascii")
 
 
 def _host_header(headers: RequestHeaders, *, required: bool) -> Authority | None:
@@ -107,9 +108,14 @@ def _host_header(headers: RequestHeaders, *, required: bool) -> Authority | None
             raise BadMessageError("the request has no Host header", reason="host_missing")
         return None
     try:
-        return parse_authority(headers.host.decode("ascii"))
+        return _parse_host(headers.host)
     except (UnicodeDecodeError, HostError) as error:
         raise BadMessageError("the Host header names no host", reason="bad_host", status=403) from error
+
+
+@lru_cache(maxsize=1024)
+def _parse_host(value: bytes) -> Authority:
+    return parse_authority(value.decode("ascii"))
 
 
 def _absolute(arrival: Arrival, target: str) -> tuple[Authority, str]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot_bottle.audit import AuditLog, read_records, verify
+from bot_bottle.audit import AuditLog, AuditValue, _encode, read_records, verify
 from bot_bottle.secret import Secret
 
 if TYPE_CHECKING:
@@ -195,3 +195,12 @@ def test_fields_cannot_forge_the_chain(tmp_path: Path) -> None:
     log.append("line", text="a\nb\u2028c\x1b[31m")
     log.close()
     assert verify(tmp_path / "a.jsonl").records == 2
+
+
+SCALARS = st.one_of(st.text(), st.integers(), st.booleans(), st.none())
+VALUES = SCALARS | st.lists(st.text()) | st.lists(st.integers())
+
+
+@given(st.dictionaries(st.text(min_size=1), VALUES, max_size=8))
+def test_records_are_written_canonically(record: dict[str, AuditValue]) -> None:
+    assert _encode(record) == json.dumps(record, sort_keys=True, separators=(",", ":"))
