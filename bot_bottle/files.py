@@ -9,6 +9,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PRIVATE_FILE = 0o600
@@ -29,6 +30,20 @@ def make_private_dir(path: Path) -> None:
 
 def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
     """Replace ``path`` by ``data`` so that a reader sees the old file or the new one, never a part."""
+    with _whole_file(path, data, mode) as temporary:
+        temporary.replace(path)
+
+
+def write_new(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
+    """Create ``path`` holding ``data``, whole or not at all; ``FileExistsError`` if anything is there."""
+    with _whole_file(path, data, mode) as temporary:
+        os.link(temporary, path, follow_symlinks=False)
+        temporary.unlink()
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    """Write ``data`` beside ``path`` under a name of its own, which is gone again after any failure."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
@@ -37,7 +52,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        yield temporary
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()

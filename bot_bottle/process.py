@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
-from bot_bottle.errors import UnavailableError
+from bot_bottle.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +39,17 @@ def run(
         ) from error
     except subprocess.TimeoutExpired as error:
         raise UnavailableError(f"{argv[0]} did not finish within {timeout:.0f} s") from error
+
+
+def run_attached(argv: Sequence[str]) -> int:
+    """Run a program of the operator's choice (an editor) on the operator's own terminal; gives its exit code.
+
+    Raises ``UsageError`` where it cannot be started.
+    """
+    try:
+        return subprocess.run(list(argv), check=False).returncode
+    except OSError as error:
+        raise UsageError(f"{argv[0]} cannot be started ({error.strerror})") from error
 
 
 def first_line(data: bytes, fallback: str) -> str:

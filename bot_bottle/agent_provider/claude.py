@@ -22,6 +22,7 @@ REQUIRED_KEYS: Mapping[str, str] = MappingProxyType({})
 INSTALL = "npm install -g @anthropic-ai/claude-code"
 SKILLS_FOLDER = ".claude/skills"
 NOT_YET = ""
+ASKS: Mapping[str, str] = MappingProxyType({"auth_token": "BOT_BOTTLE_CLAUDE_OAUTH_TOKEN"})
 
 API_HOST = "api.anthropic.com"
 

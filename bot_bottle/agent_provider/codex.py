@@ -22,6 +22,8 @@ NOT_YET = (
     "template: command and argv: [codex, exec, --skip-git-repo-check, '{prompt}']"
 )
 
+ASKS: Mapping[str, str] = MappingProxyType({})
+
 
 def provision(request: ProvisionRequest) -> AgentProvisionPlan:
     """Refuse: raises ``UsageError``, always."""

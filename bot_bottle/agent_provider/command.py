@@ -24,6 +24,7 @@ REQUIRED_KEYS: Mapping[str, str] = MappingProxyType({"argv": "[my-agent, --run]"
 INSTALL = ""
 SKILLS_FOLDER = ""
 NOT_YET = ""
+ASKS: Mapping[str, str] = MappingProxyType({"argv": "my-agent --run"})
 
 _FOLDER = f"{AGENT_HOME}/.bot-bottle"
 _PROMPT_FILE = f"{_FOLDER}/prompt.md"

@@ -22,7 +22,8 @@ class Provider(Protocol):
     those of them it cannot do without (each with what to write). ``INSTALL`` is the command that installs
     its program, named as the template is; empty where the manifest names the program. ``SKILLS_FOLDER`` is
     where the program looks for skills, below the home, on the host and in the bottle alike; empty if it has
-    none. ``NOT_YET`` says why this version cannot launch it, empty where it can.
+    none. ``NOT_YET`` says why this version cannot launch it, empty where it can. ``ASKS`` are
+    the keys that ``init`` asks for, each with what most operators answer.
     """
 
     TEMPLATE: str
@@ -31,6 +32,7 @@ class Provider(Protocol):
     INSTALL: str
     SKILLS_FOLDER: str
     NOT_YET: str
+    ASKS: Mapping[str, str]
 
     def provision(self, request: ProvisionRequest) -> AgentProvisionPlan:
         """Say what the program needs for this launch; raises ``UsageError`` for what it cannot be given."""
@@ -52,6 +54,11 @@ _COMMON_KEYS = frozenset({"dockerfile"})
 def known_templates() -> tuple[str, ...]:
     """List the templates of this version."""
     return tuple(_PROVIDERS)
+
+
+def asked_keys(template: str) -> Mapping[str, str]:
+    """Give the ``agent_provider`` keys that ``init`` asks for, each with what most operators answer."""
+    return _PROVIDERS[template].ASKS
 
 
 def skills_folder(template: str) -> str:

@@ -8,6 +8,7 @@ import click
 
 from bot_bottle import audit, paths
 from bot_bottle.bottle_state import IDENTITY_PATTERN, printable
+from bot_bottle.cli import complete
 from bot_bottle.cli.output import print_json
 from bot_bottle.errors import UsageError
 
@@ -21,7 +22,9 @@ _CHAIN_FIELDS = frozenset({"seq", "time", "event", "prev", "hash"})
 
 
 @click.command("audit")
-@click.argument("words", nargs=-1, required=True, metavar="[verify] IDENTITY")
+@click.argument(
+    "words", nargs=-1, required=True, metavar="[verify] IDENTITY", shell_complete=complete.recorded
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, words: tuple[str, ...], as_json: bool) -> int:
     """Show what was decided for IDENTITY, or verify that its record is whole and unchanged.

@@ -8,7 +8,7 @@ import click
 
 from bot_bottle import bottle_state
 from bot_bottle.backend.registry import get_bottle_backend, known_backend_names
-from bot_bottle.cli import terminal
+from bot_bottle.cli import complete, terminal
 from bot_bottle.errors import BotBottleError, LaunchError, UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("cleanup")
-@click.argument("identities", nargs=-1, metavar="[IDENTITY]...")
+@click.argument("identities", nargs=-1, metavar="[IDENTITY]...", shell_complete=complete.identities)
 @click.option("--all", "everything", is_flag=True, help="Remove kept bottles too.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before removing.")
 def command(*, identities: tuple[str, ...], everything: bool, yes: bool) -> int:

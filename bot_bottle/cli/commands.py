@@ -6,6 +6,7 @@ import difflib
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from bot_bottle import __version__
 
@@ -16,11 +17,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("list_", "List bottles that run or are kept; or agents, bottles, active ones."),
     "info": ("info", "Show what an agent or an identity is and may do."),
     "check": ("check", "Say everything that is wrong with what is declared."),
+    "init": ("init", "Write a bottle and an agent, asking what they need."),
+    "edit": ("edit", "Edit an agent or a bottle; the old file stays until the new one is right."),
+    "schema": ("schema", "Print the JSON Schema of manifest files."),
     "audit": ("audit", "Show the record of one bottle, or verify that it is whole."),
     "cleanup": ("cleanup", "Remove what dead launches left; kept bottles only when asked."),
     "doctor": ("doctor", "Say what this machine can run, and what would change that."),
     "demo": ("demo", "Show the whole thing at work, with nothing but this machine."),
     "proxy": ("proxy", "Run the egress proxy alone, beside any other sandbox."),
+    "completion": ("completion", "Print the script that completes commands and names in a shell."),
 }
 
 
@@ -50,6 +55,16 @@ class LazyGroup(click.Group):
             hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}"
             raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete command names from the table, importing none of them."""
+        names = [
+            CompletionItem(name, help=line)
+            for name, (_, line) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        options = super(click.Group, self).shell_complete(ctx, incomplete)
+        return [*names, *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with the table's own lines."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bot_bottle import bottle_state, paths
-from bot_bottle.cli import terminal
+from bot_bottle.cli import complete, terminal
 from bot_bottle.cli.output import print_json
 from bot_bottle.errors import UsageError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("info")
-@click.argument("name")
+@click.argument("name", shell_complete=complete.agents_and_identities)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, name: str, as_json: bool) -> None:
     """Show what the agent NAME may do and where that was declared, or what became of the identity NAME."""

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from bot_bottle.cli import session, terminal
+from bot_bottle.cli import complete, session, terminal
 
 
 @click.command("resume")
-@click.argument("identity")
+@click.argument("identity", shell_complete=complete.identities)
 @click.option("--dry-run", is_flag=True, help="Show what would start, and start nothing.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before starting.")
 @click.option("--headless", is_flag=True, help="Run unattended, without a terminal.")

@@ -6,11 +6,11 @@ import os
 
 import click
 
-from bot_bottle.cli import session, terminal
+from bot_bottle.cli import complete, session, terminal
 
 
 @click.command("start")
-@click.argument("name")
+@click.argument("name", shell_complete=complete.agents)
 @click.option(
     "--cwd/--no-cwd",
     "copy_cwd",
@@ -19,7 +19,13 @@ from bot_bottle.cli import session, terminal
 )
 @click.option("--dry-run", is_flag=True, help="Show what would start, and start nothing.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before starting.")
-@click.option("--backend", default="", metavar="NAME", help="What isolates (default: what works here).")
+@click.option(
+    "--backend",
+    default="",
+    metavar="NAME",
+    shell_complete=complete.backends,
+    help="What isolates (default: what works here).",
+)
 @click.option("--headless", is_flag=True, help="Run unattended, without a terminal.")
 @click.option("--prompt", metavar="TEXT", help="The task of a headless run.")
 def command(

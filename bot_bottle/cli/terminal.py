@@ -23,13 +23,26 @@ def is_interactive() -> bool:
     return _is_tty(sys.stdin) and _is_tty(sys.stderr)
 
 
-def confirm(question: str) -> bool:
-    """Ask y/N on the terminal; anything but y or yes is a no, end of input included."""
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+def confirm(question: str, *, usual: bool = False) -> bool:
+    """Ask y/N on the terminal; anything but y or yes is a no, end of input included.
+
+    With ``usual`` an empty line is a yes.
+    """
+    print(f"{question} [{'Y/n' if usual else 'y/N'}] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):
         print(file=sys.stderr)
-    return answer.strip().lower() in {"y", "yes"}
+    return answer.strip().lower() in {"y", "yes"} or (usual and answer == "\n")
+
+
+def ask(question: str, default: str) -> str:
+    """Ask for one line; an empty answer is the default. Raises ``UsageError`` at the end of input."""
+    print(f"{question}{f' [{default}]' if default else ''}: ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        print(file=sys.stderr)
+        raise UsageError("the questions were not answered to the end; nothing was written")
+    return answer.strip() or default
 
 
 def ask_secret(name: str, message: str) -> str:

@@ -59,6 +59,16 @@ def check_path(path: Path) -> Report:
     )
 
 
+def check_draft(path: Path, text: str, cwd: Path) -> tuple[Problem, ...]:
+    """Say what would be wrong if ``text`` stood in the operator's file ``path``.
+
+    That is everything in that file, and whatever would newly be wrong in others (a bottle that extends it).
+    """
+    now = set(_report(load_manifest(cwd), None).problems)
+    then = _report(load_manifest(cwd, instead={path: text}), None).problems
+    return tuple(problem for problem in then if problem.file == str(path) or problem not in now)
+
+
 def _manifest_at(base: Path) -> Manifest:
     """Read a folder as the operator's own; a repository's beside the operator's, whose bottles it names."""
     own = os.path.realpath(base) == os.path.realpath(paths.home_dir())

@@ -6,6 +6,7 @@ import os
 import stat
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from bot_bottle import paths
@@ -24,7 +25,7 @@ from bot_bottle.manifest.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bot_bottle.egress.routes import EgressRoute
 
@@ -34,13 +35,20 @@ Item = TypeVar("Item")
 REPOSITORY_FOLDER = ".bot-bottle"
 
 
-def load_manifest(cwd: Path, home: Path | None = None) -> Manifest:
-    """Read everything declared; see :meth:`Manifest.resolve`."""
+def load_manifest(
+    cwd: Path, home: Path | None = None, *, instead: Mapping[Path, str] | None = None
+) -> Manifest:
+    """Read everything declared; see :meth:`Manifest.resolve`.
+
+    ``instead`` has texts that are taken for those of the operator's files, which are not written yet.
+    """
     base = home or paths.home_dir()
+    drafts = instead or {}
     warnings: list[str] = []
-    files, unread = _load(ManifestFolder(path=base / "bottles"), bottle_from_text, warnings)
+    files, unread = _load(ManifestFolder(path=base / "bottles"), bottle_from_text, warnings, drafts)
     bottles, broken_bottles = resolve_bottles(files, unread)
-    agents, broken_agents = _load(ManifestFolder(path=base / "agents"), _agent_reader("operator"), warnings)
+    own_agents = ManifestFolder(path=base / "agents")
+    agents, broken_agents = _load(own_agents, _agent_reader("operator"), warnings, drafts)
     broken_files = {base / "bottles" / f"{name}.md": error for name, error in broken_bottles.items()}
     broken_files |= {base / "agents" / f"{name}.md": error for name, error in broken_agents.items()}
 
@@ -96,7 +104,10 @@ def load_routes_file(path: Path) -> tuple[EgressRoute, ...]:
 
 
 def _load(
-    folder: ManifestFolder, read: Callable[[str, Path, str], Item], warnings: list[str]
+    folder: ManifestFolder,
+    read: Callable[[str, Path, str], Item],
+    warnings: list[str],
+    drafts: Mapping[Path, str] = MappingProxyType({}),
 ) -> tuple[dict[str, Item], dict[str, ManifestError]]:
     """Read one folder: its good files, and the error of each bad one."""
     names, passed_over = folder.names()
@@ -109,7 +120,7 @@ def _load(
             broken[name] = fault
             continue
         try:
-            found[name] = read(name, path, folder.read(path))
+            found[name] = read(name, path, drafts[path] if path in drafts else folder.read(path))
         except ManifestError as error:
             broken[name] = error
         except OSError as error:

@@ -8,22 +8,38 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from bot_bottle.agent_provider.registry import known_templates
 from bot_bottle.manifest import values
 from bot_bottle.manifest.hosts import parse_host_pattern, parse_remote_host
 from bot_bottle.manifest.remotes import known_host_key, upstream_text
 
-Name = Annotated[str, AfterValidator(values.name_reference)]
-EnvName = Annotated[str, AfterValidator(values.env_name)]
+
+def _text(pattern: str) -> WithJsonSchema:
+    """Say in JSON Schema what a validator below enforces; JSON Schema patterns are not anchored."""
+    return WithJsonSchema({"type": "string", "pattern": f"^(?:{pattern})$"})
+
+
+Name = Annotated[str, AfterValidator(values.name_reference), _text(values.NAME_PATTERN.pattern)]
+EnvName = Annotated[str, AfterValidator(values.env_name), _text(values.ENV_NAME.pattern)]
 EnvValue = Annotated[str, AfterValidator(values.env_value)]
-TokenName = Annotated[str, AfterValidator(values.token_name)]
+TokenName = Annotated[str, AfterValidator(values.token_name), _text(values.ENV_NAME.pattern)]
 Argument = Annotated[str, AfterValidator(values.text_without_nul)]
-GitText = Annotated[str, AfterValidator(values.git_text)]
+GitText = Annotated[str, AfterValidator(values.git_text), _text(r"[^<>\x00-\x1f]{1,200}")]
 RemoteHost = Annotated[str, AfterValidator(parse_remote_host)]
-SkillName = Annotated[str, AfterValidator(values.skill_name)]
-HostPath = Annotated[str, AfterValidator(values.host_path)]
-Memory = Annotated[str, AfterValidator(values.memory_text)]
+RemoteName = Annotated[str, AfterValidator(values.remote_name), _text(values.REMOTE_NAME.pattern)]
+SkillName = Annotated[str, AfterValidator(values.skill_name), _text(values.SKILL_NAME.pattern)]
+HostPath = Annotated[str, AfterValidator(values.host_path), _text("(/|~/).*")]
+Memory = Annotated[str, AfterValidator(values.memory_text), _text(values.MEMORY.pattern)]
+Method = Annotated[str, AfterValidator(values.http_method), _text(values.METHOD.pattern)]
+PathPrefix = Annotated[str, AfterValidator(values.path_prefix), _text(f"/({values.PATH_CHARS.pattern})?")]
+Port = Annotated[
+    int, AfterValidator(values.port), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})
+]
+Scheme = Annotated[str, AfterValidator(values.auth_scheme), WithJsonSchema({"enum": ["Bearer", "token"]})]
+Workspace = Annotated[str, AfterValidator(values.workspace), WithJsonSchema({"enum": ["copy", "empty"]})]
+Template = Annotated[str, WithJsonSchema({"enum": list(known_templates())})]
 
 
 class _Keys(BaseModel):
@@ -35,9 +51,7 @@ class _Keys(BaseModel):
 class AuthKeys(_Keys):
     """``egress.routes[].auth``: the credential egress adds on the way out."""
 
-    scheme: Annotated[str, AfterValidator(values.auth_scheme)] = Field(
-        description="Authorization scheme", examples=["Bearer", "token"]
-    )
+    scheme: Scheme = Field(description="Authorization scheme", examples=["Bearer", "token"])
     token_ref: TokenName = Field(description="host variable that holds the credential", examples=["MY_TOKEN"])
 
 
@@ -59,13 +73,13 @@ class RouteKeys(_Keys):
         description="host name, *.name for every name below it, or an IP address",
         examples=["api.example.com"],
     )
-    path_allowlist: list[Annotated[str, AfterValidator(values.path_prefix)]] = Field(
+    path_allowlist: list[PathPrefix] = Field(
         default=[], description="path prefixes; none means every path", examples=[["/v1/"]]
     )
-    methods: list[Annotated[str, AfterValidator(values.http_method)]] = Field(
+    methods: list[Method] = Field(
         default=[], description="request methods; none means every method", examples=[["GET", "HEAD"]]
     )
-    ports: list[Annotated[int, AfterValidator(values.port)]] = Field(
+    ports: list[Port] = Field(
         default=[], description="TCP ports; none means 443, and 80 without auth", examples=[[443]]
     )
     auth: AuthKeys | None = Field(default=None, examples=[{"scheme": "Bearer", "token_ref": "MY_TOKEN"}])
@@ -96,9 +110,7 @@ class GitUserKeys(_Keys):
 class GitRemoteKeys(_Keys):
     """``git.remotes.HOST``: one upstream behind the git gate."""
 
-    Name: Annotated[str, AfterValidator(values.remote_name)] = Field(
-        description="its label, unique in the bottle", examples=["project"]
-    )
+    Name: RemoteName = Field(description="its label, unique in the bottle", examples=["project"])
     Upstream: Annotated[str, AfterValidator(upstream_text)] = Field(
         description="ssh://user@host[:port]/path or https://host[:port]/path",
         examples=["ssh://git@git.example.com/me/project.git"],
@@ -131,7 +143,7 @@ class AgentGitKeys(_Keys):
 class AgentProviderKeys(_Keys):
     """``agent_provider``: the program that runs. Which keys go with which template its provider says."""
 
-    template: str = Field(default="", description="the program's template", examples=["command"])
+    template: Template = Field(default="", description="the program's template", examples=["command"])
     argv: list[Argument] = Field(
         default=[], min_length=1, description="program and arguments", examples=[["my-agent", "--run"]]
     )
@@ -165,10 +177,16 @@ def _one_or_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+_NAME_SCHEMA = {"type": "string", "pattern": f"^(?:{values.NAME_PATTERN.pattern})$"}
+_ONE_OR_LIST = WithJsonSchema(
+    {"anyOf": [_NAME_SCHEMA, {"type": "array", "minItems": 1, "uniqueItems": True, "items": _NAME_SCHEMA}]}
+)
+
+
 class BottleKeys(_Keys):
     """A bottle's frontmatter."""
 
-    extends: Annotated[list[Name], BeforeValidator(_one_or_list)] = Field(
+    extends: Annotated[list[Name], BeforeValidator(_one_or_list), _ONE_OR_LIST] = Field(
         default=[], min_length=1, description="one bottle or several, folded left to right", examples=["base"]
     )
     env: dict[EnvName, EnvValue] = Field(default={}, examples=[{"NAME": "value"}])
@@ -176,7 +194,7 @@ class BottleKeys(_Keys):
     egress: EgressKeys = Field(default=EgressKeys(), examples=[{"routes": [_ROUTE]}])
     git: GitKeys = Field(default=GitKeys(), examples=[{"user": {"name": "Some One"}}])
     supervise: bool = Field(default=False, description="let the agent ask for more", examples=[True])
-    workspace: Annotated[str, AfterValidator(values.workspace)] = Field(
+    workspace: Workspace = Field(
         default="empty", description="copy: as if started with --cwd", examples=["copy", "empty"]
     )
     limits: LimitsKeys = Field(default=LimitsKeys(), examples=[{"memory": "4GiB"}])

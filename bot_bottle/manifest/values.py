@@ -14,20 +14,20 @@ from bot_bottle.manifest.problem import shown
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 #: Remote names end up as folder names and in URLs that git reads.
-_REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_SKILL_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SKILL_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 _MAX_GIT_TEXT = 200
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_METHOD = re.compile(r"[A-Z]+(-[A-Z]+)*")
-_MEMORY = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(KiB|MiB|GiB|TiB)")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+METHOD = re.compile(r"[A-Z]+(-[A-Z]+)*")
+MEMORY = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(KiB|MiB|GiB|TiB)")
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _MIN_MEMORY = 32 << 20
 _MAX_MEMORY = 1 << 50
 
 #: RFC 3986, 3.3, without escapes and ``;``: egress checks every reading of a path, so they would never match.
-_PATH_CHARS = re.compile(r"[A-Za-z0-9._~!$&'()*+,=:@/-]+")
+PATH_CHARS = re.compile(r"[A-Za-z0-9._~!$&'()*+,=:@/-]+")
 
 
 def name_reference(text: str) -> str:
@@ -39,14 +39,14 @@ def name_reference(text: str) -> str:
 
 def env_name(text: str) -> str:
     """Accept the name of an environment variable (POSIX XBD 8.1, both cases)."""
-    if not _ENV_NAME.fullmatch(text):
+    if not ENV_NAME.fullmatch(text):
         raise ValueError("is no variable name; use letters, digits and _, not starting with a digit")
     return text
 
 
 def token_name(text: str) -> str:
     """Accept the name of the host variable that holds a credential; what was written is never repeated."""
-    if not _ENV_NAME.fullmatch(text):
+    if not ENV_NAME.fullmatch(text):
         raise ValueError(
             "must be the name of a host variable, never the credential itself; write for example MY_TOKEN"
         )
@@ -73,7 +73,7 @@ def path_prefix(text: str) -> str:
         raise ValueError("does not start with '/'; write an absolute path prefix such as /v1/")
     if "?" in text or "#" in text:
         raise ValueError("holds a query or fragment; write the path alone")
-    if not _PATH_CHARS.fullmatch(text):
+    if not PATH_CHARS.fullmatch(text):
         raise ValueError(
             "holds an escape or a character that servers read differently; write the plain part before it"
         )
@@ -86,7 +86,7 @@ def path_prefix(text: str) -> str:
 
 def http_method(text: str) -> str:
     """Accept a request method in capitals (RFC 9110, 9.1: methods are case-sensitive)."""
-    if not _METHOD.fullmatch(text):
+    if not METHOD.fullmatch(text):
         raise ValueError("is no request method; write it in capitals, such as GET")
     if text in {"CONNECT", "TRACE"}:
         raise ValueError(f"{text} is never forwarded; remove it")
@@ -114,7 +114,7 @@ def network(text: str) -> str:
 
 def memory_bytes(text: str) -> int:
     """Read an amount of memory such as ``4GiB`` and give it in bytes."""
-    match = _MEMORY.fullmatch(text)
+    match = MEMORY.fullmatch(text)
     if not match:
         raise ValueError("is no amount of memory; write a number and KiB, MiB or GiB, such as 4GiB")
     amount = int(float(match[1]) * _UNITS[match[2]])
@@ -153,14 +153,14 @@ def git_text(text: str) -> str:
 
 def remote_name(text: str) -> str:
     """Accept the label of a git remote."""
-    if not _REMOTE_NAME.fullmatch(text) or ".." in text or text.endswith((".git", ".lock", ".")):
+    if not REMOTE_NAME.fullmatch(text) or ".." in text or text.endswith((".git", ".lock", ".")):
         raise ValueError("is no label; use letters, digits, '.', '_' and '-', without .git at its end")
     return text
 
 
 def skill_name(text: str) -> str:
     """Accept the name of a skill's folder, in kebab-case."""
-    if not _SKILL_NAME.fullmatch(text) or len(text) > 64:
+    if not SKILL_NAME.fullmatch(text) or len(text) > 64:
         raise ValueError("is no skill name; write it in kebab-case, such as code-review")
     return text
 

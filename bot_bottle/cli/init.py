@@ -1,0 +1,260 @@
+"""``bot-bottle init [NAME]``."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bot_bottle import paths, process
+from bot_bottle.cli import terminal
+from bot_bottle.errors import BotBottleError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bot_bottle.manifest.starter import Answers, StarterRemote
+
+_KEY_FILES = ("id_ed25519", "id_ecdsa", "id_rsa")
+
+
+@click.command("init")
+@click.argument("name", required=False)
+@click.option("--provider", metavar="TEMPLATE", help="The program that runs.")
+@click.option("--token-var", metavar="NAME", help="The host variable that holds the provider's credential.")
+@click.option("--command", "words", metavar="WORDS", help="The program and its arguments (provider command).")
+@click.option("--host", "hosts", multiple=True, metavar="HOST", help="A host it may reach; may be repeated.")
+@click.option("--remote", metavar="URL", help="The git remote it works on (default: origin of this folder).")
+@click.option("--no-remote", is_flag=True, help="Leave this folder's git remote out.")
+@click.option("--identity-file", metavar="PATH", help="The ssh key for that remote.")
+@click.option("--yes", "-y", is_flag=True, help="Ask nothing; take what is found or usual.")
+def command(  # noqa: PLR0913 - one for each option
+    *,
+    name: str | None,
+    provider: str | None,
+    token_var: str | None,
+    words: str | None,
+    hosts: tuple[str, ...],
+    remote: str | None,
+    no_remote: bool,
+    identity_file: str | None,
+    yes: bool,
+) -> None:
+    """Write the bottle and the agent NAME (default: this folder's name) after a few questions.
+
+    Nothing is ever overwritten, and what is written passes `bot-bottle check`.
+    """
+    from bot_bottle.manifest.starter import Answers, starter_files  # noqa: PLC0415
+
+    asker = _Asker(silent=yes)
+    if not yes and not terminal.is_interactive():
+        raise UsageError(
+            "there is no terminal to ask on; pass --yes and what you want, see bot-bottle init --help"
+        )
+    cwd = terminal.current_folder()
+    chosen = _name(asker, name, cwd)
+    template = _template(asker, provider)
+    token, argv = _provider_keys(asker, template, token_var, words)
+    answers = Answers(
+        name=chosen,
+        template=template,
+        auth_token=token,
+        argv=argv,
+        hosts=_hosts(asker, hosts),
+        remote=None if no_remote else _remote(asker, remote, identity_file, cwd),
+    )
+    bottle, agent = starter_files(answers)
+    _write(answers, bottle, agent, cwd)
+
+
+class _Asker:
+    """Asks on the terminal until an answer will do; silent, it takes the default."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self.silent = silent
+
+    def ask(self, question: str, default: str, check: Callable[[str], object]) -> str:
+        while True:
+            text = default if self.silent else terminal.ask(question, default)
+            try:
+                check(text)
+            except ValueError as error:
+                if self.silent:
+                    raise UsageError(f"{question}: {text!r} {error}") from error
+                terminal.say([f"  {error}"])
+            else:
+                return text
+
+    def confirm(self, question: str) -> bool:
+        return self.silent or terminal.confirm(question, usual=True)
+
+
+def _name(asker: _Asker, given: str | None, cwd: Path) -> str:
+    from bot_bottle.manifest.starter import checked  # noqa: PLC0415
+    from bot_bottle.manifest.values import name_reference  # noqa: PLC0415
+
+    if given is not None:
+        name = checked(name_reference, given, f"{given!r}:")
+    else:
+        usual = re.sub(r"[^a-z0-9]+", "-", cwd.name.lower()).strip("-0123456789")[:40].rstrip("-")
+        name = asker.ask("Name of the bottle and the agent", usual or "my-agent", name_reference)
+    for path in (paths.bottles_dir() / f"{name}.md", paths.agents_dir() / f"{name}.md"):
+        if path.is_symlink() or path.exists():
+            raise UsageError(f"{path} is there already; choose another name, or: bot-bottle edit {name}")
+    return name
+
+
+def _template(asker: _Asker, given: str | None) -> str:
+    from bot_bottle.agent_provider.registry import (  # noqa: PLC0415
+        DEFAULT_TEMPLATE,
+        known_templates,
+        launch_refusal,
+    )
+    from bot_bottle.manifest.starter import checked  # noqa: PLC0415
+
+    usable = [template for template in known_templates() if not launch_refusal(template)]
+
+    def known(text: str) -> None:
+        if text not in usable:
+            raise ValueError(f"is no provider of this version; choose one of: {', '.join(usable)}")
+
+    if given is not None:
+        return checked(known, given, f"--provider {given!r}")
+    return asker.ask(f"Provider ({', '.join(usable)})", DEFAULT_TEMPLATE, known)
+
+
+def _provider_keys(
+    asker: _Asker, template: str, token_var: str | None, words: str | None
+) -> tuple[str, tuple[str, ...]]:
+    from bot_bottle.agent_provider.registry import asked_keys  # noqa: PLC0415
+    from bot_bottle.manifest.starter import checked  # noqa: PLC0415
+    from bot_bottle.manifest.values import token_name  # noqa: PLC0415
+
+    keys = asked_keys(template)
+    for option, value, key in (("--token-var", token_var, "auth_token"), ("--command", words, "argv")):
+        if value is not None and key not in keys:
+            raise UsageError(f"{option} does not go with the provider {template}; leave it out")
+    token, argv = "", ""
+    if "auth_token" in keys:
+        token = (
+            checked(token_name, token_var, "--token-var")
+            if token_var is not None
+            else asker.ask("Host variable that holds the provider's token", keys["auth_token"], token_name)
+        )
+    if "argv" in keys:
+        if words is None and asker.silent:
+            raise UsageError("--command is missing; write for example --command 'my-agent --run'")
+        argv = (
+            checked(_some_words, words, "--command")
+            if words is not None
+            else asker.ask("Program and arguments", keys["argv"], _some_words)
+        )
+    return token, tuple(shlex.split(argv))
+
+
+def _some_words(text: str) -> None:
+    if not shlex.split(text):
+        raise ValueError("names no program; write for example my-agent --run")
+
+
+def _hosts(asker: _Asker, given: tuple[str, ...]) -> tuple[str, ...]:
+    from bot_bottle.manifest.hosts import parse_host_pattern  # noqa: PLC0415
+    from bot_bottle.manifest.starter import checked  # noqa: PLC0415
+
+    for host in given:
+        checked(parse_host_pattern, host, f"--host {host!r}")
+    text = (
+        ""
+        if given
+        else asker.ask(
+            "Hosts it may reach besides the provider's, with spaces between them (none)",
+            "",
+            lambda text: [parse_host_pattern(host) for host in text.split()],
+        )
+    )
+    return tuple(dict.fromkeys(parse_host_pattern(host) for host in (given or text.split())))
+
+
+def _remote(asker: _Asker, given: str | None, identity_file: str | None, cwd: Path) -> StarterRemote | None:
+    from bot_bottle.manifest.remotes import parse_upstream  # noqa: PLC0415
+    from bot_bottle.manifest.starter import StarterRemote, checked, upstream_of  # noqa: PLC0415
+    from bot_bottle.manifest.values import host_path  # noqa: PLC0415
+
+    upstream = upstream_of(given if given is not None else _origin(cwd))
+    if given is not None and not upstream:
+        checked(parse_upstream, given, "--remote")
+    if not upstream or (given is None and not asker.confirm(f"Declare the git remote {upstream}?")):
+        return None
+    parts = parse_upstream(upstream)
+    if parts.scheme == "https":
+        return StarterRemote(upstream=upstream)
+    if identity_file is None:
+        found = next((name for name in _KEY_FILES if (Path.home() / ".ssh" / name).is_file()), _KEY_FILES[0])
+        identity_file = asker.ask("ssh key for it, a path of this machine", f"~/.ssh/{found}", host_path)
+    checked(host_path, identity_file, "--identity-file")
+    key = _known_key(f"[{parts.host}]:{parts.port}" if parts.port not in {None, 22} else parts.host)
+    if not key:
+        unknown = f"{parts.host} is not in ~/.ssh/known_hosts; add its KnownHostKey before anything is pushed"
+        terminal.say([f"bot-bottle: {unknown}"])
+    return StarterRemote(upstream=upstream, identity_file=identity_file, known_host_key=key)
+
+
+def _origin(cwd: Path) -> str:
+    """Give the url of the folder's ``origin``, or ``""``; reading a configuration starts nothing."""
+    try:
+        result = process.run(["git", "config", "--get", "remote.origin.url"], cwd=cwd)
+    except BotBottleError:
+        return ""
+    return result.stdout.decode("utf-8", "replace").strip() if result.returncode == 0 else ""
+
+
+def _known_key(host: str) -> str:
+    """Look a host's key up where the operator's ssh has it, hashed names included; ed25519 first."""
+    from bot_bottle.manifest.remotes import known_host_key  # noqa: PLC0415
+
+    try:
+        result = process.run(["ssh-keygen", "-F", host])
+    except BotBottleError:
+        return ""
+    lines = [
+        line
+        for line in result.stdout.decode("utf-8", "replace").splitlines()
+        if line[:1] not in {"#", "@", ""}
+    ]
+    for line in sorted(lines, key=lambda line: "ssh-ed25519" not in line):
+        try:
+            return known_host_key(line.partition(" ")[2])
+        except ValueError:
+            continue
+    return ""
+
+
+def _write(answers: Answers, bottle: str, agent: str, cwd: Path) -> None:
+    from bot_bottle.files import make_private_dir, write_new  # noqa: PLC0415
+    from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
+
+    places = (
+        (paths.bottles_dir() / f"{answers.name}.md", bottle),
+        (paths.agents_dir() / f"{answers.name}.md", agent),
+    )
+    written: list[Path] = []
+    try:
+        for path, text in places:
+            make_private_dir(path.parent)
+            write_new(path, text.encode())
+            written.append(path)
+        Manifest.resolve(cwd).bottle_for(answers.name)
+    except BaseException as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"{error.filename}: cannot be written ({error.strerror})") from error
+        raise
+    for path in written:
+        print(path)
+    then = f"bot-bottle start {answers.name} --cwd --dry-run"
+    export = f"export {answers.auth_token}=..., then " if answers.auth_token else ""
+    terminal.say([f"bot-bottle: {export}see what would start: {then}"])

@@ -1,0 +1,124 @@
+"""The first bottle and agent of an operator, written from a few answers. Pure: answers in, texts out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot_bottle.errors import UsageError
+from bot_bottle.manifest.build import agent_from_text, bottle_from_text
+from bot_bottle.manifest.extends import resolve_bottles
+from bot_bottle.manifest.remotes import parse_upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_PROMPT = """\
+You work on the project in the current folder. Make the smallest change that does what is asked, run its
+tests, and say what you changed and what you could not check. When a request is refused with
+`bot_bottle_denied`, say which host or path you need and why; do not look for a way around it.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StarterRemote:
+    """A git remote; the last two are for ssh and may be empty (then the gate forwards nothing)."""
+
+    upstream: str
+    identity_file: str = ""
+    known_host_key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What ``init`` was told. ``auth_token`` is a variable's name; ``argv`` a plain command."""
+
+    name: str
+    template: str
+    auth_token: str = ""
+    argv: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    remote: StarterRemote | None = None
+
+
+def starter_files(answers: Answers) -> tuple[str, str]:
+    """Write the bottle's and the agent's file; raises ``ManifestError`` where they would not pass."""
+    bottle, agent = _bottle(answers), _agent(answers.name)
+    file = bottle_from_text(answers.name, Path(f"{answers.name}.md"), bottle)
+    _, errors = resolve_bottles({answers.name: file}, {})
+    for error in errors.values():
+        raise error
+    agent_from_text(answers.name, Path(f"{answers.name}.md"), agent, "operator")
+    return bottle, agent
+
+
+def checked(check: Callable[[str], object], text: str, what: str) -> str:
+    """Give ``text`` if ``check`` accepts it; raises ``UsageError`` with its sentence otherwise."""
+    try:
+        check(text)
+    except ValueError as error:
+        raise UsageError(f"{what} {error}") from error
+    return text
+
+
+def upstream_of(url: str) -> str:
+    """Write a repository's remote the way manifests do; ``""`` for one that a bottle cannot use.
+
+    The short form ``git@host:path`` becomes an ssh URL; a user part of an https URL, often a credential, is
+    left out.
+    """
+    text = url.strip()
+    if text.startswith("https://"):
+        authority, slash, path = text.removeprefix("https://").partition("/")
+        text = f"https://{authority.rpartition('@')[2]}{slash}{path}"
+    elif "://" not in text and ":" in text:
+        place, _, path = text.partition(":")
+        text = f"ssh://{place}/{path.lstrip('/')}"
+    try:
+        parse_upstream(text)
+    except ValueError:
+        return ""
+    return text
+
+
+def _bottle(answers: Answers) -> str:
+    lines = ["---", "agent_provider:", f"  template: {answers.template}"]
+    if answers.auth_token:
+        lines.append(
+            f"  auth_token: {answers.auth_token}   # a variable of this host, never the credential itself"
+        )
+    if answers.argv:
+        lines.append(f"  argv: [{', '.join(_quoted(part) for part in answers.argv)}]")
+    if answers.hosts:
+        lines += ["egress:", "  routes:", *(f"    - host: {_quoted(host)}" for host in answers.hosts)]
+    if answers.remote:
+        remote = answers.remote
+        parts = parse_upstream(remote.upstream)
+        label = parts.path.rstrip("/").rpartition("/")[2].removesuffix(".git") or "project"
+        lines += [
+            "git:",
+            "  remotes:",
+            f"    {_quoted(parts.host)}:",
+            f"      Name: {_quoted(label)}",
+            f"      Upstream: {_quoted(remote.upstream)}",
+        ]
+        if remote.identity_file:
+            lines.append(f"      IdentityFile: {_quoted(remote.identity_file)}")
+        if remote.known_host_key:
+            lines.append(f"      KnownHostKey: {_quoted(remote.known_host_key)}")
+    return "\n".join(
+        [*lines, "---", f"What {answers.name} may do. Everything that is not listed is refused.", ""]
+    )
+
+
+def _agent(name: str) -> str:
+    return f"---\nbottle: {name}\n---\n{_PROMPT}"
+
+
+def _quoted(text: str) -> str:
+    """Write text in YAML's double-quoted form, of which JSON's is a part (YAML 1.2, 1.3)."""
+    written = json.dumps(text, ensure_ascii=False)
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in written)

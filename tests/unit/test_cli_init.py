@@ -1,0 +1,222 @@
+"""``init`` writes what passes ``check``, asks for what it cannot find, and never overwrites."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot_bottle.cli import main
+from bot_bottle.manifest.build import bottle_from_text
+from bot_bottle.manifest.model import Manifest
+from bot_bottle.manifest.starter import Answers, StarterRemote, starter_files, upstream_of
+
+Capture = pytest.CaptureFixture[str]
+
+
+class Terminal(io.StringIO):
+    """Text that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    base = tmp_path / "user" / ".bot-bottle"
+    project = tmp_path / "My Project 2"
+    for folder in (base.parent, project):
+        folder.mkdir(mode=0o755)
+    monkeypatch.setenv("BOT_BOTTLE_HOME", str(base))
+    monkeypatch.setenv("HOME", str(base.parent))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    monkeypatch.chdir(project)
+    return base
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *lines: str) -> Terminal:
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stdin", Terminal("".join(f"{line}\n" for line in lines)))
+    monkeypatch.setattr(sys, "stderr", shown)
+    return shown
+
+
+def origin(url: str) -> None:
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    subprocess.run(["git", "config", "remote.origin.url", url], check=True)
+
+
+def test_without_a_question_the_usual_is_written_and_right(home: Path, capsys: Capture) -> None:
+    assert main(["init", "--yes", "--provider", "claude"]) == 0
+    out, err = capsys.readouterr()
+    bottle, agent = (home / kind / "my-project.md" for kind in ("bottles", "agents"))
+    assert out == f"{bottle}\n{agent}\n"
+    assert "export BOT_BOTTLE_CLAUDE_OAUTH_TOKEN=..." in err
+    assert "bot-bottle start my-project --cwd --dry-run" in err
+    assert bottle.stat().st_mode & 0o777 == 0o600
+    assert main(["check"]) == 0
+    made = Manifest.resolve(Path.cwd()).bottle_for("my-project")
+    assert made.agent_provider.auth_token == "BOT_BOTTLE_CLAUDE_OAUTH_TOKEN"
+    assert made.egress.routes == ()
+
+
+def test_a_bottle_from_flags(home: Path, capsys: Capture) -> None:
+    flags = ["--provider", "command", "--command", "my-agent --say 'two words'", "--host", "API.example."]
+    remote = ["--remote", "git@git.example:me/p.git", "--identity-file", "~/.ssh/key"]
+    assert main(["init", "worker", "--yes", *flags, "--host", "docs.example", *remote]) == 0
+    made = Manifest.resolve(Path.cwd()).bottle_for("worker")
+    assert made.agent_provider.argv == ("my-agent", "--say", "two words")
+    assert [route.host for route in made.egress.routes] == ["api.example", "docs.example"]
+    (kept,) = made.git.remotes
+    assert (kept.name, kept.upstream, kept.identity_file) == (
+        "p",
+        "ssh://git@git.example/me/p.git",
+        "~/.ssh/key",
+    )
+    assert "git.example is not in ~/.ssh/known_hosts" in capsys.readouterr().err
+    assert main(["check"]) == 0
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_questions_are_asked_until_the_answer_will_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin("https://me:hidden-token@git.example/me/p.git")
+    shown = answers(
+        monkeypatch,
+        "Bad Name",
+        "helper",
+        "clade",
+        "",
+        "sk-ant-secret",
+        "TOKEN",
+        "a.example https://b",
+        "",
+        "y",
+    )
+    assert main(["init"]) == 0
+    text = shown.getvalue()
+    assert "Name of the bottle and the agent [my-project]: " in text
+    assert "is no name" in text
+    assert "is no provider of this version; choose one of: claude, command" in text
+    assert "must be the name of a host variable, never the credential itself" in text
+    assert "holds a scheme" in text
+    assert "Declare the git remote https://git.example/me/p.git? [Y/n] " in text
+    made = Manifest.resolve(Path.cwd()).bottle_for("helper")
+    assert made.agent_provider.auth_token == "TOKEN"
+    assert made.git.remotes[0].upstream == "https://git.example/me/p.git"
+    written = (home / "bottles" / "helper.md").read_text()
+    assert "hidden-token" not in written + text
+    assert "sk-ant-secret" not in written
+
+
+@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="needs ssh-keygen")
+def test_a_host_key_that_ssh_knows_is_pinned(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "k")], check=True)
+    key = " ".join((tmp_path / "k.pub").read_text().split()[:2])
+    known = tmp_path / "known_hosts"
+    known.write_text(f"[git.example]:2222 {key}\n")
+    real, fake = shutil.which("ssh-keygen"), tmp_path / "bin" / "ssh-keygen"
+    fake.parent.mkdir()
+    # ssh-keygen looks in the account's home, whatever HOME says.
+    fake.write_text(f'#!/bin/sh\nexec {real} "$@" -f {known}\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
+    assert main(["init", "w", "--yes", "--remote", "ssh://git@git.example:2222/p.git"]) == 0
+    (remote,) = Manifest.resolve(Path.cwd()).bottle_for("w").git.remotes
+    assert remote.known_host_key == key
+
+
+@pytest.mark.parametrize("kind", ["bottles", "agents"])
+def test_nothing_is_overwritten(home: Path, capsys: Capture, kind: str) -> None:
+    path = home / kind / "w.md"
+    path.parent.mkdir(parents=True)
+    path.symlink_to("nowhere")
+    assert main(["init", "w", "--yes"]) == 2
+    assert f"{path} is there already" in capsys.readouterr().err
+    assert path.is_symlink()
+    assert [found for found in home.rglob("*.md") if found != path] == []
+
+
+def test_where_it_could_not_be_used_nothing_is_left(home: Path, capsys: Capture) -> None:
+    (home / "bottles").mkdir(parents=True)
+    (home / "bottles").chmod(0o777)
+    assert main(["init", "w", "--yes"]) == 2
+    assert "can be written by every user" in capsys.readouterr().err
+    assert list(home.rglob("*w.md*")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["w"], "there is no terminal to ask on; pass --yes"),
+        (["W", "--yes"], "is no name"),
+        (["w", "--yes", "--provider", "codex"], "is no provider of this version"),
+        (["w", "--yes", "--provider", "command"], "--command is missing"),
+        (["w", "--yes", "--provider", "command", "--command", " "], "--command names no program"),
+        (["w", "--yes", "--provider", "command", "--command", "'"], "--command No closing quotation"),
+        (["w", "--yes", "--command", "x"], "--command does not go with the provider claude"),
+        (["w", "--yes", "--token-var", "sk-ant-hidden-1"], "--token-var must be the name of a host variable"),
+        (["w", "--yes", "--host", "*"], "--host '*' may use"),
+        (["w", "--yes", "--remote", "file:///x"], "--remote is no upstream"),
+        (
+            ["w", "--yes", "--remote", "ssh://git@h.example/p", "--identity-file", "k"],
+            "--identity-file must be",
+        ),
+    ],
+)
+def test_flags_that_will_not_do(home: Path, capsys: Capture, arguments: list[str], said: str) -> None:
+    assert main(["init", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "hidden" not in err
+    assert not home.exists()
+
+
+def test_questions_that_are_not_answered_write_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, "w")
+    assert main(["init"]) == 2
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "upstream"),
+    [
+        ("git@h.example:me/p.git", "ssh://git@h.example/me/p.git"),
+        ("ssh://git@h.example/p", "ssh://git@h.example/p"),
+        ("https://t0ken@h.example/p.git", "https://h.example/p.git"),
+        ("https://a:b@h.example:8443/p", "https://h.example:8443/p"),
+        ("http://h.example/p", ""),
+        ("/srv/p.git", ""),
+        ("file:///srv/p.git", ""),
+        ("ext::sh -c id", ""),
+        ("", ""),
+    ],
+)
+def test_remotes_as_git_writes_them(url: str, upstream: str) -> None:
+    assert upstream_of(url) == upstream
+
+
+WORD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+
+
+@given(argv=st.lists(WORD, min_size=1, max_size=4))
+def test_any_command_line_survives_being_written(argv: list[str]) -> None:
+    answers = Answers(
+        name="w",
+        template="command",
+        argv=tuple(argv),
+        hosts=("a.example", "*.b.example"),
+        remote=StarterRemote(upstream="ssh://git@h.example/me/p.git", identity_file="~/.ssh/k"),
+    )
+    text, _ = starter_files(answers)
+    provider = bottle_from_text("w", Path("w.md"), text).layer.provider
+    assert provider is not None
+    assert provider.value.argv == tuple(argv)
