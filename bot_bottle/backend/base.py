@@ -10,8 +10,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from bot_bottle.backend import transfer
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
@@ -137,10 +135,14 @@ class Bottle(ABC):
 
     def cp_in(self, host: Path, guest: str) -> None:
         """Copy a file or folder of the host to ``guest`` (absolute), owned by the agent."""
+        from bot_bottle.backend import transfer  # noqa: PLC0415 - brings tarfile, which a manifest never needs
+
         transfer.cp_in(self, host, guest)
 
     def cp_out(self, guest: str, host: Path) -> None:
         """Copy ``guest`` out to ``host``; links out of the tree, devices and set-id bits are dropped."""
+        from bot_bottle.backend import transfer  # noqa: PLC0415 - as above
+
         transfer.cp_out(self, guest, host)
 
     @abstractmethod

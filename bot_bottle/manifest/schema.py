@@ -45,7 +45,10 @@ Template = Annotated[str, WithJsonSchema({"enum": list(known_templates())})]
 class _Keys(BaseModel):
     """Known keys only, no conversions: what is written is what holds."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Built at the first file: half of these are parts of another and never needed by themselves.
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True
+    )
 
 
 class AuthKeys(_Keys):
