@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bot_bottle.agent_provider.registry import agent_provision_plan, known_templates
+from bot_bottle.agent_provider.registry import agent_provision_plan, known_templates, launch_refusal
 from bot_bottle.egress.routes import egress_routes_for_bottle
+from bot_bottle.errors import UsageError
 from bot_bottle.manifest.model import Manifest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -27,17 +28,36 @@ def test_every_example_loads(manifest: Manifest) -> None:
     assert manifest.warnings == ()
     assert manifest.broken_agents == {}
     assert manifest.broken_bottles == {}
-    assert {agent.bottle for agent in manifest.agents.values()} == set(manifest.bottles)
+    named = {agent.bottle for agent in manifest.agents.values()}
+    extended = {parent for bottle in manifest.bottles.values() for parent in bottle.extends}
+    assert named | extended == set(manifest.bottles)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (EXAMPLES / "agents").glob("*.md")))
 def test_every_example_makes_a_plan(manifest: Manifest, name: str) -> None:
     agent = manifest.require_agent(name)
     bottle = manifest.bottle_for(name)
+    template = bottle.agent_provider.template
+    assert agent.prompt
+    assert template in known_templates()
+    refusal = launch_refusal(template)
+    if refusal:
+        with pytest.raises(UsageError, match="this version cannot launch"):
+            agent_provision_plan(bottle, agent, env={}, headless=True, prompt="task")
+        return
     plan = agent_provision_plan(bottle, agent, env={}, headless=True, prompt="task")
     egress_routes_for_bottle(bottle, plan.egress_routes)
-    assert agent.prompt
-    assert plan.template in known_templates()
+    assert plan.template == template
+
+
+def test_the_examples_show_what_their_names_say(manifest: Manifest) -> None:
+    templates = {manifest.bottle_for(name).agent_provider.template for name in manifest.agents}
+    assert templates == set(known_templates())
+    reader = manifest.bottle_for("reader")
+    assert [route.host for route in reader.egress.routes] == ["docs.python.org", "*.pytest.org"]
+    assert all(set(route.methods) == {"GET", "HEAD"} for route in reader.egress.routes)
+    assert reader.agent_provider.auth_token
+    assert manifest.git_identity_summary("builder") == "Build Bot (bottle), build-bot@example.com (bottle)"
 
 
 def test_the_readme_names_every_example(manifest: Manifest) -> None:
