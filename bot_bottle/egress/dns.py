@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_A, _OPT, _AAAA, _ANY = 1, 41, 28, 255
+_A, _OPT, _AAAA = 1, 41, 28
 _IN = 1
 _FORMERR, _NOTIMP = 1, 4
 _TTL_SECONDS = 60
@@ -60,7 +60,7 @@ def answer(query: bytes, *, with_ipv6: bool = True) -> DnsAnswer | None:
     count = 0
     if klass == _IN:
         for record_type, data in ((_A, _SELF_V4), (_AAAA, _SELF_V6)):
-            if kind in {record_type, _ANY} and (record_type == _A or with_ipv6):
+            if kind == record_type and (record_type == _A or with_ipv6):
                 records += struct.pack("!HHHIH", 0xC00C, record_type, _IN, _TTL_SECONDS, len(data)) + data
                 count += 1
     # RFC 6891, 6.1.1: a responder answers an OPT with an OPT.

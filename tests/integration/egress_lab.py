@@ -217,9 +217,9 @@ class Upstream:
             thread.start()
 
     def _run(self, sock: socket.socket) -> None:
-        sock.settimeout(SECONDS)
         stream = sock
         try:
+            sock.settimeout(SECONDS)  # fails where close() was faster
             if self._context:
                 stream = self._context.wrap_socket(sock, server_side=True)
                 with self._lock:

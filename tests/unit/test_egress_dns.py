@@ -47,7 +47,7 @@ def test_addresses_are_the_sidecars_own(kind: int, data: bytes) -> None:
     assert reply.wire[-len(data) - 12 :][:6] == b"\xc0\x0c" + struct.pack("!2H", kind, 1)
 
 
-@pytest.mark.parametrize("kind", [TXT, MX, HTTPS, 2, 5, 6, 12, 33, 0, 65535])
+@pytest.mark.parametrize("kind", [ANY, TXT, MX, HTTPS, 2, 5, 6, 12, 33, 0, 65535])
 def test_other_types_are_empty(kind: int) -> None:
     reply = answer(query(kind=kind))
     assert reply is not None
@@ -58,9 +58,6 @@ def test_without_ipv6_there_is_no_ipv6_answer() -> None:
     reply = answer(query(kind=AAAA), with_ipv6=False)
     assert reply is not None
     assert counts(reply.wire) == (1, 0, 0, 0)
-    both = answer(query(kind=ANY))
-    assert both is not None
-    assert counts(both.wire) == (1, 2, 0, 0)
 
 
 def test_other_classes_are_empty() -> None:
