@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks import egress, listing, memory, report, start
+from benchmarks import egress, listing, manifest, memory, report, start
 
 if __name__ == "__main__":
     tables = []
-    for module in (start, egress, memory, listing):
+    for module in (start, egress, memory, listing, manifest):
         table = module.measure()
         print(table.markdown(), flush=True)
         tables.append(table)

@@ -164,6 +164,56 @@ def test_info_of_an_agent_shows_names_and_never_values(
     assert "hidden-literal" not in json.dumps(described)
 
 
+def test_info_shows_each_setting_with_its_file_and_what_cannot_be_had_yet(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "bottles" / "base.md").write_text(
+        "---\nagent_provider: {template: codex, forward_host_credentials: true, dockerfile: /d}\n"
+        "git: {user: {name: Base, email: b@example.com}, remotes: {h.example: {Name: p, "
+        "Upstream: 'https://h.example/p.git'}}}\nsupervise: true\nworkspace: copy\n---\n"
+    )
+    (home / "bottles" / "base.md").chmod(0o644)
+    declare(
+        home,
+        "extends: base\nenv: {LOCAL: x, HOST: '${HOST_X}', KEY: '?'}\n"
+        "egress: {add_routes: [{host: a.example}]}\n",
+        "bottle: b\ngit: {user: {name: Own}}\n",
+    )
+    assert main(["info", "a"]) == 0
+    out = capsys.readouterr().out
+    for said in (
+        "b.md), extends base\n",
+        "provider    : codex  <- bottles/base.md:2\n",
+        "env         : HOST, KEY, LOCAL  <- bottles/b.md\n",
+        "git identity: Own (agent), b@example.com (bottle)  <- agents/a.md:3, bottles/base.md:3\n",
+        "git gate    : p -> https://h.example/p.git  <- bottles/base.md:3\n",
+        "egress      : a.example  <- bottles/b.md:4\n",
+        "supervise   : on  <- bottles/base.md:4\n",
+        "workspace   : copy  <- bottles/base.md:5\n",
+        "this version cannot launch codex",
+        "the git gate is not in this version: nothing can be pushed",
+        "nobody can be asked at run time in this version",
+        "no backend of this version builds images",
+    ):
+        assert said in out, said
+    assert main(["info", "a", "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    bottle = described["bottle"]
+    assert bottle["extends"] == ["base"]
+    assert bottle["env"] == {"LOCAL": "literal", "HOST": "host:HOST_X", "KEY": "asked"}
+    assert bottle["agent_provider"]["forward_host_credentials"] is True
+    assert bottle["git"]["user"] == {"name": "Own", "email": "b@example.com"}
+    assert bottle["git"]["remotes"][0]["upstream"] == "https://h.example/p.git"
+    assert bottle["sources"]["git.user.email"] == {
+        "file": str(home / "bottles" / "base.md"),
+        "line": 3,
+        "column": 33,
+    }
+    assert bottle["sources"]["git.user.name"]["file"] == str(home / "agents" / "a.md")
+    assert (bottle["supervise"], bottle["workspace"]) == (True, "copy")
+    assert len(described["notes"]) == 4
+
+
 def test_info_of_an_identity(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state("one-aaaaa", kept=True)
     assert main(["info", "one-aaaaa"]) == 0

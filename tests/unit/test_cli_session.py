@@ -281,3 +281,57 @@ def test_resume_lists_what_could_be_resumed(home: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     assert main(["resume", "a-zzzzz"]) == 2
     assert identity in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("declared", "flags", "copied"),
+    [
+        ("copy", [], True),
+        ("copy", ["--no-cwd"], False),
+        ("empty", [], False),
+        ("empty", ["--cwd"], True),
+    ],
+)
+def test_the_bottles_workspace_holds_unless_the_command_line_says_otherwise(
+    home: Path, capsys: pytest.CaptureFixture[str], *, declared: str, flags: list[str], copied: bool
+) -> None:
+    path = home / "bottles" / "b.md"
+    write(path, path.read_text().replace("---\n", f"---\nworkspace: {declared}\n", 1))
+    assert main(["start", "a", "--dry-run", *flags]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "workspace  " in line]
+    assert ("a private copy of" in line) == copied
+    assert ("<- bottles/b.md:2" in line) == (not flags)
+    assert main(["start", "a", "--yes", "--headless", *flags]) == 0
+    assert ScriptedBackend.launched[-1].spec.copy_cwd == copied
+
+
+def test_an_agents_identity_and_skills_enter_the_bottle(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skill = tmp_path / ".claude" / "skills" / "tdd"
+    skill.mkdir(parents=True)
+    write(skill / "SKILL.md", "# Test first\n")
+    skill.chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(home / "bottles" / "b.md", "---\ngit: {user: {name: B, email: b@example.com}}\n---\n")
+    write(home / "agents" / "a.md", "---\nbottle: b\nskills: [tdd]\ngit: {user: {name: A}}\n---\n")
+    assert main(["start", "a", "--yes", "--headless", "--prompt", "x"]) == 0
+    files = {file.path: file.content for file in ScriptedBackend.launched[0].provision.files}
+    assert files["/home/agent/.gitconfig"] == b'[user]\n\tname = "A"\n\temail = "b@example.com"\n'
+    assert files["/home/agent/.claude/skills/tdd/SKILL.md"] == b"# Test first\n"
+    err = capsys.readouterr().err
+    assert "skills      : tdd  <- agents/a.md:3" in err
+    assert "git identity: A (agent), b@example.com (bottle)" in err
+    (skill / "SKILL.md").chmod(0o666)
+    assert main(["start", "a", "--dry-run"]) == 2
+    assert "a.md:3:9: skills: " in capsys.readouterr().err
+    assert len(ScriptedBackend.launched) == 1
+
+
+def test_codex_is_refused_before_anything_starts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(home / "bottles" / "b.md", "---\nagent_provider: {template: codex}\n---\n")
+    assert main(["check"]) == 0
+    assert main(["start", "a", "--yes", "--headless", "--prompt", "x"]) == 2
+    assert "this version cannot launch codex" in capsys.readouterr().err
+    assert ScriptedBackend.launched == []
+    assert bottle_state.list_states() == ()
