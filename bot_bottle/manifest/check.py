@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle import paths
@@ -14,7 +15,6 @@ from bot_bottle.manifest.problem import ManifestFileError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from bot_bottle.manifest.model import Manifest, ManifestAgent
 
@@ -41,14 +41,20 @@ def check_path(path: Path) -> Report:
     A folder holds ``bottles/`` and ``agents/``, or is one of them, or is a repository; a file is a bottle or
     an agent by the folder it lies in, or a routes file (``.yaml``). Raises ``UsageError`` for anything else.
     """
-    path = path.absolute()
+    path = Path(os.path.normpath(path.absolute()))
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or folder")
     if path.is_file() and path.suffix in _ROUTES_SUFFIXES:
         return _routes_report(path)
     kind_folder = path if path.is_dir() else path.parent
     if kind_folder.name in {"bottles", "agents"} and (path.is_dir() or path.suffix == ".md"):
-        return _report(_manifest_at(kind_folder.parent), path)
+        report = _report(_manifest_at(kind_folder.parent), path)
+        if path.is_file() and not report.files:
+            raise UsageError(
+                f"{path}: is not read by any start: a repository has agents and no bottles, an agent of yours "
+                "goes before its own, and a file name is small letters, digits and hyphens after a letter"
+            )
+        return report
     if path.is_dir() and any((path / kind).is_dir() for kind in ("bottles", "agents")):
         return _report(_manifest_at(path), path)
     if path.is_dir() and (path / REPOSITORY_FOLDER).is_dir():

@@ -125,6 +125,22 @@ def test_a_routes_file(tree: Tree, capsys: Capture) -> None:
     assert main(["check", str(path)]) == 0
 
 
+def test_a_file_that_no_start_reads_is_not_called_right(tree: Tree, capsys: Capture) -> None:
+    theirs = tree.cwd / ".bot-bottle" / "bottles"
+    theirs.mkdir(parents=True)
+    odd = put(tree.home / "bottles" / "Odd.md", "---\n---\n")
+    tree.agent()
+    for path in (put(theirs / "x.md", "---\n---\n"), odd, tree.repo_agent()):
+        assert main(["check", str(path)]) == 2
+        assert f"{path}: is not read by any start" in capsys.readouterr().err
+
+
+def test_a_path_may_be_written_in_a_roundabout_way(tree: Tree, capsys: Capture) -> None:
+    path = tree.bottle("nonsense: 1\n")
+    assert main(["check", str(path.parent / ".." / "bottles" / "." / "b.md")]) == 2
+    assert capsys.readouterr().out.startswith(f"{path}:2:1: nonsense")
+
+
 @pytest.mark.parametrize("name", ["missing", "README.txt", "."])
 def test_what_is_no_manifest_is_a_sentence(tree: Tree, capsys: Capture, name: str) -> None:
     put(tree.cwd / "README.txt", "x")
