@@ -9,13 +9,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from bot_bottle.errors import UsageError
+
 
 def home_dir() -> Path:
     """Give the operator's bot-bottle folder, absolute, whether or not it exists."""
     override = os.environ.get("BOT_BOTTLE_HOME")
     if override:
         return Path(override).expanduser().absolute()
-    return Path.home() / ".bot-bottle"
+    try:
+        return Path.home() / ".bot-bottle"
+    except RuntimeError as error:
+        raise UsageError("this account has no home folder; set HOME or BOT_BOTTLE_HOME") from error
 
 
 def bottles_dir() -> Path:

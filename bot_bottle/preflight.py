@@ -179,7 +179,8 @@ def _workspace_text(plan: BottlePlan) -> str:
     if plan.spec.identity:
         return "as the last session left it"
     if plan.spec.copy_cwd:
-        text = f"a private copy of {shown(str(plan.spec.user_cwd), 400)}"
+        end = "kept" if plan.spec.keep else "removed after exit code 0 unless --keep is given"
+        text = f"a private copy of {shown(str(plan.spec.user_cwd), 400)}, {end}"
         return sourced(text, source if declared_copy else None)
     if declared_copy:
         return "empty (--no-cwd)"

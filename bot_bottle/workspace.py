@@ -14,7 +14,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from bot_bottle import process
 from bot_bottle.errors import LaunchError, UsageError
@@ -54,19 +54,26 @@ class WorkspaceSource:
             _add_tree(archive, self.git_dir, ".git")
 
 
+def check_workspace(folder: Path) -> Path:
+    """Give the folder with links resolved; raises ``UsageError`` for one that is no project folder."""
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: --cwd needs a folder")
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises for an account without one
+    if folder in {Path("/"), Path("/tmp"), Path("/var/tmp"), Path(home).resolve()}:  # noqa: S108 - refused
+        raise UsageError(
+            f"{folder}: --cwd copies a project folder, not a whole home or system folder; change into one"
+        )
+    return folder
+
+
 @contextmanager
 def open_workspace(folder: Path) -> Iterator[WorkspaceSource]:
     """Find what ``folder`` would put into a bottle; the fresh ``.git`` lives until the body ends.
 
     Raises ``UsageError`` where the folder cannot be read, ``LaunchError`` where git fails on it.
     """
-    folder = folder.resolve()
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: --cwd needs a folder")
-    if folder in {Path("/"), Path.home()}:
-        raise UsageError(
-            f"{folder}: --cwd copies a project folder, not the whole home or system; change into one"
-        )
+    folder = check_workspace(folder)
     top = _top_level(folder)
     if top is None:
         yield WorkspaceSource(root=folder, files=tuple(_walk(folder)))
@@ -137,7 +144,7 @@ def _git(arguments: Sequence[str], *, cwd: Path, check: bool = True) -> Complete
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder, followlinks=False):
+    for parent, folders, files in os.walk(folder, followlinks=False, onerror=_unreadable):
         links = [name for name in folders if (Path(parent) / name).is_symlink()]
         folders[:] = sorted(set(folders) - set(links))
         for name in sorted([*files, *links]):
@@ -170,6 +177,16 @@ def _add(archive: tarfile.TarFile, path: Path, arcname: str) -> None:
     member.type = b"0"  # a second name of one file is copied as a file of its own
     member.linkname = ""
     member.size = path.lstat().st_size
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        _unreadable(error)
     with os.fdopen(descriptor, "rb") as file:
         archive.addfile(member, file)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise UsageError(
+        f"{error.filename}: cannot be copied into the bottle ({error.strerror}); make it readable, "
+        "move it away or let git ignore it"
+    ) from error

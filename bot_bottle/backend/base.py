@@ -33,7 +33,8 @@ AGENT_WORKSPACE = "/home/agent/workspace"
 class BottleSpec:
     """What the operator asked for. ``identity`` is empty for a new launch and set for a resumed one.
 
-    ``prompt`` is set for a headless run; ``copy_cwd`` puts a private copy of ``user_cwd`` in the bottle.
+    ``prompt`` is set for a headless run; ``copy_cwd`` puts a private copy of ``user_cwd`` in the bottle;
+    ``keep`` keeps home and workspace after exit code 0 too.
     """
 
     manifest: Manifest
@@ -43,6 +44,7 @@ class BottleSpec:
     identity: str = ""
     headless: bool = False
     prompt: str = ""
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,13 +62,13 @@ def run_session(plan: BottlePlan, *, tty: bool) -> int:
         if started:
             _say_resume(plan.identity, "the session was cut short")
         raise
-    settle(plan.identity, exit_code)
+    settle(plan.identity, exit_code, keep=plan.spec.keep)
     return exit_code
 
 
-def settle(identity: str, exit_code: int) -> None:
-    """Remove the state after exit code 0; after any other keep it and say how to go on."""
-    if exit_code == 0:
+def settle(identity: str, exit_code: int, *, keep: bool = False) -> None:
+    """Remove the state after exit code 0 unless told to ``keep`` it; after any other say how to go on."""
+    if exit_code == 0 and not keep:
         bottle_state.cleanup_state(identity)
         return
     metadata = bottle_state.read_metadata(identity)
@@ -78,7 +78,9 @@ def settle(identity: str, exit_code: int) -> None:
 
 
 def _say_resume(identity: str, what: str) -> None:
+    workspace = bottle_state.bottle_state_dir(identity) / "workspace"
     print(
-        f"bot-bottle: {what}; its home and workspace are kept. Go on with: bot-bottle resume {identity}",
+        f"bot-bottle: {what}; its home and workspace are kept ({workspace}). "
+        f"Go on with: bot-bottle resume {identity}",
         file=sys.stderr,
     )

@@ -17,6 +17,7 @@ from bot_bottle.backend.util import NETWORK_ENV
 from bot_bottle.egress.routes import egress_resolve_token_values, egress_routes_for_bottle
 from bot_bottle.env import resolve_env
 from bot_bottle.operator_config import load_operator_config
+from bot_bottle.workspace import check_workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,6 +77,8 @@ def prepare_plan(
     provision = with_common_files(provision, bottle, agent, env=host_env, resume=bool(spec.identity))
     routes = egress_routes_for_bottle(bottle, provision.egress_routes)
     secrets = egress_resolve_token_values(routes, {**host_env, **provision.provisioned_env})
+    if spec.copy_cwd and not spec.identity:
+        check_workspace(spec.user_cwd)
     resolved = resolve_env(bottle.env, host_env, ask)
     identity = spec.identity or bottle_state.new_identity(spec.agent_name)
     plan = BottlePlan(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot_bottle import audit, paths
+from bot_bottle import audit, bottle_state, paths
 from bot_bottle.bottle_state import IDENTITY_PATTERN, printable
 from bot_bottle.cli import complete
 from bot_bottle.cli.output import print_json
@@ -29,7 +29,7 @@ _CHAIN_FIELDS = frozenset({"seq", "time", "event", "prev", "hash"})
 def command(*, words: tuple[str, ...], as_json: bool) -> int:
     """Show what was decided for IDENTITY, or verify that its record is whole and unchanged.
 
-    `audit verify` exits 0 if the chain holds and 1, naming the first bad line, if it does not.
+    `audit verify` exits 0 if the record is whole and 1 if a line was changed or its end is missing.
     """
     verify = words[0] == _VERIFY and len(words) == 2
     if len(words) != 1 and not verify:
@@ -44,11 +44,14 @@ def command(*, words: tuple[str, ...], as_json: bool) -> int:
 
 def _verify(path: Path, identity: str, *, as_json: bool) -> int:
     verdict = audit.verify(path)
+    whole = verdict.ok and (verdict.ended or bottle_state.is_running(identity))
+    word = "ok" if whole else "BROKEN" if not verdict.ok else "INCOMPLETE"
     if as_json:
         print_json(
             {
                 "identity": identity,
-                "ok": verdict.ok,
+                "ok": whole,
+                "chain_intact": verdict.ok,
                 "records": verdict.records,
                 "ended": verdict.ended,
                 "error_line": verdict.error_line,
@@ -56,8 +59,8 @@ def _verify(path: Path, identity: str, *, as_json: bool) -> int:
             }
         )
     else:
-        print(f"{identity}: {'ok' if verdict.ok else 'BROKEN'}: {verdict.message}")
-    return 0 if verdict.ok else 1
+        print(f"{identity}: {word}: {verdict.message}")
+    return 0 if whole else 1
 
 
 def _show(path: Path, *, as_json: bool) -> int:
@@ -88,6 +91,8 @@ def _log_of(identity: str) -> Path:
         if path.exists():
             return path
     folder = paths.audit_path("x").parent
-    known = sorted(path.stem for path in folder.glob("*.jsonl")) if folder.is_dir() else []
-    newest = ", ".join(known[-10:]) or "none"
-    raise UsageError(f"no audit log of {printable(identity)!r}; those that exist: {newest}")
+    logs = folder.glob("*.jsonl") if folder.is_dir() else ()
+    known = [path.stem for path in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True)]
+    newest = ", ".join(known[:10]) or "none"
+    more = f" and {len(known) - 10} older" if len(known) > 10 else ""
+    raise UsageError(f"no audit log of {printable(identity)!r}; those that exist: {newest}{more}")

@@ -41,12 +41,19 @@ def command(*, identities: tuple[str, ...], everything: bool, yes: bool) -> int:
     if not yes:
         if not terminal.is_interactive():
             raise UsageError("there is no terminal to ask on; pass --yes to remove without being asked")
-        if not terminal.confirm(
-            "Remove all of the above?" if not kept else "Remove what is listed, not the kept?"
-        ):
+        if not terminal.confirm(_question(states, leftovers)):
             terminal.say(["bot-bottle: nothing was removed"])
             return 1
     return _remove(states, leftovers)
+
+
+def _question(states: tuple[bottle_state.BottleStateSummary, ...], leftovers: tuple[Leftover, ...]) -> str:
+    """Count what a yes would remove, and say how many of it were kept on purpose."""
+    count = len(states) + len(leftovers)
+    kept = sum(state.status == "preserved" for state in states)
+    return f"Remove {count} of ours" + (
+        f", {kept} with work in {'it' if kept == 1 else 'them'}?" if kept else "?"
+    )
 
 
 def _states(identities: tuple[str, ...], *, everything: bool) -> tuple[bottle_state.BottleStateSummary, ...]:
@@ -86,6 +93,7 @@ def _remove(states: tuple[bottle_state.BottleStateSummary, ...], leftovers: tupl
         try:
             with bottle_state.hold_lock(state.identity):
                 bottle_state.cleanup_state(state.identity)
+            print(f"removed {state.identity}")
         except LaunchError:
             failed.append(f"{state.identity}: a session has started in it meanwhile")
         except OSError as error:

@@ -15,7 +15,10 @@ from bot_bottle.cli import complete, session, terminal
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before starting.")
 @click.option("--headless", is_flag=True, help="Run unattended, without a terminal.")
 @click.option("--prompt", metavar="TEXT", help="The next task of a headless run.")
-def command(*, identity: str, dry_run: bool, yes: bool, headless: bool, prompt: str | None) -> int:
+@click.option("--keep", is_flag=True, help="Keep home and workspace after exit code 0 too.")
+def command(
+    *, identity: str, dry_run: bool, yes: bool, headless: bool, prompt: str | None, keep: bool
+) -> int:
     """Go on with the preserved bottle IDENTITY, on the backend it was made by.
 
     What it may do is read anew: a manifest changed since then holds from now on.
@@ -48,6 +51,7 @@ def command(*, identity: str, dry_run: bool, yes: bool, headless: bool, prompt: 
         identity=identity,
         headless=headless,
         prompt=task,
+        keep=keep,
     )
     return session.launch(
         spec,

@@ -28,6 +28,7 @@ from bot_bottle.cli import complete, session, terminal
 )
 @click.option("--headless", is_flag=True, help="Run unattended, without a terminal.")
 @click.option("--prompt", metavar="TEXT", help="The task of a headless run.")
+@click.option("--keep", is_flag=True, help="Keep home and workspace after exit code 0 too.")
 def command(
     *,
     name: str,
@@ -37,10 +38,12 @@ def command(
     backend: str,
     headless: bool,
     prompt: str | None,
+    keep: bool,
 ) -> int:
     """Run the agent NAME in a new bottle and take everything down when it ends.
 
-    Exit code 0 removes the bottle's state; any other end keeps it for `bot-bottle resume`.
+    Exit code 0 removes the bottle's home and workspace unless --keep is given; any other end keeps them for
+    `bot-bottle resume`.
     """
     from bot_bottle.backend.base import BottleSpec  # noqa: PLC0415
     from bot_bottle.backend.registry import choose_backend  # noqa: PLC0415
@@ -63,5 +66,6 @@ def command(
         copy_cwd=bottle.workspace == "copy" if copy_cwd is None else copy_cwd,
         headless=headless,
         prompt=task,
+        keep=keep,
     )
     return session.launch(spec, chosen, config, why=why, yes=yes, dry_run=dry_run)

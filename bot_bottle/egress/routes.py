@@ -118,12 +118,17 @@ def egress_resolve_token_values(routes: Iterable[EgressRoute], env: Mapping[str,
     Raises ``UsageError`` naming every variable that is unset or empty, never a value. A value with
     control characters is refused too, since it could not be sent in one header line (RFC 9110, 5.5).
     """
+    routes = tuple(routes)
     refs = egress_token_refs(routes)
-    missing = [ref for ref in refs if not env.get(ref, "").strip()]
+    missing = [
+        f"{route.auth.token_ref} (the credential for {route.host}, declared in {route.origin})"
+        for route in routes
+        if route.auth and not env.get(route.auth.token_ref, "").strip()
+    ]
     if missing:
         raise UsageError(
-            f"token_ref: not set (or empty) in the environment: {', '.join(missing)}; "
-            "export what is missing before starting, or remove the route's auth"
+            f"not set (or empty) in the environment: {', '.join(missing)}; "
+            "export what is missing before starting, or remove that credential from the bottle"
         )
     values: dict[str, Secret] = {}
     for ref in refs:

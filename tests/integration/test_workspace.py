@@ -170,6 +170,18 @@ def test_the_whole_home_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         pytest.fail("the home was opened")
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    closed = tmp_path / "closed"
+    closed.mkdir() if kind == "folder" else closed.touch()
+    closed.chmod(0)
+    with pytest.raises(UsageError, match="closed: cannot be copied"), open_workspace(tmp_path) as source:
+        send_archive(LocalStreams(), str(tmp_path.parent / "copy"), source.write)
+    closed.chmod(0o700)
+
+
 def test_a_broken_repository_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / ".git").write_text("gitdir: /nowhere\n")
     with pytest.raises(LaunchError, match="git cannot read this repository"), open_workspace(tmp_path):

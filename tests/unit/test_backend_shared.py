@@ -221,3 +221,13 @@ def test_the_plan_and_the_sidecar_config_show_no_value(plan: BottlePlan) -> None
     assert b"hidden-value" in util.sidecar_config(plan).to_wire()
     assert util.sidecar_config(plan).secrets["TOKEN"].reveal() == "hidden-value"
     assert AGENT_HOME.startswith("/home/")
+
+
+def test_keep_keeps_the_work_after_exit_0_too(
+    plan: BottlePlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(replace(plan, spec=replace(plan.spec, keep=True)), OneShot(0), monkeypatch) == 0
+    assert [state.status for state in bottle_state.list_states()] == ["preserved"]
+    said = capsys.readouterr().err
+    assert "bot-bottle resume tester-abcde" in said
+    assert str(plan.state_dir / "workspace") in said

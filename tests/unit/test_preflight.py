@@ -125,7 +125,7 @@ def test_limits_that_do_not_hold_say_so(plan: BottlePlan) -> None:
     ("change", "said"),
     [
         ({}, "empty (--cwd copies the current folder in)"),
-        ({"copy_cwd": True}, "a private copy of /repo"),
+        ({"copy_cwd": True}, "a private copy of /repo, removed after exit code 0 unless --keep is given"),
         ({"identity": "a-abcde", "copy_cwd": True}, "as the last session left it"),
     ],
 )
@@ -214,6 +214,8 @@ def test_every_setting_is_shown_with_the_file_it_came_from(plan: BottlePlan) -> 
     ]
     assert shown["supervise"] == ["on  <- bottles/base.md:7"]
     assert shown["limits"] == ["memory 1 GiB: holds (cgroup v2)  <- bottles/base.md:9"]
-    assert shown["workspace"] == ["a private copy of /repo  <- bottles/base.md:8"]
+    assert shown["workspace"] == [
+        "a private copy of /repo, removed after exit code 0 unless --keep is given  <- bottles/base.md:8"
+    ]
     assert [note.partition(":")[0] for note in shown["note"]] == ["git.remotes", "supervise"]
     assert "nothing can be pushed" in shown["note"][0]
