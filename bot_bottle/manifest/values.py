@@ -44,9 +44,16 @@ def env_name(text: str) -> str:
     return text
 
 
+#: Credentials that could pass for a variable's name: issuers' prefixes, and long runs of mixed characters.
+_CREDENTIAL = re.compile(
+    r"gh[pousr]_|github_pat_|glpat|sk_(live|test)_|rk_live_|npm_|hf_|xox[abprs]|ya29|eyJ|AKIA[A-Z0-9]{12}|ASIA[A-Z0-9]{12}"
+    r"|(?=\w*[a-z])(?=\w*[A-Z])(?=\w*[0-9])\w{28,}"
+)
+
+
 def token_name(text: str) -> str:
     """Accept the name of the host variable that holds a credential; what was written is never repeated."""
-    if not ENV_NAME.fullmatch(text):
+    if not ENV_NAME.fullmatch(text) or _CREDENTIAL.match(text):
         raise ValueError(
             "must be the name of a host variable, never the credential itself; write for example MY_TOKEN"
         )

@@ -166,3 +166,27 @@ def test_memory_is_read_in_binary_units(text: str, amount: int) -> None:
 def test_ports_have_sixteen_bits(number: int) -> None:
     with pytest.raises(ValueError, match="1 to 65535"):
         values.port(number)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
+        "github_pat_11ABCDEFG0123456789_abc",
+        "AKIAIOSFODNN7EXAMPLE",
+        "npm_abcdefghijklmnopqrstuvwxyz0123456789",
+        "Zx81kQp04LmNv72RtYw55HsJd93BfGc60",
+        "sk-ant-oat01-abc",
+    ],
+)
+def test_a_credential_in_place_of_its_name_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(ValueError, match="never the credential itself") as caught:
+        values.token_name(text)
+    assert text not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["GITHUB_TOKEN", "ghToken", "BOT_BOTTLE_CLAUDE_OAUTH_TOKEN", "HF_TOKEN", "T2"]
+)
+def test_names_of_variables_are_taken(text: str) -> None:
+    assert values.token_name(text) == text
