@@ -167,7 +167,9 @@ def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
 
 
 def _source(tree: YamlTree, path: Path, key: KeyPath) -> ManifestSource:
-    line, column = tree.place(key)
+    # Of a block, the line that names it is the one to look for; of a value or a list's element, its own.
+    is_block = key[-1:] in {("agent_provider",), ("limits",)} or key[:2] == ("git", "remotes")
+    line, column = tree.place(key, of_key=is_block)
     return ManifestSource(path=path, line=line, column=column)
 
 

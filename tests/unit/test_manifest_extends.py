@@ -53,6 +53,13 @@ def test_what_a_child_does_not_write_it_inherits_with_its_place(tree: Tree) -> N
     assert str(child.sources["egress.routes[1]"]) == "bottles/base.md:4"
 
 
+def test_a_block_stands_where_it_is_named(tree: Tree) -> None:
+    tree.bottle("limits:\n  pids: 64\nagent_provider:\n\n  auth_token: T\n")
+    sources = tree.resolve().bottle_for("a").sources
+    assert str(sources["limits"]) == "bottles/b.md:2"
+    assert str(sources["agent_provider"]) == "bottles/b.md:4"
+
+
 def test_env_by_name_user_by_field_the_rest_as_a_whole(tree: Tree) -> None:
     tree.bottle(
         "extends: base\nenv: {EDITOR: ed}\ngit: {user: {email: child@example.com}}\nlimits: {cpus: 1}\n"
