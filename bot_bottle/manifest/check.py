@@ -52,7 +52,7 @@ def check_path(path: Path) -> Report:
         if path.is_file() and not report.files:
             raise UsageError(
                 f"{path}: is not read by any start: a repository has agents and no bottles, an agent of "
-                "yours goes before its own, and a file name is small letters, digits and hyphens after a letter"
+                "yours goes before its own, a file name is small letters, digits and hyphens after a letter"
             )
         return report
     if path.is_dir() and any((path / kind).is_dir() for kind in ("bottles", "agents")):
