@@ -45,10 +45,11 @@ def command(*, paths: tuple[Path, ...], as_json: bool) -> int:
         for problem in problems:
             print(problem)
         broken = len({problem.file for problem in problems})
+        are = "file is" if len(files) == 1 else "files are"
         print(
             f"{len(problems)} to mend in {broken} of {len(files)} files"
             if problems
-            else f"{len(files)} files are right"
+            else f"{len(files)} {are} right"
         )
     return _EXIT_PROBLEMS if problems else 0
 

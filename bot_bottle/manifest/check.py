@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from bot_bottle.agent_provider.common import agent_skills
 from bot_bottle.errors import ManifestError, UsageError
 from bot_bottle.manifest.loader import REPOSITORY_FOLDER, load_manifest, load_routes_file
 from bot_bottle.manifest.problem import ManifestFileError, Problem
+from bot_bottle.operator_config import load_operator_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +32,16 @@ class Report:
 
 
 def check_declared(cwd: Path) -> Report:
-    """Check what a start in ``cwd`` would read: the operator's files and the repository's agents."""
-    return _report(load_manifest(cwd), None)
+    """Check what a start in ``cwd`` would read: the operator's files and config, the repository's agents."""
+    report, config = _report(load_manifest(cwd), None), paths.config_file()
+    if not os.path.lexists(config):
+        return report
+    problems = report.problems
+    try:
+        load_operator_config(config)
+    except ManifestError as error:
+        problems = (*problems, *_problems(config, error))
+    return replace(report, files=(*report.files, config), problems=problems)
 
 
 def check_path(path: Path) -> Report:

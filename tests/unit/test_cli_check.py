@@ -32,6 +32,15 @@ def test_what_is_right_is_said_in_one_line(tree: Tree, capsys: Capture) -> None:
     assert capsys.readouterr() == ("2 files are right\n", "")
 
 
+def test_the_operators_config_is_checked_too(tree: Tree, capsys: Capture) -> None:
+    path = put(tree.home / "config.toml", "[pins]\n'a.example' = 'localhost'\n")
+    assert main(["check"]) == 2
+    assert f"{path}: pins." in capsys.readouterr().out
+    put(path, 'backend = "bubblewrap"\n')
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out == "1 file is right\n"
+
+
 def test_nothing_declared_is_nothing_wrong(tree: Tree, capsys: Capture) -> None:
     assert main(["check"]) == 0
     assert capsys.readouterr().out == "0 files are right\n"
