@@ -58,6 +58,27 @@ def remote_text(remote: ManifestGitRemote) -> str:
     return f"{remote.name} -> {remote.upstream}{pinned}"
 
 
+def declared_limits(bottle: ManifestBottle) -> tuple[str, ...]:
+    """Give the limits a bottle declares, one a line, in the units that manifests use."""
+    limits = bottle.limits
+    memory = None if limits.memory is None else _memory_text(limits.memory)
+    named = (
+        ("memory", memory),
+        ("cpus", limits.cpus),
+        ("pids", limits.pids),
+        ("open_files", limits.open_files),
+    )
+    source = bottle.sources.get("limits")
+    return tuple(sourced(f"{key} {value}", source) for key, value in named if value is not None)
+
+
+def _memory_text(amount: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if amount % size == 0:
+            return f"{amount // size}{unit}"
+    return f"{amount} bytes"
+
+
 def unmet_notes(bottle: ManifestBottle) -> tuple[str, ...]:
     """Say what the bottle declares and this version cannot give it, so that nothing is ignored in silence."""
     notes: list[str] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -38,7 +37,7 @@ def _agent(manifest: Manifest, name: str, *, as_json: bool) -> None:
     from bot_bottle.agent_provider.registry import agent_provision_plan, launch_refusal  # noqa: PLC0415
     from bot_bottle.egress.routes import egress_routes_for_bottle  # noqa: PLC0415
     from bot_bottle.preflight import declared_rows, layout  # noqa: PLC0415
-    from bot_bottle.print_util import sourced, unmet_notes  # noqa: PLC0415
+    from bot_bottle.print_util import declared_limits, sourced, unmet_notes  # noqa: PLC0415
 
     agent, bottle = manifest.require_agent(name), manifest.bottle_for(name)
     refusal = launch_refusal(bottle.agent_provider.template)
@@ -50,14 +49,9 @@ def _agent(manifest: Manifest, name: str, *, as_json: bool) -> None:
 
         print_json(resolved_manifest(agent, bottle, plan, routes, notes))
         return
-    limits = [
-        sourced(f"{key} {value}", bottle.sources.get("limits"))
-        for key, value in asdict(bottle.limits).items()
-        if value is not None
-    ]
     rows = [
         *declared_rows(manifest, name, bottle, plan, routes),
-        ("limits", limits),
+        ("limits", declared_limits(bottle)),
         ("workspace", (sourced(bottle.workspace, bottle.sources.get("workspace")),)),
         ("note", notes),
     ]

@@ -142,7 +142,7 @@ def test_info_of_an_agent_shows_names_and_never_values(
     declare(
         home,
         "env: {EDITOR: hidden-literal, SECRET: '?ask me'}\nagent_provider: {auth_token: OAUTH}\n"
-        "egress: {routes: [{host: a.example, methods: [GET]}]}\nlimits: {pids: 64}\n",
+        "egress: {routes: [{host: a.example, methods: [GET]}]}\nlimits: {pids: 64, memory: 1.5GiB}\n",
     )
     assert main(["info", "a"]) == 0
     out = capsys.readouterr().out
@@ -154,7 +154,8 @@ def test_info_of_an_agent_shows_names_and_never_values(
         "api.anthropic.com [auth:Bearer OAUTH] [content rules off]  <- provider claude (bottles/b.md:3)\n"
         in out
     )
-    assert "limits      : pids 64  <- bottles/b.md:5\n" in out
+    assert "limits      : memory 1536MiB  <- bottles/b.md:5\n" in out
+    assert "              pids 64  <- bottles/b.md:5\n" in out
     assert "hidden-literal" not in out
     assert "CLAUDE_CODE_OAUTH_TOKEN" not in out
     assert main(["info", "a", "--json"]) == 0
