@@ -18,10 +18,12 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     timeout: float = 60.0,
+    given: bytes = b"",
 ) -> subprocess.CompletedProcess[bytes]:
     """Run ``argv`` to its end with its output captured; the exit code is the caller's to judge.
 
-    ``timeout`` is in seconds. Raises ``UnavailableError`` where the program is missing or hangs.
+    ``timeout`` is in seconds, ``given`` its whole standard input. Raises ``UnavailableError`` where the
+    program is missing or hangs.
     """
     try:
         return subprocess.run(
@@ -29,7 +31,7 @@ def run(
             cwd=cwd,
             env=env,
             timeout=timeout,
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             check=False,
         )

@@ -3,39 +3,30 @@
 What goes in: every tracked file as it lies in the folder now, and every untracked file that git does not
 ignore. In a repository's top folder a fresh ``.git`` goes with it: all branches and tags, the index at
 HEAD, no hook, no remote and none of the operator's configuration. Nothing is mounted; nothing comes back
-by itself. The operator's git is run with file-system monitors, hooks and prompts off.
+by itself. Files are opened from the folder downwards, one real folder at a time, so that a folder replaced
+by a link never brings in what lies elsewhere.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import tarfile
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NoReturn
 
-from bot_bottle import process
-from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.errors import UsageError
+from bot_bottle.repository import find_repository, fresh_git, visible_files
 
 if TYPE_CHECKING:
-    import tarfile
-    from collections.abc import Iterator, Sequence
-    from subprocess import CompletedProcess
+    from collections.abc import Iterable, Iterator
 
-_GIT_TIMEOUT = 600.0
-# Settings that would let a repository's configuration start programs (CVE-2022-24765 and its kin).
-_GIT = (
-    "git",
-    *("-c", "core.fsmonitor=false"),
-    *("-c", f"core.hooksPath={os.devnull}"),
-    *("-c", "core.untrackedCache=false"),
-    *("-c", "protocol.allow=never"),
-    *("-c", "protocol.file.allow=always"),
-    *("-c", "gc.auto=0"),
-    *("-c", "core.logAllRefUpdates=false"),  # a reflog line would name the operator's folder
-)
+_OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_GIT_DIR = ".git"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +39,13 @@ class WorkspaceSource:
 
     def write(self, archive: tarfile.TarFile) -> None:
         """Write everything to an archive for the bottle's workspace; links stay links, set-id bits go."""
-        for name in self.files:
-            _add(archive, self.root / name, name)
+        _add_files(archive, self.root, self.files, "")
         if self.git_dir is not None:
-            _add_tree(archive, self.git_dir, ".git")
+            for empty in ("refs/heads", "refs/tags", "objects", "hooks"):  # git wants these even when empty
+                member = archive.tarinfo(f"{_GIT_DIR}/{empty}")
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(member)
+            _add_files(archive, self.git_dir, _walk(self.git_dir), f"{_GIT_DIR}/")
 
 
 def check_workspace(folder: Path) -> Path:
@@ -71,118 +65,91 @@ def check_workspace(folder: Path) -> Path:
 def open_workspace(folder: Path) -> Iterator[WorkspaceSource]:
     """Find what ``folder`` would put into a bottle; the fresh ``.git`` lives until the body ends.
 
-    Raises ``UsageError`` where the folder cannot be read, ``LaunchError`` where git fails on it.
+    Raises ``UsageError`` for what is not to be copied, ``LaunchError`` where git fails.
     """
     folder = check_workspace(folder)
-    top = _top_level(folder)
-    if top is None:
+    inside, repository = find_repository(folder)
+    if not inside:
         yield WorkspaceSource(root=folder, files=tuple(_walk(folder)))
         return
     with tempfile.TemporaryDirectory(prefix="bot-bottle-git-") as temporary:
-        git_dir = _fresh_git(folder, Path(temporary)) if top == folder else None
-        yield WorkspaceSource(root=folder, files=_git_files(folder), git_dir=git_dir)
-
-
-def _top_level(folder: Path) -> Path | None:
-    result = _git(["rev-parse", "--show-toplevel"], cwd=folder, check=False)
-    if result.returncode == 0:
-        return Path(os.fsdecode(result.stdout.rstrip(b"\n"))).resolve()
-    words = result.stderr.decode("utf-8", "replace")
-    if "not a git repository" in words and not (folder / ".git").exists():
-        return None
-    raise LaunchError(
-        f"{folder}: git cannot read this repository: {process.first_line(result.stderr, 'no reason')}"
-    )
-
-
-def _git_files(folder: Path) -> tuple[str, ...]:
-    listing = _git(["ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=folder).stdout
-    names = dict.fromkeys(os.fsdecode(name) for name in listing.split(b"\0") if name)
-    return tuple(name for name in names if not name.endswith("/"))
-
-
-def _fresh_git(folder: Path, temporary: Path) -> Path:
-    """Make a repository with the operator's commits and nothing else of its ``.git``."""
-    target = temporary / "repository"
-    head = _git(["symbolic-ref", "--quiet", "--short", "HEAD"], cwd=folder, check=False)
-    branch = os.fsdecode(head.stdout.strip()) or "main"
-    _git(["init", "--quiet", "--template=", f"--initial-branch={branch}", str(target)], cwd=temporary)
-    commit = _git(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], cwd=folder, check=False)
-    if commit.returncode == 0:
-        refspecs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+HEAD:refs/bot-bottle/head"]
-        fetch = [
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--update-head-ok",
-            "--no-write-fetch-head",
-            "--no-auto-maintenance",
-        ]
-        _git([*fetch, str(folder), *refspecs], cwd=target)
-        if head.returncode != 0:  # the operator's HEAD is detached: so is the copy's
-            _git(["update-ref", "--no-deref", "HEAD", "refs/bot-bottle/head"], cwd=target)
-        _git(["update-ref", "-d", "refs/bot-bottle/head"], cwd=target)
-        _git(["read-tree", "HEAD"], cwd=target)
-    return target / ".git"
-
-
-def _git(arguments: Sequence[str], *, cwd: Path, check: bool = True) -> CompletedProcess[bytes]:
-    keep = ("PATH", "HOME", "LANG", "LC_ALL", "XDG_CONFIG_HOME", "SUDO_UID")
-    env = {name: os.environ[name] for name in keep if name in os.environ}
-    env |= {
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "LC_ALL": "C.UTF-8",
-        "GIT_PROTOCOL_FROM_USER": "0",
-    }
-    result = process.run([*_GIT, *arguments], cwd=cwd, env=env, timeout=_GIT_TIMEOUT)
-    if check and result.returncode != 0:
-        raise LaunchError(
-            f"git {arguments[0]} failed in {cwd}: {process.first_line(result.stderr, 'no reason given')}"
-        )
-    return result
+        git_dir = fresh_git(repository, Path(temporary)) if repository else None
+        yield WorkspaceSource(root=folder, files=visible_files(folder), git_dir=git_dir)
 
 
 def _walk(folder: Path) -> Iterator[str]:
+    """List the files and links below a folder that is no repository, without any repository in it."""
     for parent, folders, files in os.walk(folder, followlinks=False, onerror=_unreadable):
-        links = [name for name in folders if (Path(parent) / name).is_symlink()]
-        folders[:] = sorted(set(folders) - set(links))
-        for name in sorted([*files, *links]):
-            yield str((Path(parent) / name).relative_to(folder))
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        folders[:] = sorted(set(folders) - set(links) - {_GIT_DIR})
+        for name in sorted({*files, *links} - {_GIT_DIR}):
+            yield str(Path(parent, name).relative_to(folder))
 
 
-def _add_tree(archive: tarfile.TarFile, folder: Path, arcname: str) -> None:
-    for name in _walk(folder):
-        _add(archive, folder / name, f"{arcname}/{name}")
-    for empty in ("refs/heads", "refs/tags", "objects", "hooks"):  # git wants these even when they are empty
-        member = archive.tarinfo(f"{arcname}/{empty}")
-        member.type, member.mode = b"5", 0o755
-        archive.addfile(member)
-
-
-def _add(archive: tarfile.TarFile, path: Path, arcname: str) -> None:
+def _add_files(archive: tarfile.TarFile, root: Path, names: Iterable[str], prefix: str) -> None:
+    """Add the files ``names`` below ``root``; what is gone, or lies behind a link, counts as deleted."""
+    top = os.open(root, _OPEN_DIR)
+    held: tuple[tuple[str, ...], int] | None = None
     try:
-        kind = path.lstat().st_mode
+        for name in names:
+            *folders, last = PurePath(name).parts
+            if PurePath(name).is_absolute() or not {"..", _GIT_DIR}.isdisjoint((*folders, last)):
+                continue  # only an index made by hand has such names
+            if held is None or held[0] != tuple(folders):
+                if held is not None:
+                    os.close(held[1])
+                    held = None
+                parent = _open_folder(top, folders)
+                if parent is None:
+                    continue
+                held = (tuple(folders), parent)
+            _add(archive, held[1], last, f"{prefix}{name}", root / name)
+    finally:
+        if held is not None:
+            os.close(held[1])
+        os.close(top)
+
+
+def _open_folder(top: int, folders: Iterable[str]) -> int | None:
+    """Open a folder below ``top`` step by step; None where one of them is missing, a file or a link."""
+    current = os.dup(top)
+    for folder in folders:
+        try:
+            below = os.open(folder, _OPEN_DIR, dir_fd=current)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if stat.S_ISLNK(os.stat(folder, dir_fd=current, follow_symlinks=False).st_mode):
+                return None
+            _unreadable(error)
+        finally:
+            os.close(current)
+        current = below
+    return current
+
+
+def _add(archive: tarfile.TarFile, parent: int, name: str, arcname: str, path: Path) -> None:
+    try:
+        kind = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+        member = tarfile.TarInfo(arcname)
+        if stat.S_ISLNK(kind):
+            member.type, member.mode = tarfile.SYMTYPE, 0o777
+            member.linkname = os.readlink(name, dir_fd=parent)
+            archive.addfile(member)
+            return
+        if not stat.S_ISREG(kind):
+            return
+        descriptor = os.open(name, _OPEN_FILE, dir_fd=parent)
     except FileNotFoundError:  # tracked, and deleted in the work tree: the copy shows it as deleted too
         return
-    if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
-        return
-    member = archive.gettarinfo(str(path), arcname=arcname)
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    member.mode &= 0o755
-    if member.issym():
-        archive.addfile(member)
-        return
-    member.type = b"0"  # a second name of one file is copied as a file of its own
-    member.linkname = ""
-    member.size = path.lstat().st_size
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
+        error.filename = str(path)
         _unreadable(error)
     with os.fdopen(descriptor, "rb") as file:
-        archive.addfile(member, file)
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode):
+            member.size, member.mtime, member.mode = status.st_size, status.st_mtime, status.st_mode & 0o755
+            archive.addfile(member, file)
 
 
 def _unreadable(error: OSError) -> NoReturn:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -162,6 +164,107 @@ def test_a_worktree_is_copied_as_a_repository_of_its_own(repository: Path, tmp_p
     assert (place / ".git").is_dir()
     assert (place / "only-here").read_text() == "w"
     assert git(place, "symbolic-ref", "HEAD") == "refs/heads/side"
+
+
+def test_a_partial_clone_starts_no_program_of_its_own(repository: Path, tmp_path: Path) -> None:
+    """A missing object makes git fetch it, by a program that the repository's configuration names."""
+    marker = tmp_path / "a-program-ran"
+    script = tmp_path / "evil.sh"
+    script.write_text(f"#!/bin/sh\ntouch {marker}\nexit 1\n")
+    script.chmod(0o755)
+    plain = (repository / ".git" / "config").read_text()
+    for url in (str(repository), f"ext::{script}", "ssh://git@localhost/x"):
+        (repository / ".git" / "config").write_text(
+            f"{plain}\n[extensions]\n\tpartialClone = origin\n"
+            f'[protocol]\n\tallow = always\n[protocol "ext"]\n\tallow = always\n'
+            f"[core]\n\tsshCommand = {script}\n"
+            f'[remote "origin"]\n\turl = {url}\n\tpromisor = true\n\tuploadpack = {script}\n'
+        )
+        head = repository / ".git" / "refs" / "heads" / "trunk"
+        known = head.read_text()
+        for missing in ("1" * 40, known.strip()):
+            head.write_text(missing + "\n")
+            with contextlib.suppress(LaunchError, UsageError):
+                copy(repository, tmp_path / f"copy-{len(list(tmp_path.iterdir()))}")
+            assert not marker.exists(), (url, missing)
+        head.write_text(known)
+
+
+def test_a_tracked_folder_replaced_by_a_link_brings_nothing_in(repository: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "id_rsa").write_text("the operator's own key")
+    (outside / "deep" / "id_rsa").write_text("the operator's own key")
+    for name in ("keys", "more/keys"):
+        (repository / name / "deep").mkdir(parents=True)
+        (repository / name / "id_rsa").write_text("tracked")
+        (repository / name / "deep" / "id_rsa").write_text("tracked")
+    git(repository, "add", ".")
+    for name in ("keys", "more/keys"):
+        shutil.rmtree(repository / name)
+        (repository / name).symlink_to(outside)
+    (repository / ".gitignore").write_text("/keys\n/more/keys\n")
+    place = copy(repository, tmp_path / "copy")
+    arrived = [path for path in place.rglob("*") if path.is_file() and b"own key" in path.read_bytes()]
+    assert arrived == []
+    assert (place / "kept.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "kind", ["gitfile", "linked .git", "commondir", "alternates", "linked objects", "linked refs"]
+)
+def test_another_projects_history_is_not_borrowed(repository: Path, tmp_path: Path, kind: str) -> None:
+    private = tmp_path / "private"
+    shutil.copytree(repository, private)
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    (folder / "file").write_text("x")
+    theirs, ours = private / ".git", folder / ".git"
+    if kind == "gitfile":
+        ours.write_text(f"gitdir: {theirs}\n")
+    elif kind == "linked .git":
+        ours.symlink_to(theirs)
+    else:
+        git(folder, "init", "-q", "-b", "trunk")
+        if kind == "commondir":
+            (ours / "commondir").write_text(f"{theirs}\n")
+        elif kind == "alternates":
+            (ours / "objects" / "info" / "alternates").write_text(f"{theirs / 'objects'}\n")
+        else:
+            name = "objects" if kind == "linked objects" else "refs"
+            shutil.rmtree(ours / name)
+            (ours / name).symlink_to(theirs / name)
+        (ours / "HEAD").write_text("ref: refs/heads/trunk\n")
+    with pytest.raises((UsageError, LaunchError)), open_workspace(folder):
+        pytest.fail("the history of another project was opened")
+
+
+def test_a_submodule_is_a_repository_of_its_own(repository: Path, tmp_path: Path) -> None:
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    git(outer, "init", "-q")
+    git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repository), "inner")
+    place = copy(outer / "inner", tmp_path / "copy")
+    assert (place / ".git").is_dir()
+    assert git(place, "rev-parse", "HEAD") == git(repository, "rev-parse", "HEAD")
+
+
+def test_a_shallow_clone_stays_shallow_and_whole(repository: Path, tmp_path: Path) -> None:
+    git(repository, "commit", "-q", "--allow-empty", "-m", "two")
+    shallow = tmp_path / "shallow"
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository}", str(shallow))
+    place = copy(shallow, tmp_path / "copy")
+    assert git(place, "rev-list", "--count", "HEAD") == "1"
+    git(place, "fsck", "--strict")
+
+
+def test_a_plain_folder_brings_no_repository_inside_it(repository: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    shutil.copytree(repository, plain / "nested")
+    place = copy(plain, tmp_path / "copy")
+    assert (place / "nested" / "kept.txt").exists()
+    assert not (place / "nested" / ".git").exists()
 
 
 def test_the_whole_home_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
