@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
-import shutil
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700
+_FOLDER_ITSELF = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def make_private_dir(path: Path) -> None:
@@ -59,31 +61,100 @@ def _whole_file(path: Path, data: bytes, mode: int) -> Iterator[Path]:
         raise
 
 
+def open_folder(name: str | os.PathLike[str], *, dir_fd: int | None = None) -> int:
+    """Open a folder, never through a link; gives a descriptor for ``fstat`` and :func:`open_up` only.
+
+    The folder's own permissions are not asked. Raises ``OSError`` for a link or anything else that is none.
+    """
+    return os.open(name, _FOLDER_ITSELF, dir_fd=dir_fd)
+
+
+def open_up(folder: int) -> int:
+    """Give the folder's owner back reading, writing and searching in it, and open it to be read.
+
+    ``folder`` comes from :func:`open_folder`. Raises ``OSError`` for somebody else's folder.
+    """
+    mode = stat.S_IMODE(os.fstat(folder).st_mode)
+    if mode & PRIVATE_DIR != PRIVATE_DIR:
+        # fchmod(2) refuses an O_PATH descriptor; this name leads to the open folder itself, whatever has
+        # happened to its path meanwhile.
+        Path(f"/proc/self/fd/{folder}").chmod(mode | PRIVATE_DIR)
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+
+
 def remove_tree(path: Path) -> None:
     """Remove a folder that may hold anything an agent made: folders without permission, links, sockets.
 
-    Links are removed, never followed. Raises ``OSError`` where something stays.
+    However deep or wide it is, this takes a few descriptors, no recursion and no path longer than
+    ``path``: what is not empty below the top is renamed up into it before its turn comes. Links are removed,
+    never followed. Raises ``OSError`` where something stays.
     """
-    if not os.path.lexists(path):
+    try:
+        top = _open_to_empty(path)
+    except FileNotFoundError:
         return
-    if path.is_symlink() or not path.is_dir():
+    except NotADirectoryError:
         path.unlink()
         return
     try:
-        shutil.rmtree(path)
-    except PermissionError:
-        _open_up(path)
-        shutil.rmtree(path)
+        _empty(top)
+    finally:
+        os.close(top)
+    path.rmdir()
 
 
-def _open_up(path: Path) -> None:
-    """Give the operator back the folders that an agent closed to its own account.
+def _empty(top: int) -> None:
+    """Remove all that is in the folder ``top``, a level at a time."""
+    mark = f"{secrets.token_hex(16)}-"
+    lifted = _strip(top, top, mark, 0)
+    done = 0
+    while done < lifted:
+        name = f"{mark}{done}"
+        folder = _open_to_empty(name, dir_fd=top)
+        try:
+            lifted = _strip(folder, top, mark, lifted)
+        finally:
+            os.close(folder)
+        os.rmdir(name, dir_fd=top)
+        done += 1
 
-    No bottle runs any more when its state is removed, so nobody can swap a folder for a link meanwhile.
+
+def _strip(folder: int, top: int, mark: str, lifted: int) -> int:
+    """Remove what can go at once from ``folder`` and rename the rest into ``top``; counts on from ``lifted``.
+
+    Read again until nothing more is found: what removing does to a reading under way is not defined.
     """
-    path.chmod(PRIVATE_DIR)
-    for parent, folders, _files in os.walk(path, followlinks=False):
-        for name in folders:
-            folder = path.__class__(parent, name)
-            if not folder.is_symlink():
-                folder.chmod(PRIVATE_DIR)
+    found = True
+    while found:
+        found = False
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if folder == top and entry.name.startswith(mark):
+                    continue
+                found = True
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=folder)
+                elif not _removed_empty(entry.name, folder):
+                    # A folder that moves has its own ".." rewritten, so it must be writable itself.
+                    os.close(_open_to_empty(entry.name, dir_fd=folder))
+                    os.rename(entry.name, f"{mark}{lifted}", src_dir_fd=folder, dst_dir_fd=top)
+                    lifted += 1
+    return lifted
+
+
+def _removed_empty(name: str, parent: int) -> bool:
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+            return False
+        raise
+    return True
+
+
+def _open_to_empty(name: str | os.PathLike[str], *, dir_fd: int | None = None) -> int:
+    folder = open_folder(name, dir_fd=dir_fd)
+    try:
+        return open_up(folder)
+    finally:
+        os.close(folder)
