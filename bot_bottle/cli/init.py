@@ -27,10 +27,12 @@ _KEY_FILES = ("id_ed25519", "id_ecdsa", "id_rsa")
 @click.option("--token-var", metavar="NAME", help="The host variable that holds the provider's credential.")
 @click.option("--command", "words", metavar="WORDS", help="The program and its arguments (provider command).")
 @click.option("--host", "hosts", multiple=True, metavar="HOST", help="A host it may reach; may be repeated.")
-@click.option("--remote", metavar="URL", help="The git remote it works on (default: origin of this folder).")
-@click.option("--no-remote", is_flag=True, help="Leave this folder's git remote out.")
+@click.option(
+    "--remote", metavar="URL", help="The git remote it works on (default: asks about this folder's origin)."
+)
+@click.option("--no-remote", is_flag=True, help="Do not ask about this folder's origin.")
 @click.option("--identity-file", metavar="PATH", help="The ssh key for that remote.")
-@click.option("--yes", "-y", is_flag=True, help="Ask nothing; take what is found or usual.")
+@click.option("--yes", "-y", is_flag=True, help="Ask nothing; take what is usual.")
 def command(  # noqa: PLR0913 - one for each option
     *,
     name: str | None,
@@ -87,9 +89,6 @@ class _Asker:
                 terminal.say([f"  {error}"])
             else:
                 return text
-
-    def confirm(self, question: str) -> bool:
-        return self.silent or terminal.confirm(question, usual=True)
 
 
 def _name(asker: _Asker, given: str | None, cwd: Path) -> str:
@@ -186,7 +185,13 @@ def _remote(asker: _Asker, given: str | None, identity_file: str | None, cwd: Pa
     upstream = upstream_of(given if given is not None else _origin(cwd))
     if given is not None and not upstream:
         checked(parse_upstream, given, "--remote")
-    if not upstream or (given is None and not asker.confirm(f"Declare the git remote {upstream}?")):
+    if not upstream:
+        return None
+    if given is None and asker.silent:
+        # A stranger may have written this folder's configuration; only the operator's word opens a way out.
+        terminal.say([f"bot-bottle: origin is not declared; to do so add --remote {upstream}"])
+        return None
+    if given is None and not terminal.confirm(f"Declare the git remote {upstream}?", usual=True):
         return None
     parts = parse_upstream(upstream)
     if parts.scheme == "https":

@@ -115,6 +115,14 @@ def test_questions_are_asked_until_the_answer_will_do(home: Path, monkeypatch: p
     assert "sk-ant-secret" not in written
 
 
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_a_remote_that_only_the_folder_names_is_no_way_out_unasked(home: Path, capsys: Capture) -> None:
+    origin("git@git.example:stranger/p.git")
+    assert main(["init", "w", "--yes"]) == 0
+    assert "to do so add --remote ssh://git@git.example/stranger/p.git" in capsys.readouterr().err
+    assert Manifest.resolve(Path.cwd()).bottle_for("w").git.remotes == ()
+
+
 @pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="needs ssh-keygen")
 def test_a_host_key_that_ssh_knows_is_pinned(
     home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
