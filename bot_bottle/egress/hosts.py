@@ -44,7 +44,7 @@ def normalise_host(text: str) -> str:
     or space, ports, zone ids, empty labels, over-long names, numbers that are no address.
     """
     if ":" in text or text.startswith("["):
-        return str(_ipv6(text))
+        return _ipv6_text(_ipv6(text))
     name = text if text.isascii() else _to_ascii(text)
     name = name.lower().removesuffix(".")
     if not name or len(name) > 253:
@@ -132,6 +132,14 @@ def _ipv4_part(label: str) -> int:
             raise HostError("an IPv4 part with a leading zero is octal")
         return int(label, 8)
     return int(label)
+
+
+def _ipv6_text(address: IPv6Address) -> str:
+    """Write an address the same way on every Python: 3.13 began to write v4-mapped ones with dots."""
+    mapped = address.ipv4_mapped
+    if mapped is None:
+        return str(address)
+    return f"::ffff:{int(mapped) >> 16:x}:{int(mapped) & 0xFFFF:x}"
 
 
 def _ipv6(text: str) -> IPv6Address:
