@@ -224,10 +224,14 @@ def _take_lock(descriptor: int, identity: str) -> None:
 def _summary(identity: str) -> BottleStateSummary:
     try:
         metadata = read_metadata(identity)
-    except UsageError:
+    except (UsageError, OSError):
         metadata = None
-    idle_status = "preserved" if is_preserved(identity) else "unfinished"
-    status = "running" if is_running(identity) else idle_status
+    try:
+        idle_status = "preserved" if is_preserved(identity) else "unfinished"
+        status = "running" if is_running(identity) else idle_status
+    except OSError:
+        # One folder that cannot be looked into does not hide the others, and is removed on request only.
+        status = "preserved"
     return BottleStateSummary(identity=identity, metadata=metadata, status=status)
 
 

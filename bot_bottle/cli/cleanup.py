@@ -82,21 +82,29 @@ def _leftovers() -> tuple[Leftover, ...]:
 
 
 def _remove(states: tuple[bottle_state.BottleStateSummary, ...], leftovers: tuple[Leftover, ...]) -> int:
-    """Remove each by itself, so that one that cannot be removed does not keep the others."""
+    """Remove each by itself, so that one that cannot be removed never keeps the others."""
     failed: list[str] = []
     for item in leftovers:
         try:
             get_bottle_backend(item.backend).remove(item)
-        except (BotBottleError, OSError) as error:
-            failed.append(f"{item.describe}: {error}")
+        except Exception as error:  # noqa: BLE001 - reported; the next one is to be removed all the same
+            failed.append(f"{item.describe}: {_why(error)}")
     for state in states:
         try:
             with bottle_state.hold_lock(state.identity):
                 bottle_state.cleanup_state(state.identity)
-            print(f"removed {state.identity}")
         except LaunchError:
             failed.append(f"{state.identity}: a session has started in it meanwhile")
-        except OSError as error:
-            failed.append(f"{state.identity}: {error}")
+        except Exception as error:  # noqa: BLE001 - reported; the next one is to be removed all the same
+            failed.append(f"{state.identity}: {_why(error)}")
+        else:
+            print(f"removed {state.identity}")
     terminal.warn(f"not removed: {text}" for text in failed)
     return 1 if failed else 0
+
+
+def _why(error: Exception) -> str:
+    """Give an error's own words where they are meant to be read, else what kind of mistake it was."""
+    if isinstance(error, BotBottleError | OSError):
+        return str(error)
+    return f"an unexpected {type(error).__name__}; this is a mistake of the program, please report it"

@@ -96,8 +96,18 @@ def test_list_of_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_list_survives_a_state_that_cannot_be_read(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (state("one-aaaaa") / "metadata.json").write_text("{")
+    for name in ("metadata.json", "lock"):
+        path = state(f"two-{name[:4]}x") / name
+        path.unlink(missing_ok=True)
+        path.symlink_to(path.name)
     assert main(["list"]) == 0
-    assert "one-aaaaa" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "IDENTITY",
+        "one-aaaaa",
+        "two-lockx",
+        "two-metax",
+    ]
 
 
 def test_list_agents_and_bottles_with_the_broken_ones(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,6 +330,41 @@ def test_cleanup_asks_and_without_anyone_to_ask_removes_nothing(
     assert main(["cleanup"]) == 2
     assert "pass --yes" in capsys.readouterr().err
     assert len(bottle_state.list_states()) == 1
+
+
+def test_cleanup_goes_on_after_one_that_cannot_be_removed(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for identity in ("dead-aaaaa", "dead-bbbbb", "dead-ccccc", "dead-ddddd"):
+        state(identity)
+    ScriptedBackend.dead = [
+        Leftover(backend=name, identity="dead-aaaaa", kind="cgroup", describe=f"a {name} cgroup")
+        for name in ("gone", "scripted")
+    ]
+    (home / "state" / "dead-bbbbb" / "lock").symlink_to("elsewhere")  # a real error of the kernel's: ELOOP
+    really = bottle_state.cleanup_state
+
+    def clean(identity: str) -> None:
+        if identity == "dead-aaaaa":
+            raise RecursionError("maximum recursion depth exceeded")
+        if identity == "dead-ccccc":
+            raise UsageError("said in a sentence")
+        really(identity)
+
+    monkeypatch.setattr(bottle_state, "cleanup_state", clean)
+    assert main(["cleanup", "--all", "--yes"]) == 1
+    out, err = capsys.readouterr()
+    assert "removed dead-ddddd" in out
+    assert ScriptedBackend.removed[0].backend == "scripted"
+    assert [s.identity for s in bottle_state.list_states()] == ["dead-aaaaa", "dead-bbbbb", "dead-ccccc"]
+    for said in (
+        "not removed: a gone cgroup: backend 'gone' is not in this version",
+        "not removed: dead-aaaaa: an unexpected RecursionError; this is a mistake of the program",
+        "not removed: dead-bbbbb: [Errno 40]",
+        "not removed: dead-ccccc: said in a sentence",
+    ):
+        assert said in err, said
+    assert "Traceback" not in err
 
 
 def test_cleanup_never_touches_what_is_not_ours(home: Path) -> None:
