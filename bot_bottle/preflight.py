@@ -148,7 +148,8 @@ def route_text(route: EgressRoute) -> str:
 
 def limit_text(limit: LimitStatus) -> str:
     """Say whether a limit holds on this machine, and by what or why not."""
-    return f"{limit.name} {limit.value}: {'holds' if limit.holds else 'NOT HELD'} ({limit.how})"
+    name = f"{limit.name} {limit.value}".rstrip()
+    return f"{name}: {'holds' if limit.holds else 'NOT HELD'} ({limit.how})"
 
 
 def pin_text(pin: Pin) -> str:

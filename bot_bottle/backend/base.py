@@ -51,8 +51,9 @@ class BottleSpec:
 class LimitStatus:
     """One resource limit as this machine will hold it.
 
-    ``name`` is ``memory``, ``processes``, ``open files`` or ``cpu``; ``value`` a readable amount; ``holds``
-    whether this machine can enforce it, with ``how`` (``cgroup v2``, ``rlimit``) or the reason it cannot.
+    ``name`` is ``memory``, ``processes``, ``open files``, ``cpu`` or ``disk``; ``value`` a readable amount,
+    empty where there is none; ``holds`` whether this machine can enforce it, with ``how`` (``cgroup v2``,
+    ``rlimit``) or the reason it cannot.
     """
 
     name: str

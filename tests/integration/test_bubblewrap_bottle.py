@@ -434,3 +434,13 @@ def test_much_output_on_a_terminal_arrives_whole(home: Path, backend: Bubblewrap
         assert terminal.process.wait(30) == 3
     finally:
         terminal.close()
+
+
+def test_a_home_that_the_agent_closed_is_no_obstacle_to_the_next_session(
+    home: Path, backend: BubblewrapBackend
+) -> None:
+    plan = make_plan(home, "room-chmod")
+    with backend.launch(plan) as first:
+        assert first.exec("echo kept > ~/note; chmod 0 ~/workspace ~").returncode == 0
+    with backend.launch(plan) as second:
+        assert second.exec("cat ~/note; touch ~/workspace/new").stdout == b"kept\n"

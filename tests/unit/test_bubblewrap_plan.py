@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from bot_bottle.backend.bubblewrap.channel import is_terminal_master
 from bot_bottle.backend.bubblewrap.layout import Bind, BottleFiles, File, Link, ProgramFiles, Raw, Tmpfs
 from bot_bottle.errors import LaunchError, UnavailableError
 from bot_bottle.manifest.model import ManifestLimits
+from bot_bottle.preflight import limit_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -212,6 +214,8 @@ def test_limits_have_defaults_and_honest_words() -> None:
     held = {status.name: status for status in limits.limit_statuses(bounds, nowhere)}
     assert (held["memory"].holds, held["memory"].value, held["memory"].how) == (False, "512 MiB", "because")
     assert (held["cpu"].holds, held["processes"].holds, held["open files"].holds) == (False, True, True)
+    said = "disk: NOT HELD (home and workspace are folders of this disk)"
+    assert limit_text(held["disk"]) == said
     place = cgroup.CgroupPlace(version=2, parents=(("memory", "/x"), ("cpu", "/x")))
     held = {status.name: status for status in limits.limit_statuses(bounds, place)}
     assert held["memory"].holds
@@ -307,6 +311,64 @@ def test_folders_are_the_bottles_own_and_no_links(tmp_path: Path) -> None:
     workspace.symlink_to(tmp_path)
     with pytest.raises(LaunchError, match="expected a folder"):
         folders.prepare_folders(state, account)
+
+
+def test_folders_that_the_agent_closed_to_itself_are_opened_again(tmp_path: Path) -> None:
+    state = tmp_path / "room-aaaaa"
+    state.mkdir()
+    account = folders.account_for(state) if os.getuid() == 0 else None
+    home, workspace, _trust = folders.prepare_folders(state, account)
+    below = home / "below"
+    below.mkdir()
+    below.chmod(0)
+    for folder, mode in ((home, 0), (workspace, 0o055)):
+        folder.chmod(mode)
+    folders.prepare_folders(state, account)
+    assert home.stat().st_mode & 0o7777 == 0o700
+    assert workspace.stat().st_mode & 0o7777 == 0o755
+    assert below.stat().st_mode & 0o7777 == 0
+    below.rmdir()
+    home.rmdir()
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0)
+    home.symlink_to(outside)
+    with pytest.raises(LaunchError, match="home: expected a folder of the bottle's own"):
+        folders.prepare_folders(state, account)
+    assert outside.stat().st_mode & 0o7777 == 0
+
+
+_CLOSED_BY_AN_ORDINARY_AGENT = """
+import ctypes, os, sys
+from pathlib import Path
+from bot_bottle.backend.bubblewrap import folders
+top = Path(sys.argv[1])
+if os.getuid() == 0:
+    os.chown(top, 65534, 65534)
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is its own, as after exec
+state = top / "room-aaaaa"
+state.mkdir()
+home, workspace, _ = folders.prepare_folders(state, None)
+home.chmod(0)
+workspace.chmod(0)
+folders.prepare_folders(state, None)
+assert home.stat().st_mode & 0o7777 == workspace.stat().st_mode & 0o7777 == 0o700
+"""
+
+
+def test_an_ordinary_users_closed_folders_are_opened_again(tmp_path: Path) -> None:
+    top = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)  # the folders above may belong to root alone
+    try:
+        subprocess.run(
+            [sys.executable, "-c", _CLOSED_BY_AN_ORDINARY_AGENT, f"/proc/self/fd/{top}"],
+            pass_fds=(top,),
+            check=True,
+            timeout=60,
+        )
+    finally:
+        os.close(top)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root's bottles have accounts of their own")

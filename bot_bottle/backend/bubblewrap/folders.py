@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.backend.util import trust_dir
 from bot_bottle.errors import LaunchError
+from bot_bottle.files import open_folder, open_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,21 +72,35 @@ def _own_folder(base: int, name: str, account: int | None, state_dir: Path) -> N
     with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=base)
     try:
-        folder = os.open(name, _DIRECTORY, dir_fd=base)
+        folder = open_folder(name, dir_fd=base)
     except OSError as error:
         raise LaunchError(
             f"{state_dir / name}: expected a folder of the bottle's own: {error.strerror}"
         ) from error
     try:
         owner = os.fstat(folder).st_uid
-        if account is not None and owner != account:
-            if _is_account(owner) or os.listdir(folder):
-                raise LaunchError(f"{state_dir / name}: belongs to account {owner}, not to this bottle")
-            os.fchown(folder, account, account)
-        elif account is None and owner != os.geteuid():
+        if account is None and owner != os.geteuid():
             raise LaunchError(f"{state_dir / name}: belongs to another user; resume it as that user")
+        taken = account is not None and owner != account
+        if taken and (_is_account(owner) or _holds_something(folder)):
+            raise LaunchError(f"{state_dir / name}: belongs to account {owner}, not to this bottle")
+        # The agent owns its folders, and may have closed them to itself and so to the bottle's start.
+        opened = open_up(folder)
+        try:
+            if account is not None and taken:
+                os.fchown(opened, account, account)
+        finally:
+            os.close(opened)
     finally:
         os.close(folder)
+
+
+def _holds_something(folder: int) -> bool:
+    opened = os.open(".", _DIRECTORY, dir_fd=folder)
+    try:
+        return bool(os.listdir(opened))
+    finally:
+        os.close(opened)
 
 
 def _check_mount_point(base: int, state_dir: Path) -> None:

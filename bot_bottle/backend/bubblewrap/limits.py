@@ -79,6 +79,7 @@ def limit_statuses(limits: EffectiveLimits, place: CgroupPlace) -> tuple[LimitSt
         ),
         LimitStatus(name="open files", value=f"{limits.open_files} a process", holds=True, how="rlimit"),
         _cpu_status(limits, place, by_cgroup),
+        LimitStatus(name="disk", value="", holds=False, how="home and workspace are folders of this disk"),
     )
 
 
