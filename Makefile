@@ -29,8 +29,9 @@ help:
 demo: $(RUN_STAMP)
 	@$(VENV)/bin/bot-bottle demo
 
+# Each run has a temporary folder of its own: two accounts never meet in one, and nothing of it stays.
 test: $(DEV_STAMP)
-	@$(PY) -m pytest $(T)
+	@temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; PYTEST_DEBUG_TEMPROOT=$$temp $(PY) -m pytest $(T)
 
 lint: $(DEV_STAMP)
 	@$(PY) -m ruff check .
