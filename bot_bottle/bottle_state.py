@@ -80,16 +80,29 @@ def new_identity(agent_name: str) -> str:
 
 
 def create_state(metadata: BottleMetadata) -> Path:
-    """Claim a new state folder and write its metadata; raises ``UsageError`` where it exists already."""
+    """Claim a new state folder and write its metadata.
+
+    Raises ``UsageError`` where it exists already, ``LaunchError`` where it cannot be written (a full disk, a
+    file system mounted read-only); nothing is left of it then.
+    """
     folder = bottle_state_dir(metadata.identity)
-    make_private_dir(folder.parent)
     try:
+        make_private_dir(folder.parent)
         folder.mkdir(mode=0o700)
     except FileExistsError as error:
         raise UsageError(
             f"state of {metadata.identity} exists already; resume it or choose another"
         ) from error
-    write_metadata(metadata)
+    except OSError as error:
+        raise LaunchError(f"{folder}: the bottle's state cannot be made: {error.strerror}") from error
+    try:
+        write_metadata(metadata)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # a write that fails leaves no file
+        if isinstance(error, OSError):
+            raise LaunchError(f"{folder}: the bottle's state cannot be written: {error.strerror}") from error
+        raise
     return folder
 
 

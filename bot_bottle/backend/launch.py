@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from bot_bottle import bottle_state
 from bot_bottle.backend.prepare import metadata_for
 from bot_bottle.backend.provision import provision
 from bot_bottle.backend.registry import get_bottle_backend
+from bot_bottle.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +25,10 @@ def launch_bottle(plan: BottlePlan) -> Iterator[Bottle]:
 
     The identity's lock is held throughout. A new launch whose bring-up fails leaves no state behind; once
     the bottle is up its state is marked as preserved, and stays so until :func:`settle` removes it.
+
+    Raises ``LaunchError`` with the kernel's own words where the bring-up cannot write (a full disk).
     """
-    resumed = bool(plan.spec.identity)
+    up, resumed = False, bool(plan.spec.identity)
     if not resumed and not plan.state_dir.exists():
         bottle_state.create_state(metadata_for(plan))
     try:
@@ -35,10 +38,18 @@ def launch_bottle(plan: BottlePlan) -> Iterator[Bottle]:
         ):
             provision(bottle, plan, resumed=resumed)
             bottle_state.mark_preserved(plan.identity)
+            up = True
             yield bottle
-    except BaseException:
-        discard(plan)
-        raise
+    except BaseException as error:
+        # What cannot be removed either is still listed; the first error is the one to show.
+        with suppress(OSError):
+            discard(plan)
+        if up or not isinstance(error, OSError):
+            raise
+        place = error.filename or plan.state_dir
+        raise LaunchError(
+            f"the bottle could not be brought up: {place}: {error.strerror or error}"
+        ) from error
 
 
 def discard(plan: BottlePlan) -> None:
@@ -67,20 +78,29 @@ def run_session(plan: BottlePlan, *, tty: bool) -> int:
 
 
 def settle(identity: str, exit_code: int, *, keep: bool = False) -> None:
-    """Remove the state after exit code 0 unless told to ``keep`` it; after any other say how to go on."""
+    """Remove the state after exit code 0 unless told to ``keep`` it; after any other say how to go on.
+
+    The agent's end stands whatever becomes of its state: what cannot be removed or recorded is said.
+    """
     if exit_code == 0 and not keep:
-        bottle_state.cleanup_state(identity)
+        try:
+            bottle_state.cleanup_state(identity)
+        except OSError as error:
+            _say(f"not all of {identity} could be removed ({error}). Try: bot-bottle cleanup {identity}")
         return
-    metadata = bottle_state.read_metadata(identity)
-    if metadata is not None:
-        bottle_state.write_metadata(replace(metadata, exit_code=exit_code))
+    try:
+        metadata = bottle_state.read_metadata(identity)
+        if metadata is not None:
+            bottle_state.write_metadata(replace(metadata, exit_code=exit_code))
+    except (OSError, UsageError) as error:
+        _say(f"the exit code could not be recorded: {error}")
     _say_resume(identity, f"the agent ended with exit code {exit_code}")
 
 
 def _say_resume(identity: str, what: str) -> None:
     workspace = bottle_state.bottle_state_dir(identity) / "workspace"
-    print(
-        f"bot-bottle: {what}; its home and workspace are kept ({workspace}). "
-        f"Go on with: bot-bottle resume {identity}",
-        file=sys.stderr,
-    )
+    _say(f"{what}; its home and workspace are kept ({workspace}). Go on with: bot-bottle resume {identity}")
+
+
+def _say(text: str) -> None:
+    print(f"bot-bottle: {text}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -13,8 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXIT_INTERRUPTED = 130
+_EXIT_NO_OUTPUT = 1
 _EXIT_BROKEN_PIPE = 141
 _EXIT_UNEXPECTED = 70
+
+#: A disk without room is no mistake of the program, whichever file was being written.
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 #: Shows an unexpected error whole, its text included; only the operator can say that this is safe.
 _DEBUG_ENV = "BOT_BOTTLE_DEBUG"
@@ -23,18 +28,29 @@ _DEBUG_ENV = "BOT_BOTTLE_DEBUG"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code; every failure is one sentence on stderr.
 
-    0 success, 1 a negative answer, 2 bad input, 3 this machine cannot, 4 a launch failed, 130 Ctrl-C; an
-    agent's own exit code is passed through.
+    0 success, 1 a negative answer or output that cannot be written, 2 bad input, 3 this machine cannot, 4 a
+    launch failed, 130 Ctrl-C; an agent's own exit code is passed through.
     """
+    code = _run(list(sys.argv[1:] if argv is None else argv))
+    try:
+        print(end="", flush=True)  # a reader that has gone is noticed here; no stdout at all is none
+    except BrokenPipeError:
+        _drop_output()
+        return code or _EXIT_BROKEN_PIPE
+    except OSError as error:
+        _drop_output()
+        _say(f"the output cannot be written: {error.strerror}")
+        return code or _EXIT_NO_OUTPUT
+    return code
+
+
+def _run(args: list[str]) -> int:
     import click  # noqa: PLC0415 - importing this package must stay light
 
     from bot_bottle.cli.commands import cli  # noqa: PLC0415
 
     try:
-        result = cli.main(
-            args=list(sys.argv[1:] if argv is None else argv), prog_name="bot-bottle", standalone_mode=False
-        )
-        print(end="", flush=True)  # a reader that has gone is noticed here; no stdout at all is none
+        result = cli.main(args=args, prog_name="bot-bottle", standalone_mode=False)
     except BotBottleError as error:
         text = str(error)
         _say(f"these need mending:\n{text}" if "\n" in text else text)
@@ -46,13 +62,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone (`bot-bottle list | head -1`); what is still buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()  # the reader has gone (`bot-bottle list | head -1`)
         return _EXIT_BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last place where an error can be shown without its secrets
+        if isinstance(error, OSError) and _output_fails():
+            return _EXIT_NO_OUTPUT
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            _say(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+            return _EXIT_NO_OUTPUT
         _show_unexpected(error)
         return _EXIT_UNEXPECTED
     return result if isinstance(result, int) else 0
+
+
+def _output_fails() -> bool:
+    """Tell whether stdout is what cannot be written: what a failed write leaves buffered fails again."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere, so that the interpreter's own flush at its end succeeds."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    if sink != 1:
+        os.dup2(sink, 1)
+        os.close(sink)
 
 
 def _say(text: str) -> None:

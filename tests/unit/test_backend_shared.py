@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import hashlib
+import os
 import stat
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.manifest.model import Manifest, ManifestAgentProvider, ManifestBottle
 from bot_bottle.secret import Secret
 from tests.support.local_streams import LocalStreams
+from tests.support.no_room import WORDS, no_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,6 +158,66 @@ def test_a_failed_bring_up_leaves_nothing(
     with pytest.raises(type(failure)):
         run(plan, failure, monkeypatch)
     assert bottle_state.list_states() == ()
+
+
+def test_a_bring_up_that_cannot_write_is_a_sentence_and_leaves_nothing(
+    plan: BottlePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{plan.state_dir}/trust/ca.pem")
+    with pytest.raises(LaunchError, match=r"/trust/ca\.pem: No space left on device"):
+        run(plan, full, monkeypatch)
+    assert bottle_state.list_states() == ()
+    with pytest.raises(LaunchError, match=r"tester-abcde: Input/output error"):
+        run(plan, OSError(errno.EIO, os.strerror(errno.EIO)), monkeypatch)
+    with no_room(), pytest.raises(LaunchError, match=f"tester-abcde: .*{WORDS}"):
+        run(plan, OneShot(0), monkeypatch)
+    assert list(plan.state_dir.parent.iterdir()) == []
+
+
+def test_an_error_of_a_running_session_is_not_called_a_failed_start(
+    plan: BottlePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TimeoutError):
+        run(plan, OneShot(TimeoutError()), monkeypatch)
+    assert [state.status for state in bottle_state.list_states()] == ["preserved"]
+
+
+class Filling(OneShot):
+    """A bottle whose agent fills the disk."""
+
+    def __init__(self, outcome: int, stack: ExitStack) -> None:
+        super().__init__(outcome)
+        self.stack = stack
+
+    def exec_agent(self, argv: object, *, tty: bool) -> int:
+        self.stack.enter_context(no_room())
+        return super().exec_agent(argv, tty=tty)
+
+
+def test_a_disk_that_the_agent_filled_changes_neither_its_exit_code_nor_the_way_on(
+    plan: BottlePlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ExitStack() as stack:
+        code = run(plan, Filling(7, stack), monkeypatch)
+    said = capsys.readouterr().err
+    assert code == 7
+    assert "the exit code could not be recorded" in said
+    assert WORDS in said
+    assert "bot-bottle resume tester-abcde" in said
+    assert [state.status for state in bottle_state.list_states()] == ["preserved"]
+
+
+def test_a_state_that_cannot_be_removed_is_said_and_the_agents_end_stands(
+    plan: BottlePlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_identity: str) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), f"{plan.state_dir}/home/x")
+
+    monkeypatch.setattr(bottle_state, "cleanup_state", refuse)
+    assert run(plan, OneShot(0), monkeypatch) == 0
+    said = capsys.readouterr().err
+    assert "home/x" in said
+    assert "bot-bottle cleanup tester-abcde" in said
 
 
 def test_a_failed_resume_never_removes_the_work(plan: BottlePlan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 from bot_bottle import bottle_state
 from bot_bottle.bottle_state import BottleMetadata
 from bot_bottle.errors import LaunchError, UsageError
+from tests.support.no_room import WORDS, no_room
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +74,18 @@ def test_a_claimed_identity_is_not_claimed_twice() -> None:
     bottle_state.create_state(BottleMetadata(identity=IDENTITY))
     with pytest.raises(UsageError, match="exists already"):
         bottle_state.create_state(BottleMetadata(identity=IDENTITY))
+
+
+def test_a_state_that_cannot_be_written_is_a_sentence_and_leaves_nothing(home: Path) -> None:
+    with no_room(), pytest.raises(LaunchError, match=WORDS) as caught:
+        bottle_state.create_state(BottleMetadata(identity=IDENTITY))
+    assert str(home / "state" / IDENTITY) in str(caught.value)
+    assert list((home / "state").iterdir()) == []
+    (home / "state").rmdir()
+    (home / "state").touch()
+    with pytest.raises(LaunchError, match="Not a directory") as caught:
+        bottle_state.create_state(BottleMetadata(identity=IDENTITY))
+    assert str(home / "state" / IDENTITY) in str(caught.value)
 
 
 def test_new_identities_differ_and_have_the_documented_form() -> None:

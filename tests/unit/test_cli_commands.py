@@ -475,6 +475,42 @@ def test_a_reader_that_goes_away_is_no_traceback(home: Path) -> None:
     assert done.returncode != 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["list"], 1, ""),
+        (["list", "--json"], 1, ""),
+        (["list", "--help"], 1, ""),
+        (["cleanup", "--all"], 2, "there is no terminal to ask on"),
+    ],
+)
+@pytest.mark.parametrize("many", [1, 200])  # fails at the end, and in the middle: more than a buffer holds
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_a_sentence(
+    home: Path, arguments: list[str], code: int, said: str, many: int, unbuffered: str
+) -> None:
+    for number in range(many):
+        bottle_state.mark_preserved(state(f"agent{number}-aaaaa").name)
+    late = many == 1 and not unbuffered
+    for full, words in (("/dev/full", "No space left on device"), (str(home / "out"), "File too large")):
+        # A file that may not grow behaves as one on a disk without room.
+        script = f'ulimit -f 0; exec "$@" >"{full}"'
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", sys.executable, "-m", "bot_bottle", *arguments],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.stderr.endswith(f"bot-bottle: the output cannot be written: {words}\n")
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+        assert done.returncode == (code if late else 1)
+        assert not late or said in done.stderr
+
+
 @pytest.mark.parametrize("arguments", ["list", "cleanup", "start a"])
 def test_closed_descriptors_are_no_traceback(home: Path, arguments: str) -> None:
     script = f'exec "{sys.executable}" -m bot_bottle {arguments} <&- >&-'
