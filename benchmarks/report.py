@@ -51,13 +51,19 @@ def write(tables: Sequence[Table]) -> None:
         "Written by `make bench`: every comparison in one run, peers in alternation, medians of the rounds.",
         "Absolute numbers belong to the machine; the ratios are what to look at.",
         "",
-        f"Machine: {os.cpu_count()} CPUs, {platform.platform()}, Python {platform.python_version()}.",
+        f"Machine: {os.cpu_count()} CPUs, {_system()}, Python {platform.python_version()}.",
         "",
     ]
     (DOCS / "benchmarks.md").write_text("\n".join(head) + "\n".join(table.markdown() for table in tables))
     data = {
-        "machine": platform.platform(),
+        "machine": _system(),
         "cpus": os.cpu_count(),
         "tables": [asdict(table) for table in tables],
     }
     (DOCS / "benchmarks.json").write_text(json.dumps(data, indent=1) + "\n")
+
+
+def _system() -> str:
+    """Name the system without the suffix that tells whose kernel it is."""
+    major, minor = platform.release().split(".")[:2]
+    return f"{platform.system()} {major}.{minor} {platform.machine()}"
