@@ -8,18 +8,25 @@ its readings lies under an allowed prefix; what has too many readings is refused
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 #: A path of this shape has exactly one reading.
-_PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~!$&'()*+,=:@-]+)*/?")
+_PLAIN = re.compile(r"(?:/(?!\.+(?:/|$))[A-Za-z0-9_.~!$&'()*+,=:@-]+)*/?")
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
 
-#: Encodings some servers decode and others take literally: IIS' %uXXXX, and bytes that are in no valid UTF-8
-#: (RFC 3629, 1), which lenient decoders read as an overlong ``.``, ``/`` or ``\\``. NUL ends a C string.
-_TWO_FACED = re.compile(r"%u[0-9A-Fa-f]{4}|[\x00\xc0\xc1]", re.IGNORECASE)
+#: Encodings some servers decode and others take literally (IIS' %uXXXX), and control characters: some servers
+#: drop them, strip them off a segment or, as with NUL, end the path there.
+_TWO_FACED = re.compile(r"%u[0-9A-Fa-f]{4}|[\x00-\x1f\x7f-\x9f]", re.IGNORECASE)
+
+#: A segment of dots and spaces that is not plainly ``.`` or ``..``: some servers trim it to one of them.
+_TRIMMED_DOTS = re.compile(r"(?:^|[/\\])(?!\.{1,2}(?:[/\\;?#]|$))[ .]*\.[ .]*(?:[/\\;?#]|$)")
+
+#: What cuts a path into parts; a lookalike that a server folds into one of these (NFKC) is refused.
+_SYNTAX = "./\\;%?#"
 
 _MAX_LENGTH = 4096
 _MAX_READINGS = 48
@@ -33,7 +40,9 @@ class AmbiguousPathError(ValueError):
 def readings(path: str) -> frozenset[str]:
     """Give every reading of a request path (latin-1 text, without query), the raw one included.
 
-    Raises :class:`AmbiguousPathError` where they are too many or depend on a broken decoder.
+    Raises :class:`AmbiguousPathError` where they are too many or where servers differ on what one of them
+    says: it is no strict UTF-8 (RFC 3629, 3: lenient decoders read overlong forms as ``.`` or ``/``), holds
+    a control character, a segment of dots and spaces, or a lookalike of a character with a meaning.
     """
     if _PLAIN.fullmatch(path):
         return frozenset((path,))
@@ -43,8 +52,7 @@ def readings(path: str) -> frozenset[str]:
     fresh = [path]
     while fresh:
         reading = fresh.pop()
-        if _TWO_FACED.search(reading):
-            raise AmbiguousPathError("the path has an encoding that servers read differently")
+        _check(reading)
         for transform in _TRANSFORMS:
             other = transform(reading)
             if other not in seen:
@@ -76,6 +84,22 @@ def fully_decoded(text: str) -> str:
             return text.lower()
         text = decoded
     raise AmbiguousPathError("the request target is percent-encoded too many times over")
+
+
+def _check(reading: str) -> None:
+    try:
+        text = reading.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        raise AmbiguousPathError("the path is not valid UTF-8 once it is decoded") from None
+    if _TWO_FACED.search(text):
+        raise AmbiguousPathError(
+            "the path has an encoding or a control character that servers read differently"
+        )
+    folded = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    if folded != text and any(folded.count(mark) > text.count(mark) for mark in _SYNTAX):
+        raise AmbiguousPathError("the path has a lookalike of a dot, a slash or another separator")
+    if _TRIMMED_DOTS.search(folded):
+        raise AmbiguousPathError("the path has a segment of dots and spaces that servers read differently")
 
 
 def _under(reading: str, prefixes: Sequence[str]) -> bool:

@@ -81,6 +81,43 @@ def test_paths_nobody_can_be_sure_of(path: str) -> None:
         path_allowed(path, ALLOWED)
 
 
+OVERLONG = ["%c0%ae", "%e0%80%ae", "%f0%80%80%ae", "%c0%af", "%ef%bf", "%ff", "%80", "%ed%a0%80"]
+TRIMMED = ["..%20", "..%20%20", ".%20.", "%20..", "...", "....", "..%20.", "..%c2%a0"]
+CONTROLS = ["..%ff", ".%09.", "..%0d", "..%0a", "..%00", "..%7f", "..%c2%85", "x%01"]
+LOOKALIKES = [
+    "%ef%bc%8e%ef%bc%8e",  # fullwidth full stop
+    "%e2%80%a4%e2%80%a4",  # one dot leader
+    "%e2%80%a5",  # two dot leader
+    "..%ef%bc%8fx",  # fullwidth solidus
+    "..%ef%bc%bcx",  # fullwidth reverse solidus
+    "..%ef%bc%9bx",  # fullwidth semicolon
+    "..%cd%bex",  # Greek question mark, a semicolon in every normal form
+    "..%ef%bc%9fx",  # fullwidth question mark
+    "%ef%bc%852e%ef%bc%852e",  # fullwidth percent sign
+    "%e2%84%80",  # account of: a/c
+]
+
+
+@pytest.mark.parametrize("segment", [*OVERLONG, *TRIMMED, *CONTROLS, *LOOKALIKES])
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_segments_that_some_server_reads_as_another(segment: str, again: bool) -> None:
+    for written in (segment, segment.upper()):
+        path = f"/v1/{quote(written) if again else written}/../x"
+        for end in (path, path.removesuffix("/../x"), path.removesuffix("../x")):
+            with pytest.raises(AmbiguousPathError):
+                path_allowed(end, ALLOWED)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/caf%C3%A9", "/v1/@scope%2fname", "/v1/@scope%2Fname/-/name-1.0.tgz", "/v1/a%20b.c",
+     "/v1/%E6%97%A5%E6%9C%AC", "/v1/cafe%CC%81", "/v1/a...b", "/v1/.hidden", "/v1/..hidden", "/v1/a..", "/v1/x.%20y", "/v1/%C2%BD",
+     "/v1/%F0%9F%8D%BE.txt", "/v1/%EF%AC%81le.c", "/v1/compare/main...topic%2Fone"],
+)  # fmt: skip
+def test_ordinary_paths_stay_allowed(path: str) -> None:
+    assert path_allowed(path, ALLOWED)
+
+
 def test_no_rule_allows_every_path() -> None:
     assert path_allowed("/anything/%00/../x", ())
 
