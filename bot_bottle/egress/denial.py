@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from bot_bottle.decision import Deny
+from bot_bottle.decision import Deny
 
 HEADER_DECISION = "X-Bot-Bottle-Decision"
 HEADER_REASON = "X-Bot-Bottle-Reason"
@@ -64,3 +62,13 @@ def denial_body(deny: Deny, *, host: str, identity: str) -> bytes:
         "identity": identity,
     }
     return json.dumps(body, indent=2).encode("ascii") + b"\n"
+
+
+def header_timeout() -> Deny:
+    """Describe a request whose header took too long to come."""
+    return Deny(
+        reason="timeout",
+        rule="egress.http",
+        message="the request's header did not arrive within 30 s",
+        next_step="Send the request again, all at once",
+    )

@@ -36,7 +36,7 @@ class Exchange:
         "_body_sent", "_chunked_out", "_client", "_destination", "_dialling", "_dropped", "_dropping",
         "_finished", "_head", "_http_1_0", "_method", "_request", "_response_begun",
         "_response_done", "_target", "_tunnelling", "_upstream", "_waiting", "_waiting_bytes",
-        "close_after", "facts", "request_done", "websocket",
+        "close_after", "facts", "request_done", "started", "websocket",
     )  # fmt: skip
 
     def __init__(
@@ -73,11 +73,13 @@ class Exchange:
         self._finished = False
         self.close_after = not keep_alive
         self.request_done = False
+        self.started = False
 
     # From the client.
 
     def start(self) -> None:
         """Judge the request and send it on its way; called once, when it is this request's turn."""
+        self.started = True
         try:
             self._start()
         except BadMessageError as error:

@@ -73,6 +73,11 @@ class BadMessageError(ValueError):
         )
 
 
+def header_too_large() -> BadMessageError:
+    """Give the refusal of a request whose header passes the bounds."""
+    return BadMessageError("the request's header is over 64 KiB or 200 lines", reason="too_large", status=431)
+
+
 @dataclass(slots=True)
 class RequestHeaders:
     """What a request's headers say. ``kept`` holds (lower-case name, name, value) of what may go on."""

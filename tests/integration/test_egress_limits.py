@@ -1,0 +1,169 @@
+"""What a client that does not read, or says very much at once, costs the sidecar, and what it still gets."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.egress_lab import (
+    InProcess,
+    Sidecar,
+    Stream,
+    Upstream,
+    config,
+    ok,
+    route,
+    serve,
+)
+
+if TYPE_CHECKING:
+    from bot_bottle.egress.downstream import ClientConnection
+
+pytestmark = pytest.mark.integration
+
+HOST = "site.test"
+_ASK = b"GET http://_egress.local/allowlist HTTP/1.1\r\nHost: _egress.local\r\n\r\n"
+_ASK_DENIED = b"GET http://denied.test/allowlist HTTP/1.1\r\nHost: denied.test\r\n\r\n"
+_MANY = [route(f"a-rather-long-name-{number:03}.test") for number in range(80)]
+
+
+def memory(sidecar: Sidecar, field: str) -> int:
+    """Give the sidecar's memory (``VmRSS``, or its peak ``VmHWM``) in KiB."""
+    text = Path(f"/proc/{sidecar.process.pid}/status").read_text()
+    return int(text.partition(f"{field}:")[2].split()[0])
+
+
+def push(stream: Stream, data: bytes) -> int:
+    """Send until nothing more is taken; gives how much was."""
+    sent = 0
+    stream.sock.setblocking(False)
+    while sent < len(data) and select.select([], [stream.sock], [], 0.5)[1]:
+        sent += stream.sock.send(data[sent : sent + 65536])
+    stream.sock.settimeout(20)
+    return sent
+
+
+def settle(sidecar: Sidecar) -> int:
+    """Wait until the sidecar has done all it will do unread; gives its count of records so far."""
+    counts = [-1, -1]
+    with sidecar.plain("http") as barrier:
+        while counts[-1] != counts[-2] or counts[-1] <= 0:
+            for _ in range(20):
+                barrier.get("_egress.local", "/nothing")  # each answer is a turn of the sidecar's loop
+            counts.append(sidecar.audit_file.read_bytes().count(b'"path":"/allowlist"'))
+    return counts[-1]
+
+
+@pytest.mark.parametrize("ask", [_ASK, _ASK_DENIED], ids=["local", "denied"])
+def test_answers_nobody_reads_do_not_pile_up(tmp_path: Path, ask: bytes) -> None:
+    count = 12_000
+    with Sidecar(tmp_path, config(tmp_path, _MANY)) as sidecar, sidecar.plain("proxy") as stream:
+        with sidecar.plain("proxy") as other:
+            other.send(ask).response()
+        before = memory(sidecar, "VmRSS")
+        requests = ask * count
+        sent = push(stream, requests)
+        answered = settle(sidecar)
+        assert memory(sidecar, "VmHWM") - before < 12 * 1024
+        assert answered < count
+        for number in range(count):
+            if sent < len(requests) and number % 100 == 0:
+                sent += push(stream, requests[sent : sent + 100 * len(ask)])
+            assert stream.response().status == (200 if ask is _ASK else 403)
+        assert memory(sidecar, "VmHWM") - before < 12 * 1024
+
+
+def test_answers_nobody_reads_do_not_pile_up_inside_tls(tmp_path: Path) -> None:
+    count = 3_000
+    ask = b"GET /allowlist HTTP/1.1\r\nHost: _egress.local\r\n\r\n"
+    with Sidecar(tmp_path, config(tmp_path, _MANY)) as sidecar, sidecar.tunnel("_egress.local") as stream:
+        stream.send(ask).response()
+        before = memory(sidecar, "VmRSS")
+        stream.send(ask * count)
+        assert settle(sidecar) < count
+        assert memory(sidecar, "VmHWM") - before < 12 * 1024
+        assert {stream.response().status for _ in range(count)} == {200}
+
+
+def clients(egress: InProcess) -> tuple[ClientConnection, ...]:
+    return tuple(egress.proxy._clients)
+
+
+def test_a_client_that_never_reads_is_dropped_in_the_end(tmp_path: Path) -> None:
+    with InProcess(tmp_path, config(tmp_path, _MANY)) as egress, egress.plain("proxy") as stream:
+        half = _ASK[:-2]  # nothing is queued, and a header has begun
+        push(stream, _ASK * 5_000 + half)
+        while not egress.call(lambda: any(client.write_paused for client in clients(egress))):
+            pass
+
+        def sweep(seconds: float) -> None:
+            for client in clients(egress):
+                client.sweep(egress.loop.time() + seconds)
+
+        egress.call(lambda: sweep(800))
+        assert len(egress.call(lambda: clients(egress))) == 1
+        egress.call(lambda: sweep(1000))
+        egress.call(lambda: None)
+        assert egress.call(lambda: clients(egress)) == ()
+        assert stream.rest().count(b"HTTP/1.1 200") < 5_000
+
+
+def test_a_refused_client_that_never_reads_is_dropped_too(tmp_path: Path) -> None:
+    with InProcess(tmp_path, config(tmp_path, _MANY)) as egress, egress.plain("proxy") as stream:
+        push(stream, _ASK * 5_000)
+        while not egress.call(lambda: any(client.write_paused for client in clients(egress))):
+            pass
+        for client in egress.call(lambda: clients(egress)):
+            egress.call(client.finish)
+        assert len(egress.call(lambda: clients(egress))) == 1, "the close waits for what is unsent"
+        for client in egress.call(lambda: clients(egress)):
+            egress.call(partial(client.sweep, egress.loop.time() + 1000))
+        egress.call(lambda: None)
+        assert egress.call(lambda: clients(egress)) == ()
+
+
+@pytest.mark.parametrize(("count", "padding"), [(200, 300), (40, 2000)])
+def test_a_long_pipeline_is_answered_whole(tmp_path: Path, count: int, padding: int) -> None:
+    """Complete requests are no oversized header, and none is one too many, also where one read brings all."""
+    handler, heads = serve(lambda head, body: ok(head.split(b" ")[1] + body))
+    with (
+        Upstream(handler, tls=False) as upstream,
+        Sidecar(tmp_path, config(tmp_path, [route(HOST)], pins={HOST: upstream.pin})) as sidecar,
+        sidecar.plain("http") as stream,
+    ):
+        requests = b""
+        for number in range(count):
+            requests += b"POST /%d HTTP/1.1\r\nHost: site.test\r\nX: %b\r\n" % (number, b"x" * padding)
+            requests += (
+                b"Content-Length: 6\r\n\r\n\r\n\r\n:)"
+                if number % 2
+                else b"Transfer-Encoding: chunked\r\n\r\n6\r\n\r\n\r\n:)\r\n0\r\n\r\n"
+            )
+        assert len(requests) > 64 * 1024
+        stream.get(HOST, "/first")
+        os.kill(sidecar.process.pid, signal.SIGSTOP)
+        try:
+            stream.send(requests + b"GET /last HTTP/1.1\r\nHost: si")
+        finally:
+            os.kill(sidecar.process.pid, signal.SIGCONT)
+        for number in range(count):
+            assert stream.response().body == b"/%d\r\n\r\n:)" % number
+        stream.send(b"te.test\r\n\r\n")
+        assert stream.response().body == b"/last"
+    assert len(heads) == count + 2
+
+
+def test_a_header_without_an_end_is_still_refused(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, config(tmp_path, [])) as sidecar, sidecar.plain("http") as stream:
+        push(
+            stream,
+            b"GET /allowlist HTTP/1.1\r\nHost: _egress.local\r\n\r\nGET / HTTP/1.1\r\nX" + b"y" * 200_000,
+        )
+        assert stream.response().status == 200
+        assert stream.response().status == 431
