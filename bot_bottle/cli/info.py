@@ -23,12 +23,18 @@ def command(*, name: str, as_json: bool) -> None:
     from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
 
     cwd = terminal.current_folder()
-    is_state = bottle_state.IDENTITY_PATTERN.fullmatch(name) and paths.state_dir(name).is_dir()
+    is_identity = bottle_state.IDENTITY_PATTERN.fullmatch(name) is not None
+    is_state = is_identity and paths.state_dir(name).is_dir()
     manifest = Manifest.resolve(cwd)
     declared = name in manifest.agents or name in manifest.broken_agents
     if is_state and not declared:
         _identity(name, as_json=as_json)
         return
+    if is_identity and not declared and paths.audit_path(name).exists():
+        raise UsageError(
+            f"the bottle {name} is gone, its home and workspace are removed; "
+            f"what was decided for it is kept: bot-bottle audit {name}"
+        )
     terminal.warn(manifest.warnings)
     _agent(manifest, name, as_json=as_json)
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from bot_bottle.bottle_state import BottleStateSummary
 
 
+#: The columns of ``list`` and ``list active``.
+_HEAD = ("IDENTITY", "STATUS", "AGENT", "BACKEND", "STARTED", "EXIT")
+
+
 @click.command("list")
 @click.argument(
     "what", type=click.Choice(["identities", "active", "agents", "bottles"]), default="identities"
@@ -45,7 +49,7 @@ def _identities(*, as_json: bool) -> None:
             (data.agent_name, data.backend, data.started_at) if data else ("?", "?", "?")
         )
         rows.append((state.identity, state.status, agent, backend, started, exit_code))
-    print_table(("IDENTITY", "STATUS", "AGENT", "BACKEND", "STARTED", "EXIT"), rows)
+    print_table(_HEAD, rows)
 
 
 def _state_json(state: BottleStateSummary) -> dict[str, object]:
@@ -64,7 +68,6 @@ def _state_json(state: BottleStateSummary) -> dict[str, object]:
 
 def _active(*, as_json: bool) -> None:
     from bot_bottle.backend.registry import enumerate_active_agents  # noqa: PLC0415
-    from bot_bottle.bottle_state import printable  # noqa: PLC0415
 
     agents = enumerate_active_agents()
     if as_json:
@@ -80,9 +83,10 @@ def _active(*, as_json: bool) -> None:
             ]
         )
         return
-    for agent in agents:
-        cells = (agent.backend_name, agent.slug, agent.agent_name, agent.started_at)
-        print("\t".join(printable(cell) for cell in cells))
+    if not agents:
+        print("no bottle is running")
+        return
+    print_table(_HEAD, ((a.slug, "running", a.agent_name, a.backend_name, a.started_at, "") for a in agents))
 
 
 def _declared(what: str, *, as_json: bool) -> None:

@@ -76,7 +76,9 @@ def test_list_shows_what_runs_and_what_is_kept(home: Path, capsys: pytest.Captur
         assert one.split() == ["one-aaaaa", "preserved", "one", "scripted", "2026-11-23T10:00:00+00:00", "1"]
         assert two.split()[:2] == ["two-bbbbb", "running"]
         assert main(["list", "active"]) == 0
-        assert capsys.readouterr().out == "scripted\ttwo-bbbbb\ttwo\t2026-11-23T10:00:00+00:00\n"
+        head, two = capsys.readouterr().out.splitlines()
+        assert head.split() == ["IDENTITY", "STATUS", "AGENT", "BACKEND", "STARTED", "EXIT"]
+        assert two.split() == ["two-bbbbb", "running", "two", "scripted", "2026-11-23T10:00:00+00:00"]
         assert main(["list", "active", "--json"]) == 0
         assert [entry["identity"] for entry in json.loads(capsys.readouterr().out)] == ["two-bbbbb"]
     assert main(["list", "--json"]) == 0
@@ -90,6 +92,8 @@ def test_list_shows_what_runs_and_what_is_kept(home: Path, capsys: pytest.Captur
 def test_list_of_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     assert capsys.readouterr().out == "no bottle is running or kept\n"
+    assert main(["list", "active"]) == 0
+    assert capsys.readouterr().out == "no bottle is running\n"
     assert main(["list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
@@ -231,6 +235,19 @@ def test_info_of_an_identity(home: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "status    : preserved" in capsys.readouterr().out
     assert main(["info", "one-aaaaa", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["agent"] == "one"
+
+
+def test_info_of_a_removed_bottle_points_to_its_record(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(home, "")
+    record("one-aaaaa")
+    assert main(["info", "one-aaaaa"]) == 2
+    err = capsys.readouterr().err
+    assert "the bottle one-aaaaa is gone" in err
+    assert "bot-bottle audit one-aaaaa" in err
+    assert main(["info", "two-aaaaa"]) == 2
+    assert "those that exist: a" in capsys.readouterr().err
 
 
 def test_info_of_nothing_lists_the_agents(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -481,7 +498,7 @@ def test_a_reader_that_goes_away_is_no_traceback(home: Path) -> None:
         (["list"], 1, ""),
         (["list", "--json"], 1, ""),
         (["list", "--help"], 1, ""),
-        (["cleanup", "--all"], 2, "there is no terminal to ask on"),
+        (["cleanup", "agent0-aaaaa"], 2, "there is no terminal to ask on"),
     ],
 )
 @pytest.mark.parametrize("many", [1, 200])  # fails at the end, and in the middle: more than a buffer holds
@@ -491,7 +508,7 @@ def test_output_that_cannot_be_written_is_a_sentence(
 ) -> None:
     for number in range(many):
         bottle_state.mark_preserved(state(f"agent{number}-aaaaa").name)
-    late = many == 1 and not unbuffered
+    late = not unbuffered and (many == 1 or arguments[0] == "cleanup")
     for full, words in (("/dev/full", "No space left on device"), (str(home / "out"), "File too large")):
         # A file that may not grow behaves as one on a disk without room.
         script = f'ulimit -f 0; exec "$@" >"{full}"'
