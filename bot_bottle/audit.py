@@ -9,6 +9,9 @@ The log is only ever appended to. Where a crash or a full disk tore the last lin
 :meth:`AuditLog.open` ends the fragment with a line feed and writes a ``recovered`` event that holds the
 fragment's SHA-256 and length; the chain goes on from the last whole line, and :func:`verify` accepts the
 fragment only because that record vouches for it.
+
+One file holds at most :data:`MAX_LOG_BYTES`. What would go beyond is not accepted, nor anything after it
+but the ``end``, so that who fills the log is refused everything from then on.
 """
 
 from __future__ import annotations
@@ -33,10 +36,15 @@ if TYPE_CHECKING:
 #: What an audit field may hold: only values whose JSON form survives a round trip unchanged.
 AuditValue: TypeAlias = str | int | bool | list[str] | list[int] | None
 
+#: How large one log file may grow, in bytes; some 1.2 million requests.
+MAX_LOG_BYTES = 512 * 1024 * 1024
+
 GENESIS = "0" * 64
 REDACTED = "[redacted]"
 
 _RESERVED = frozenset({"seq", "time", "event", "prev", "hash"})
+#: A few hundred bytes an opening of the log, without which it could not be told whole from cut.
+_ALWAYS_FIT = frozenset({"end", "recovered"})
 _TAIL_STEP = 64 * 1024
 _quote = json.encoder.encode_basestring_ascii
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
@@ -45,22 +53,35 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 class AuditLog:
     """The writing end of one bottle's log. Not thread-safe; one open log a file (``flock``)."""
 
-    __slots__ = ("_broken", "_fd", "_prev", "_secrets", "_seq")
+    __slots__ = ("_broken", "_fd", "_full", "_limit", "_prev", "_secrets", "_seq", "_size")
 
-    def __init__(self, fd: int, *, seq: int, prev: str, secrets: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        fd: int,
+        *,
+        seq: int,
+        prev: str,
+        secrets: tuple[str, ...],
+        size: int = 0,
+        limit: int | None = MAX_LOG_BYTES,
+    ) -> None:
+        """Write to ``fd``, which holds ``size`` bytes already, up to ``limit`` bytes (``None``: no bound)."""
         self._fd = fd
+        self._size = size
+        self._limit = limit
+        self._full = False
         self._seq = seq
         self._prev = prev
         self._secrets = secrets
         self._broken = False
 
     @classmethod
-    def open(cls, path: Path, *, redact: Iterable[Secret] = ()) -> AuditLog:
+    def open(cls, path: Path, *, redact: Iterable[Secret] = (), limit: int = MAX_LOG_BYTES) -> AuditLog:
         """Open ``path`` for appending, making it (0600) and its folder (0700) where they do not exist.
 
-        The chain continues from the file's last line. Raises ``OSError`` when the file cannot be opened,
-        is a link, is not a plain file of this user or is open elsewhere, and ``ValueError`` when its last
-        whole line is not a valid record.
+        The chain continues from the file's last line; ``limit`` bounds the file, in bytes. Raises
+        ``OSError`` when the file cannot be opened, is a link, is not a plain file of this user or is open
+        elsewhere, and ``ValueError`` when its last whole line is not a valid record.
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
@@ -74,7 +95,7 @@ class AuditLog:
             last, fragment = _tail(fd, status.st_size)
             seq, prev = _continue_from(path, last)
             secrets = tuple(sorted({f for s in redact for f in _forms(s.reveal())}, key=len, reverse=True))
-            log = cls(fd, seq=seq, prev=prev, secrets=secrets)
+            log = cls(fd, seq=seq, prev=prev, secrets=secrets, size=status.st_size, limit=limit)
             if fragment:
                 log._heal(fragment)
         except BaseException:
@@ -85,14 +106,17 @@ class AuditLog:
     @classmethod
     def discarding(cls) -> AuditLog:
         """Give a log that keeps nothing, for egress run by hand without a record."""
-        return cls(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), seq=0, prev=GENESIS, secrets=())
+        return cls(
+            os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), seq=0, prev=GENESIS, secrets=(), limit=None
+        )
 
     def append(self, event: str, **fields: AuditValue) -> None:
         """Write one record.
 
         Any bottle secret in a field is replaced by ``[redacted]``. Raises ``OSError`` when the record is
-        not wholly written; the caller must then refuse what it was about to allow. After a line was torn
-        nothing more is accepted, since the file's end is no longer ours to vouch for.
+        not wholly written or would not fit under the log's bound; the caller must then refuse what it was
+        about to allow. After a line was torn nothing more is accepted, since the file's end is no longer
+        ours to vouch for; once the bound was reached only ``end`` is.
         """
         if self._broken or self._fd < 0:
             raise OSError("the audit log no longer accepts records")
@@ -118,7 +142,11 @@ class AuditLog:
             record.update({name: self._redact(value) for name, value in fields.items()})
             text = _encode(record)
         digest = _sha256(text.encode("ascii"))
-        self._write_all(before + f'{text[:-1]},"hash":"{digest}"}}\n'.encode("ascii"))
+        line = before + f'{text[:-1]},"hash":"{digest}"}}\n'.encode("ascii")
+        if event not in _ALWAYS_FIT:
+            self._must_fit(len(line))
+        self._write_all(line)
+        self._size += len(line)
         self._prev = digest
         self._seq += 1
 
@@ -133,6 +161,12 @@ class AuditLog:
         finally:
             os.close(self._fd)
             self._fd = -1
+
+    def _must_fit(self, size: int) -> None:
+        if self._limit is not None and self._size + size > self._limit:
+            self._full = True  # also for what is smaller: a log with holes would mislead
+        if self._full:
+            raise OSError("the audit log has reached its largest size; move the file away to start a new one")
 
     def _redact(self, value: AuditValue) -> AuditValue:
         if isinstance(value, str):

@@ -293,5 +293,5 @@ def _unrecorded() -> Deny:
         reason="audit_failed",
         rule="egress.audit",
         message="the decision could not be put on record, so the request is refused",
-        next_step="Have the operator free disk space for the audit log, then start again",
+        next_step="Have the operator free disk space or move a full audit log away, then start again",
     )

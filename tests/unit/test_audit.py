@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING
@@ -204,3 +205,56 @@ VALUES = SCALARS | st.lists(st.text()) | st.lists(st.integers())
 @given(st.dictionaries(st.text(min_size=1), VALUES, max_size=8))
 def test_records_are_written_canonically(record: dict[str, AuditValue]) -> None:
     assert _encode(record) == json.dumps(record, sort_keys=True, separators=(",", ":"))
+
+
+def test_a_full_log_accepts_nothing_but_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    log = AuditLog.open(path, limit=2000)
+    accepted = 0
+    with contextlib.suppress(OSError):
+        while accepted < 100:
+            log.append("request", path="/" + "x" * 200)
+            accepted += 1
+    assert 0 < accepted < 10
+    assert path.stat().st_size <= 2000
+    with pytest.raises(OSError, match="largest size"):
+        log.append("x")  # which would fit, but not in order
+    log.close()
+    verdict = verify(path)
+    assert (verdict.ok, verdict.ended, verdict.records) == (True, True, accepted + 1)
+
+
+def test_a_full_log_stays_full_when_it_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    written(path)
+    log = AuditLog.open(path, limit=path.stat().st_size + 10)
+    with pytest.raises(OSError, match="largest size"):
+        log.append("start")
+    log.close()
+    assert verify(path).ended
+    log = AuditLog.open(path)
+    log.append("start")
+    log.close()
+    assert verify(path).ended
+
+
+def test_a_log_that_keeps_nothing_is_never_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot_bottle.audit.MAX_LOG_BYTES", 10)
+    log = AuditLog.discarding()
+    log.append("request", path="/a/long/path")
+    log.close()
+
+
+def test_the_bound_of_a_log_is_512_mib(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    log = AuditLog.open(path)
+    log.append("start")
+    log.close()
+    lines = path.read_bytes()
+    with path.open("wb") as file:
+        file.seek(512 * 1024 * 1024 - len(lines))  # a hole costs no disk
+        file.write(b"\n" + lines)
+    log = AuditLog.open(path)
+    with pytest.raises(OSError, match="largest size"):
+        log.append("request")
+    log.close()
