@@ -73,11 +73,11 @@ def _serve(config: SidecarConfig, sock: socket.socket, audit: AuditLog, ca: Cert
     import uvloop  # noqa: PLC0415
 
     from bot_bottle.egress.proxy import EgressProxy  # noqa: PLC0415
-    from bot_bottle.sidecar.service import report  # noqa: PLC0415
+    from bot_bottle.sidecar.service import Reporter  # noqa: PLC0415
 
     loop = cast("asyncio.AbstractEventLoop", uvloop.new_event_loop())
     asyncio.set_event_loop(loop)
-    loop.set_exception_handler(report)
+    loop.set_exception_handler(Reporter())
     proxy = EgressProxy(config, audit=audit, ca=ca, loop=loop)
     stop = loop.create_future()
 

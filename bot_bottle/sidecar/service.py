@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bot_bottle.sidecar.config import ListenerRole
 
 _STUCK_SECONDS = 4
+_MAX_REPORTS = 200
 
 
 def run(config_fd: int, control_fd: int) -> int:
@@ -63,7 +64,7 @@ def _serve(config: SidecarConfig, control: socket.socket, audit: AuditLog, ca: C
     os.umask(0o077)
     loop = cast("asyncio.AbstractEventLoop", uvloop.new_event_loop())
     asyncio.set_event_loop(loop)
-    loop.set_exception_handler(report)
+    loop.set_exception_handler(Reporter())
     proxy = EgressProxy(config, audit=audit, ca=ca, loop=loop)
     stop = loop.create_future()
     tasks: set[asyncio.Task[None]] = set()
@@ -132,8 +133,22 @@ def _give_up(control: socket.socket, message: str) -> int:
     return 4
 
 
-def report(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Say that something broke, without its data."""
-    error = context.get("exception")
-    kind = f" ({type(error).__name__})" if error is not None else ""
-    sys.stderr.write(f"egress: {context.get('message')}{kind}\n")
+class Reporter:
+    """The loop's exception handler: says that something broke, without its data, a bounded number of times.
+
+    What it writes to may be memory, and an agent can make many connections break.
+    """
+
+    def __init__(self, most: int = _MAX_REPORTS) -> None:
+        self._left = most
+
+    def __call__(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """Write one line to standard error; after the last one, that there will be no more."""
+        if self._left <= 0:
+            return
+        self._left -= 1
+        error = context.get("exception")
+        kind = f" ({type(error).__name__})" if error is not None else ""
+        sys.stderr.write(f"egress: {context.get('message')}{kind}\n")
+        if not self._left:
+            sys.stderr.write("egress: further errors are not reported\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import shutil
@@ -21,6 +22,7 @@ from bot_bottle.sidecar import harden
 from bot_bottle.sidecar.client import SidecarProcess
 from bot_bottle.sidecar.config import LISTENER_PORTS, SidecarConfig
 from bot_bottle.sidecar.control import control_pair, receive_message, send_message
+from bot_bottle.sidecar.service import Reporter
 from tests.integration.egress_lab import SECONDS, TOKEN, Sidecar, config, listeners, route
 
 pytestmark = pytest.mark.integration
@@ -275,6 +277,16 @@ def test_control_messages_carry_descriptors_and_end() -> None:
     theirs.close()
     for fd in (read, write, *fds):
         os.close(fd)
+
+
+def test_loop_errors_are_reported_a_bounded_number_of_times(capsys: pytest.CaptureFixture[str]) -> None:
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(Reporter())
+    for number in range(5000):
+        loop.call_exception_handler({"message": "it broke", "exception": ValueError(f"{TOKEN} {number}")})
+    loop.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["egress: it broke (ValueError)"] * 200 + ["egress: further errors are not reported"]
 
 
 def test_every_role_has_its_port() -> None:
