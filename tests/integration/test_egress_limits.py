@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import select
-import signal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from bot_bottle.audit import AuditLog, verify
 from tests.integration.egress_lab import (
     InProcess,
     Sidecar,
@@ -134,8 +133,8 @@ def test_a_long_pipeline_is_answered_whole(tmp_path: Path, count: int, padding: 
     handler, heads = serve(lambda head, body: ok(head.split(b" ")[1] + body))
     with (
         Upstream(handler, tls=False) as upstream,
-        Sidecar(tmp_path, config(tmp_path, [route(HOST)], pins={HOST: upstream.pin})) as sidecar,
-        sidecar.plain("http") as stream,
+        InProcess(tmp_path, config(tmp_path, [route(HOST)], pins={HOST: upstream.pin})) as egress,
+        egress.plain("http") as stream,
     ):
         requests = b""
         for number in range(count):
@@ -147,11 +146,8 @@ def test_a_long_pipeline_is_answered_whole(tmp_path: Path, count: int, padding: 
             )
         assert len(requests) > 64 * 1024
         stream.get(HOST, "/first")
-        os.kill(sidecar.process.pid, signal.SIGSTOP)
-        try:
-            stream.send(requests + b"GET /last HTTP/1.1\r\nHost: si")
-        finally:
-            os.kill(sidecar.process.pid, signal.SIGCONT)
+        (client,) = clients(egress)
+        egress.call(partial(client.data_received, requests + b"GET /last HTTP/1.1\r\nHost: si"))
         for number in range(count):
             assert stream.response().body == b"/%d\r\n\r\n:)" % number
         stream.send(b"te.test\r\n\r\n")
@@ -167,3 +163,19 @@ def test_a_header_without_an_end_is_still_refused(tmp_path: Path) -> None:
         )
         assert stream.response().status == 200
         assert stream.response().status == 431
+
+
+def test_who_fills_the_log_is_refused_everything(tmp_path: Path) -> None:
+    handler, heads = serve(lambda _head, _body: ok())
+    with Upstream(handler, tls=False) as upstream:
+        settings = config(tmp_path, [route(HOST)], pins={HOST: upstream.pin})
+        audit = AuditLog.open(tmp_path / "audit" / "lab.jsonl", limit=8000)
+        with InProcess(tmp_path, settings, audit=audit) as egress, egress.plain("http") as stream:
+            assert stream.get(HOST).status == 200
+            while stream.get("denied.test").reason != "audit_failed":
+                pass
+            for host in (HOST, "denied.test", "_egress.local"):
+                assert stream.get(host, "/allowlist").reason == "audit_failed"
+    assert len(heads) == 1
+    assert (tmp_path / "audit" / "lab.jsonl").stat().st_size < 8500
+    assert verify(tmp_path / "audit" / "lab.jsonl").ended

@@ -111,7 +111,8 @@ def test_segments_that_some_server_reads_as_another(segment: str, again: bool) -
 @pytest.mark.parametrize(
     "path",
     ["/v1/caf%C3%A9", "/v1/@scope%2fname", "/v1/@scope%2Fname/-/name-1.0.tgz", "/v1/a%20b.c",
-     "/v1/%E6%97%A5%E6%9C%AC", "/v1/cafe%CC%81", "/v1/a...b", "/v1/.hidden", "/v1/..hidden", "/v1/a..", "/v1/x.%20y", "/v1/%C2%BD",
+     "/v1/%E6%97%A5%E6%9C%AC", "/v1/cafe%CC%81", "/v1/a...b", "/v1/.hidden", "/v1/..hidden",
+     "/v1/a..", "/v1/x.%20y", "/v1/%C2%BD",
      "/v1/%F0%9F%8D%BE.txt", "/v1/%EF%AC%81le.c", "/v1/compare/main...topic%2Fone"],
 )  # fmt: skip
 def test_ordinary_paths_stay_allowed(path: str) -> None:
