@@ -136,7 +136,11 @@ class BubblewrapBackend(BottleBackend):
             yield bottle
 
     def leftovers(self) -> tuple[Leftover, ...]:
-        """List control groups of launches that are gone; nothing else of a bottle outlives its launcher."""
+        """List control groups of launches that are gone; nothing else of a bottle outlives its launcher.
+
+        Only of launches that this installation made: its record of each outlives everything else, and the
+        group of a launch under another ``BOT_BOTTLE_HOME`` may be about to be used.
+        """
         return tuple(
             Leftover(
                 backend=NAME,
@@ -145,7 +149,9 @@ class BubblewrapBackend(BottleBackend):
                 describe=f"empty control group {', '.join(folders)}",
             )
             for identity, folders in sorted(leftover_folders().items())
-            if bottle_state.IDENTITY_PATTERN.fullmatch(identity) and not bottle_state.is_running(identity)
+            if bottle_state.IDENTITY_PATTERN.fullmatch(identity)
+            and paths.audit_path(identity).exists()
+            and not bottle_state.is_running(identity)
         )
 
     def remove(self, leftover: Leftover) -> None:
