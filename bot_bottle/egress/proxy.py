@@ -40,6 +40,8 @@ _MAX_DNS_NAMES = 256
 _MAX_RECORDED_PATH = 1024
 _BACKLOG = 512
 _SWEEP_SECONDS = 1.0
+#: How much the kernel holds for us a connection (it doubles this), and so how much one read brings.
+_RECEIVE_BUFFER_BYTES = 48 * 1024
 
 
 class EgressProxy:
@@ -88,6 +90,8 @@ class EgressProxy:
             )
             self._closers.append(transport)
             return
+        # What is accepted inherits it (socket(7)): a thousand stalled uploads must not take a gigabyte.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         if role == "https":
             self._closers.append(
                 TlsListener(self, sock, Arrival(via="transparent", scheme="https", port=443))

@@ -13,6 +13,8 @@ from bot_bottle.egress.headers import BadMessageError, RawHeader, ResponseHeader
 PoolKey: TypeAlias = tuple[str, str, int, str]
 
 _MAX_HEAD_BYTES = 256 * 1024
+#: How much of a request waits for its server above the socket; uvloop's own bound for TLS is 512 KiB.
+_WRITE_BUFFER_BYTES = 64 * 1024
 
 if TYPE_CHECKING:
     from bot_bottle.egress.pool import UpstreamPool
@@ -133,6 +135,7 @@ class UpstreamConnection(asyncio.Protocol):
     def secured(self, transport: asyncio.Transport) -> None:
         """Speak through ``transport``, the TLS layer over the socket, from here on."""
         self._transport = transport
+        transport.set_write_buffer_limits(_WRITE_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Parse what the server sent and hand it on before returning, so that streams flow as they come."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
+import socket
+import ssl
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,3 +183,32 @@ def test_who_fills_the_log_is_refused_everything(tmp_path: Path) -> None:
     assert len(heads) == 1
     assert (tmp_path / "audit" / "lab.jsonl").stat().st_size < 8500
     assert verify(tmp_path / "audit" / "lab.jsonl").ended
+
+
+def test_an_upload_that_stalls_keeps_little_waiting(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def handler(_sock: socket.socket) -> None:
+        done.wait(20)
+
+    with Upstream(handler) as upstream:
+        settings = config(tmp_path, [route(HOST)], pins={HOST: upstream.pin})
+        with InProcess(tmp_path, settings) as egress, egress.plain("proxy") as stream:
+            stream.send(b"CONNECT site.test:443 HTTP/1.1\r\nHost: site.test\r\n\r\n").until(b"\r\n\r\n")
+            with egress.secure(stream.sock, HOST) as secure:
+                secure.send(b"POST / HTTP/1.1\r\nHost: site.test\r\nContent-Length: 90000000\r\n\r\n")
+                secure.sock.setblocking(False)
+                with contextlib.suppress(ssl.SSLWantWriteError):
+                    while select.select([], [secure.sock], [], 0.5)[1]:
+                        secure.sock.send(b"x" * 16384)
+                while not egress.call(lambda: clients(egress)[0]._holding):
+                    secure.sock.settimeout(20)
+                    secure.sock.send(b"x" * 16384)
+                (client,) = egress.call(lambda: clients(egress))
+                waiting = client._queue[0]._upstream._transport.get_write_buffer_size()
+                kernel = client._transport.get_extra_info("socket").getsockopt(
+                    socket.SOL_SOCKET, socket.SO_RCVBUF
+                )
+        done.set()
+    assert waiting < 384 * 1024
+    assert kernel <= 96 * 1024
