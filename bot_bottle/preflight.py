@@ -5,6 +5,7 @@ A plan goes in, lines come out. Text that a repository may have written is made 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -72,7 +73,7 @@ def declared_rows(
     return [
         ("agent", (agent_text(agent),)),
         ("bottle", (f"{bottle.name} ({bottle.path}){extends}",)),
-        ("provider", (sourced(template, sources.get("agent_provider")),)),
+        ("provider", (sourced(_provider_text(bottle), sources.get("agent_provider")),)),
         (
             "env",
             env_lines(
@@ -112,6 +113,19 @@ def print_preflight(
     """Write :func:`preflight_lines` to ``file``, by default stderr, which leaves stdout to the agent."""
     lines = preflight_lines(plan, boundary=boundary, why=why, upstream_ca=upstream_ca)
     print("\n".join(lines), file=file or sys.stderr, flush=True)
+
+
+def _provider_text(bottle: ManifestBottle) -> str:
+    """Say which program runs, and with what the operator declared for it."""
+    provider = bottle.agent_provider
+    parts = [provider.template]
+    if provider.argv:
+        parts.append(shown(shlex.join(provider.argv), 400))
+    if provider.dockerfile:
+        parts.append(f"[dockerfile {shown(provider.dockerfile, 400)}]")
+    if provider.forward_host_credentials:
+        parts.append("[forwards the host's login to the sidecar]")
+    return " ".join(parts)
 
 
 def agent_text(agent: ManifestAgent) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -31,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 success, 1 a negative answer or output that cannot be written, 2 bad input, 3 this machine cannot, 4 a
     launch failed, 130 Ctrl-C; an agent's own exit code is passed through.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding lacks is shown escaped; it must not end the command.
+            stream.reconfigure(errors="backslashreplace")
     code = _run(list(sys.argv[1:] if argv is None else argv))
     try:
         print(end="", flush=True)  # a reader that has gone is noticed here; no stdout at all is none

@@ -35,8 +35,13 @@ def command(*, name: str, as_bottle: bool) -> int:
     draft.write_bytes(old.encode())
     try:
         outcome = _edit(path, draft, old)
-    except UsageError:  # there is no such editor
-        shutil.rmtree(folder)
+    except BaseException as error:
+        if draft.exists() and draft.read_bytes() != old.encode():
+            terminal.say([f"bot-bottle: {path} is as it was; your text is in {draft}"])
+        else:
+            shutil.rmtree(folder)
+        if isinstance(error, OSError):
+            raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
         raise
     if outcome:
         terminal.say([f"bot-bottle: {outcome}; your text is in {draft}"])

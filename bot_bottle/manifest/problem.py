@@ -73,5 +73,7 @@ def key_text(path: KeyPath) -> str:
         elif _PLAIN_KEY.fullmatch(part):
             text += f".{part}" if text else part
         else:
-            text += f'["{shown(part)}"]'
+            # What stands behind "=" is a value in the wrong place, perhaps a credential (`env: {KEY=value}`).
+            name, equals, _value = part.partition("=")
+            text += f'["{shown(name)}{equals and "=..."}"]'
     return text

@@ -70,7 +70,9 @@ def env_value(text: str) -> str:
 def auth_scheme(text: str) -> str:
     """Accept the scheme of an injected ``Authorization`` header."""
     if text not in {"Bearer", "token"}:
-        raise ValueError(f"{shown(text, 20)!r} is no known scheme; write Bearer or token")
+        raise ValueError(
+            "is no known scheme; write Bearer or token, and the credential's variable in token_ref"
+        )
     return text
 
 

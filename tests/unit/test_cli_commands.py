@@ -198,7 +198,7 @@ def test_info_shows_each_setting_with_its_file_and_what_cannot_be_had_yet(
     out = capsys.readouterr().out
     for said in (
         "b.md), extends base\n",
-        "provider    : codex  <- bottles/base.md:2\n",
+        "provider    : codex [dockerfile /d] [forwards the host's login to the sidecar]",
         "env         : HOST, KEY, LOCAL  <- bottles/b.md\n",
         "git identity: Own (agent), b@example.com (bottle)  <- agents/a.md:3, bottles/base.md:3\n",
         "git gate    : p -> https://h.example/p.git  <- bottles/base.md:3\n",

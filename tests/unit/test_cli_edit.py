@@ -159,3 +159,15 @@ def test_an_agent_comes_before_a_bottle_of_its_name(
 def test_only_what_is_declared_can_be_edited(tree: Tree, capsys: Capture, name: str) -> None:
     assert main(["edit", name]) == 2
     assert "those that exist: a, b" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("harm", ["rm '{path}'", "chmod 666 '{path}'"])
+def test_a_file_that_goes_bad_meanwhile_never_costs_the_text(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, capsys: Capture, harm: str
+) -> None:
+    path = tree.home / "bottles" / "b.md"
+    editor(tree, monkeypatch, f'sed -i s/x/y/ "$1"; {harm.format(path=path)}')
+    assert main(["edit", "b"]) == 2
+    (draft,) = leftovers(tree)
+    assert "env: {A: y}" in draft.read_text()
+    assert f"your text is in {draft}" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bot_bottle.egress.hosts import normalise_host
 from bot_bottle.manifest import values
 from bot_bottle.manifest.hosts import parse_host_pattern
+from bot_bottle.manifest.problem import key_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,3 +191,10 @@ def test_a_credential_in_place_of_its_name_is_refused_and_not_repeated(text: str
 )
 def test_names_of_variables_are_taken(text: str) -> None:
     assert values.token_name(text) == text
+
+
+def test_a_credential_in_the_wrong_place_is_not_repeated() -> None:
+    with pytest.raises(ValueError, match="no known scheme") as caught:
+        values.auth_scheme("Bearer sk-SECRET12345")
+    assert "sk-SECRET" not in str(caught.value)
+    assert "sk-secret" not in key_text(("env", "API_KEY=sk-secret-value"))

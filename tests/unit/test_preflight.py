@@ -203,7 +203,7 @@ def test_every_setting_is_shown_with_the_file_it_came_from(plan: BottlePlan) -> 
     spec = replace(plan.spec, manifest=manifest, copy_cwd=True)
     shown = rows(replace(plan, spec=spec, bottle=bottle, routes=routes, limits=(limit,)))
     assert shown["bottle"] == ["b (/home/o/b.md), extends base"]
-    assert shown["provider"] == ["command  <- bottles/base.md:3"]
+    assert shown["provider"] == ["command x  <- bottles/base.md:3"]
     assert shown["env"][:2] == ["EDITOR  <- bottles/base.md", "KEY  <- bottles/b.md"]
     assert shown["skills"] == ["tdd  <- agents/a.md:3"]
     assert shown["git identity"] == [r"Bot\u202e (bottle)  <- bottles/base.md:5"]
