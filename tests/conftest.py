@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -25,6 +26,16 @@ from bot_bottle.backend.registry import get_bottle_backend
 result = get_bottle_backend(sys.argv[1]).probe()
 print(json.dumps([result.level, result.detail, result.remedy]))
 """
+
+
+def pytest_configure() -> None:
+    """Let launchers be hung up on even where this run was started by nohup(1).
+
+    A signal that is ignored stays so in every program started from here; one that is handled does not
+    (execve(2)), and this run itself is as deaf to it as before.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def cannot(reason: str) -> NoReturn:

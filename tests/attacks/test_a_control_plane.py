@@ -302,8 +302,10 @@ def test_a13_nothing_lives_on_after_the_launcher(lab: Lab, token: str, number: i
     family = _descendants(running.launcher_pid)
     assert len(family) >= 3  # sidecar, bwrap, init
     running.kill(number)
-    assert running.wait() is not None
-    running.abandon()
+    try:
+        assert running.wait() is not None
+    finally:
+        running.abandon()
     for pid in family:
         _wait_until_gone(pid)
 
