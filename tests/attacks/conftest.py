@@ -45,17 +45,22 @@ def token() -> str:
 
 
 @pytest.fixture(scope="session")
+def lab(lab: Lab) -> Lab:
+    """Declare the bottle and agent ``attack`` in the installation that all tests share."""
+    lab.declare("attack", FRONTMATTER)
+    return lab
+
+
+@pytest.fixture(scope="session")
 def bottle(lab: Lab) -> Iterator[RunningBottle]:
     """Launch the bottle that attacks run in."""
-    lab.declare("attack", FRONTMATTER)
     with lab.launch("attack", env={TOKEN_REF: TOKEN}) as running:
         yield running
 
 
 @pytest.fixture
-def fresh(lab: Lab) -> Iterator[list[RunningBottle]]:
+def fresh() -> Iterator[list[RunningBottle]]:
     """Give a list for bottles of a test's own; those still up at its end are closed."""
-    lab.declare("attack", FRONTMATTER)
     running: list[RunningBottle] = []
     yield running
     for one in running:
