@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _PLAIN = re.compile(r"(?:/(?!\.+(?:/|$))[A-Za-z0-9_.~!$&'()*+,=:@-]+)*/?")
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
 
-#: Encodings some servers decode and others take literally (IIS' %u and four digits), and control characters: some servers
-#: drop them, strip them off a segment or, as with NUL, end the path there.
+#: Encodings some servers decode and others take literally (IIS reads four digits behind %u), and control
+#: characters: some servers drop them, strip them off a segment or, as with NUL, end the path there.
 _TWO_FACED = re.compile(r"%u[0-9A-Fa-f]{4}|[\x00-\x1f\x7f-\x9f]", re.IGNORECASE)
 
 #: A segment of dots and spaces that is not plainly ``.`` or ``..``: some servers trim it to one of them.
