@@ -19,7 +19,10 @@ def measure(*, rounds: int = 10, seconds: float = 2.0) -> Table:
     table = Table(
         title=f"Intercepted TLS, keep-alive, {CONNECTIONS} connections, {BODY} byte answers",
         columns=("proxy", "requests/s", "p50 µs", "p99 µs", "against ours"),
-        notes=[f"Medians of {rounds} rounds of {seconds:g} s each; client and upstream share the machine."],
+        notes=[
+            f"Medians of {rounds} rounds of {seconds:g} s each; client and upstream share the machine.",
+            "`bot-bottle proxy` writes its audit line before each request, as in every bottle.",
+        ],
     )
     results: dict[str, list[Load]] = {}
     absent: dict[str, str] = {}
