@@ -54,7 +54,9 @@ def write(tables: Sequence[Table]) -> None:
         f"Machine: {os.cpu_count()} CPUs, {_system()}, Python {platform.python_version()}.",
         "",
     ]
-    (DOCS / "benchmarks.md").write_text("\n".join(head) + "\n".join(table.markdown() for table in tables))
+    (DOCS / "benchmarks.md").write_text(
+        "\n".join(head) + "\n" + "\n".join(table.markdown() for table in tables)
+    )
     data = {
         "machine": _system(),
         "cpus": os.cpu_count(),
