@@ -1,6 +1,7 @@
 """Fixtures that bring up real parts. What a machine cannot give is a skip with doctor's own words.
 
-``BOT_BOTTLE_TEST_REQUIRE=1`` turns those skips into failures, for machines that are known to be able.
+``BOT_BOTTLE_TEST_REQUIRE`` turns those skips into failures, for machines that are known to be able: it names
+the backends that must work, or is ``1`` for all of them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from bot_bottle.backend.registry import known_backend_names
+from tests.support.engine import Engine, NoEngineError
 from tests.support.lab import Lab
 from tests.support.outside import REPO, Account, World, accounts, download_cache
 
@@ -38,9 +40,22 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGHUP, lambda *_: None)
 
 
-def cannot(reason: str) -> NoReturn:
-    """Skip, saying why, or fail where this machine is required to be able."""
-    if os.environ.get("BOT_BOTTLE_TEST_REQUIRE"):
+#: A test that is the first to need an engine also pays for making its images.
+_FIRST_IMAGES_SECONDS = 420
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests in containers the time that images take."""
+    for item in items:
+        spec = getattr(item, "callspec", None)
+        if spec is not None and spec.params.get("backend") == "docker":
+            item.add_marker(pytest.mark.timeout(_FIRST_IMAGES_SECONDS))
+
+
+def cannot(reason: str, backend: str = "") -> NoReturn:
+    """Skip, saying why, or fail where this machine is required to be able (to run ``backend``, or at all)."""
+    required = os.environ.get("BOT_BOTTLE_TEST_REQUIRE", "").split()
+    if required and (not backend or "1" in required or backend in required):
         pytest.fail(reason)
     pytest.skip(reason)
 
@@ -54,6 +69,17 @@ def world() -> Iterator[World]:
         cannot(f"this machine cannot make the scripted outside (a network namespace of its own): {error}")
     yield outside
     outside.close()
+
+
+@pytest.fixture(scope="session")
+def engine_host(world: World) -> Iterator[str]:
+    """Run a container engine in the scripted outside; gives the URL that DOCKER_HOST takes."""
+    try:
+        engine = Engine(world)
+    except NoEngineError as error:
+        cannot(f"no container engine of the tests' own can be run here: {error}", "docker")
+    yield engine.url
+    engine.close()
 
 
 @pytest.fixture(scope="session", params=known_backend_names())
@@ -70,14 +96,15 @@ def account(request: pytest.FixtureRequest) -> Account:
 
 
 @pytest.fixture(scope="session")
-def lab(world: World, backend: str, account: Account) -> Lab:
+def lab(request: pytest.FixtureRequest, world: World, backend: str, account: Account) -> Lab:
     """Install the product for an account; skip with the backend's own sentence where it cannot run."""
-    installation = Lab(world=world, account=account, backend=backend)
+    engine_host = request.getfixturevalue("engine_host") if backend == "docker" else ""
+    installation = Lab(world=world, account=account, backend=backend, engine_host=engine_host)
     probe = world.run(
         [sys.executable, "-c", _PROBE, backend], account=account, env=installation.env, cwd=REPO
     )
     assert probe.returncode == 0, probe.err
     level, detail, remedy = json.loads(probe.stdout)
     if level == "unavailable":
-        cannot(f"{backend} as {account.name}: {detail} {remedy}".strip())
+        cannot(f"{backend} as {account.name}: {detail} {remedy}".strip(), backend)
     return installation

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.support.engine import BASE_IMAGE
 from tests.support.outside import BASE_PYTHON, REPO, Account, Completed, World
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Lab:
     world: World
     account: Account
     backend: str
+    engine_host: str = ""
     home: Path = field(init=False)
     user_home: Path = field(init=False)
     env: dict[str, str] = field(init=False)
@@ -44,9 +46,11 @@ class Lab:
             "BOT_BOTTLE_HOME": str(self.home),
             "LANG": "C.UTF-8",
         }
-        self.write(
-            "config.toml", f'backend = "{self.backend}"\n[egress]\nupstream_ca = "{self.world.ca_file}"\n'
-        )
+        config = f'backend = "{self.backend}"\n[egress]\nupstream_ca = "{self.world.ca_file}"\n'
+        if self.engine_host:
+            self.env["DOCKER_HOST"] = self.engine_host
+            config += f'[docker]\nbase_image = "{BASE_IMAGE}"\nsidecar_base_image = "{BASE_IMAGE}"\n'
+        self.write("config.toml", config)
 
     @property
     def project(self) -> Path:

@@ -1,0 +1,182 @@
+"""A container engine of the tests' own, in the scripted world: what containers send ends at the sinkhole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.base_image import NoBaseError, base_archive
+from tests.support.outside import World, download_cache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from docker import APIClient
+
+#: What containers on the default bridge are numbered from; nothing that an attack reaches for lies in it.
+BRIDGE_V4 = "10.213.47.1/24"
+BRIDGE_V6 = "fd47:213::/64"
+
+#: The image that bottles and sidecars of the tests are made from.
+BASE_IMAGE = "bot-bottle-test-base:1"
+
+_START_SECONDS = 60.0
+_SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+
+
+class NoEngineError(Exception):
+    """This machine cannot run an engine for tests; the text says why."""
+
+
+class Engine:
+    """A running ``dockerd`` in a world's namespaces; its socket is open to every account.
+
+    ``url`` is for ``DOCKER_HOST``. A unix socket on a path is reached from every network namespace, so both
+    programs in the world and this process can speak to it.
+    """
+
+    def __init__(self, world: World) -> None:
+        if os.getuid() != 0:
+            raise NoEngineError("only root can start a container engine of the tests' own")
+        program = shutil.which("dockerd", path=_SYSTEM_PATH)
+        if program is None:
+            raise NoEngineError("no container engine is installed; install it with: apt install docker.io")
+        try:
+            base = base_archive()
+        except NoBaseError as error:
+            raise NoEngineError(f"there is no base for images: {error}") from error
+        self.folder = Path(tempfile.mkdtemp(prefix="bot-bottle-engine-", dir=_place_on_disk()))
+        self.folder.chmod(0o711)
+        self._socket = self.folder / "engine.sock"
+        self.url = f"unix://{self._socket}"
+        self.data_root = self.folder / "data"
+        self.log = self.folder / "dockerd.log"
+        (self.folder / "daemon.json").write_text("{}")  # not what stands in /etc
+        self._world = world
+        self._cgroup = f"bot-bottle-engine-{os.getpid()}"
+        self._pid: int = world.call(
+            "spawn",
+            argv=[program, *self._options()],
+            env={"PATH": _SYSTEM_PATH, "HOME": str(self.folder), "LANG": "C.UTF-8"},
+            cwd=str(self.folder),
+            uid=0,
+            log=str(self.log),
+        )
+        try:
+            self._await_answer()
+            self._open_the_way_back()
+            self._socket.chmod(0o666)
+            with self.api() as api:
+                api.import_image_from_file(str(base), *BASE_IMAGE.split(":"))
+        except BaseException:
+            self.close()
+            raise
+
+    @contextlib.contextmanager
+    def api(self) -> Iterator[APIClient]:
+        """Speak to the engine."""
+        from docker import APIClient  # noqa: PLC0415 - most tests need no engine
+
+        client = APIClient(base_url=self.url, version="auto", timeout=120)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def close(self) -> None:
+        """End the engine and every container in it; remove its files."""
+        if self._world.call("wait", pid=self._pid, timeout=0) is None:
+            with contextlib.suppress(Exception), self.api() as api:  # a broken engine is ended all the same
+                for container in api.containers(all=True):
+                    api.remove_container(container["Id"], force=True)
+            self._world.call("kill", pid=self._pid, number=signal.SIGTERM)
+            if self._world.call("wait", pid=self._pid, timeout=60) is None:
+                self._world.call("kill", pid=self._pid, number=signal.SIGKILL)
+                self._world.call("wait", pid=self._pid, timeout=60)
+        for folder in Path("/sys/fs/cgroup").glob(f"**/{self._cgroup}"):
+            folder.rmdir()
+        shutil.rmtree(self.folder)
+
+    def _options(self) -> list[str]:
+        return [
+            f"--host={self.url}",
+            f"--data-root={self.data_root}",
+            f"--exec-root={self.folder / 'exec'}",
+            f"--pidfile={self.folder / 'pid'}",
+            f"--cgroup-parent=/{self._cgroup}",
+            f"--bip={BRIDGE_V4}",
+            "--ipv6",
+            f"--fixed-cidr-v6={BRIDGE_V6}",
+            # Every address is the world's own: there is nothing to forward, to hide or to publish.
+            "--iptables=false",
+            "--ip-forward=false",
+            "--userland-proxy=false",
+            f"--config-file={self.folder / 'daemon.json'}",
+        ]
+
+    def _await_answer(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+                probe.settimeout(5)  # it listens before it serves
+                probe.connect(str(self._socket))
+                probe.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                if b" 200 " in probe.recv(4096):
+                    return
+            ended = self._world.call("wait", pid=self._pid, timeout=0.1)
+            if ended is not None or time.monotonic() > deadline:
+                raise NoEngineError(f"dockerd does not come up here: {self.log.read_text()[-1500:]}")
+
+    def _open_the_way_back(self) -> None:
+        """Lead answers to containers over the bridge.
+
+        In the world every address is local and the local table is asked first, so without a narrower route
+        there the sinkhole would answer a container on its own loopback.
+        """
+        for network in ("10.213.47.0/24", BRIDGE_V6):
+            command = ["ip", "route", "add", "table", "local", network, "dev", "docker0"]
+            added = self._world.run(["env", f"PATH={_SYSTEM_PATH}", *command])
+            if added.returncode != 0:
+                raise NoEngineError(f"{' '.join(command)}: {added.err.strip()}")
+
+
+def _place_on_disk() -> str:
+    """Give a folder on a file system that images can be layered on; memory and overlays are no such."""
+    kinds = {}
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, *_ = line.split()
+        kinds[place] = kind
+    candidates = (tempfile.gettempdir(), "/var/tmp", str(download_cache()))
+    for candidate in candidates:
+        path = Path(candidate).resolve()
+        kind = next(kinds[str(place)] for place in (path, *path.parents) if str(place) in kinds)
+        if kind not in {"tmpfs", "overlay"}:
+            return candidate
+    return candidates[0]
+
+
+def main() -> int:
+    """Say whether this machine can run the tests' engine; makes the base image on the way."""
+    try:
+        world = World()
+        try:
+            Engine(world).close()
+        finally:
+            world.close()
+    except (NoEngineError, RuntimeError) as error:
+        print(error)
+        return 1
+    print("a container engine works here")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
