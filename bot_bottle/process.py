@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bot_bottle.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
@@ -52,6 +53,21 @@ def run_attached(argv: Sequence[str]) -> int:
         return subprocess.run(list(argv), check=False).returncode
     except OSError as error:
         raise UsageError(f"{argv[0]} cannot be started ({error.strerror})") from error
+
+
+def start_on(connection: socket.socket, argv: Sequence[str], *, stderr: int) -> subprocess.Popen[bytes]:
+    """Start a program whose standard input and output are ``connection``; ``stderr`` is a descriptor.
+
+    It stands in a session of its own, so that the operator's Ctrl-C does not cut the connection under the
+    one who is just taking things down. Raises ``OSError`` where it cannot be started.
+    """
+    return subprocess.Popen(
+        list(argv),
+        stdin=connection.fileno(),
+        stdout=connection.fileno(),
+        stderr=stderr,
+        start_new_session=True,
+    )
 
 
 def first_line(data: bytes, fallback: str) -> str:

@@ -1,0 +1,1 @@
+"""Bottles in containers, on an engine that the operator names."""
