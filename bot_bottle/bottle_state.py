@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bot_bottle import paths
-from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.errors import AlreadyRunningError, LaunchError, UsageError
 from bot_bottle.files import PRIVATE_FILE, make_private_dir, remove_tree, write_atomic
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def cleanup_state(identity: str) -> None:
 
 @contextlib.contextmanager
 def hold_lock(identity: str) -> Iterator[None]:
-    """Hold the identity's lock while the body runs; raises ``LaunchError`` where another launcher has it."""
+    """Hold the identity's lock while the body runs; raises ``AlreadyRunningError`` where another has it."""
     path = bottle_state_dir(identity) / _LOCK
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
     try:
@@ -228,7 +228,7 @@ def _take_lock(descriptor: int, identity: str) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if pause is None:
-                raise LaunchError(f"{identity} is running already") from error
+                raise AlreadyRunningError(f"{identity} is running already") from error
             time.sleep(pause)
         else:
             return

@@ -33,3 +33,7 @@ class LaunchError(BotBottleError):
     """A launch was accepted but could not be completed; everything it had made is gone again."""
 
     exit_code = 4
+
+
+class AlreadyRunningError(LaunchError):
+    """Another launcher holds the bottle."""

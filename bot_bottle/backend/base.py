@@ -177,10 +177,14 @@ class Leftover:
 
 
 class BottleBackend(ABC):
-    """What isolates. ``boundary`` says in a few words what stands between agent and host."""
+    """What isolates."""
 
     name: str
-    boundary: str
+
+    @property
+    @abstractmethod
+    def boundary(self) -> str:
+        """Say in a few words what stands between agent and host (``..., shared kernel``)."""
 
     @abstractmethod
     def probe(self) -> ProbeResult:
@@ -212,6 +216,14 @@ class BottleBackend(ABC):
         Raises ``UnavailableError`` or ``UsageError``; a provider's program that is not found is such a case.
         """
 
+    def build(self, plan: BottlePlan) -> None:
+        """Make what launches of this kind share and what takes its time (images), with progress on stderr.
+
+        Called before anything is held for the launch; what is there already is not made again. Raises
+        ``UnavailableError``, ``UsageError`` or ``LaunchError``.
+        """
+        del plan
+
     @abstractmethod
     def launch(self, plan: BottlePlan) -> AbstractContextManager[Bottle]:
         """Bring up the sidecar, then the isolation; yield the bottle; take everything down on every exit.
@@ -220,9 +232,23 @@ class BottleBackend(ABC):
         unsandboxed.
         """
 
+    def forget(self, identity: str) -> None:
+        """Remove what this backend itself keeps of a bottle besides its state folder; twice is no error.
+
+        Called only where no launcher holds the bottle and before its state folder is removed. Raises
+        ``UnavailableError`` or ``LaunchError`` where it cannot, and the state then stays.
+        """
+        del identity
+
+    def kept_at(self, identity: str) -> str:
+        """Say where a kept bottle's workspace lies, for the operator to read."""
+        from bot_bottle.bottle_state import bottle_state_dir  # noqa: PLC0415 - for this sentence alone
+
+        return str(bottle_state_dir(identity) / "workspace")
+
     @abstractmethod
     def leftovers(self) -> tuple[Leftover, ...]:
-        """List what dead launches left on this machine (processes, cgroups, mounts), ours only."""
+        """List what dead launches left (processes, cgroups, containers), this installation's only."""
 
     @abstractmethod
     def remove(self, leftover: Leftover) -> None:

@@ -11,7 +11,8 @@ from bot_bottle import bottle_state
 from bot_bottle.backend.prepare import metadata_for
 from bot_bottle.backend.provision import provision
 from bot_bottle.backend.registry import get_bottle_backend
-from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.backend.util import log_ca_fingerprint, select_ca_cert
+from bot_bottle.errors import BotBottleError, LaunchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,21 +30,23 @@ def launch_bottle(plan: BottlePlan) -> Iterator[Bottle]:
     Raises ``LaunchError`` with the kernel's own words where the bring-up cannot write (a full disk).
     """
     up, resumed = False, bool(plan.spec.identity)
+    backend = get_bottle_backend(plan.backend_name)
+    try:
+        backend.build(plan)
+    except BaseException:
+        discard(plan)
+        raise
     if not resumed and not plan.state_dir.exists():
         bottle_state.create_state(metadata_for(plan))
     try:
-        with (
-            bottle_state.hold_lock(plan.identity),
-            get_bottle_backend(plan.backend_name).launch(plan) as bottle,
-        ):
+        with bottle_state.hold_lock(plan.identity), backend.launch(plan) as bottle:
+            log_ca_fingerprint(*select_ca_cert(plan))
             provision(bottle, plan, resumed=resumed)
             bottle_state.mark_preserved(plan.identity)
             up = True
             yield bottle
     except BaseException as error:
-        # What cannot be removed either is still listed; the first error is the one to show.
-        with suppress(OSError):
-            discard(plan)
+        discard(plan)
         if up or not isinstance(error, OSError):
             raise
         place = error.filename or plan.state_dir
@@ -53,9 +56,26 @@ def launch_bottle(plan: BottlePlan) -> Iterator[Bottle]:
 
 
 def discard(plan: BottlePlan) -> None:
-    """Forget a new launch that came to nothing; what holds work, or was resumed, stays."""
-    if not plan.spec.identity and not bottle_state.is_preserved(plan.identity):
-        bottle_state.cleanup_state(plan.identity)
+    """Forget a new launch that came to nothing; what holds work, or was resumed, stays.
+
+    Raises nothing: what cannot be removed is still listed, and the error that led here is the one to show.
+    """
+    with suppress(OSError, BotBottleError):
+        if not plan.spec.identity and not bottle_state.is_preserved(plan.identity):
+            get_bottle_backend(plan.backend_name).forget(plan.identity)
+            bottle_state.cleanup_state(plan.identity)
+
+
+def remove_bottle(identity: str) -> None:
+    """Remove a bottle that nothing runs in: what its backend keeps of it, then its state folder.
+
+    Raises ``BotBottleError`` or ``OSError``; the state folder is then still there to try again from.
+    """
+    metadata = bottle_state.read_metadata(identity)
+    # Metadata older than its backend field belongs to launches that kept all they had in the state folder.
+    if metadata is not None and metadata.backend:
+        get_bottle_backend(metadata.backend).forget(identity)
+    bottle_state.cleanup_state(identity)
 
 
 def run_session(plan: BottlePlan, *, tty: bool) -> int:
@@ -84,8 +104,8 @@ def settle(identity: str, exit_code: int, *, keep: bool = False) -> None:
     """
     if exit_code == 0 and not keep:
         try:
-            bottle_state.cleanup_state(identity)
-        except OSError as error:
+            remove_bottle(identity)
+        except (OSError, BotBottleError) as error:
             _say(f"not all of {identity} could be removed ({error}). Try: bot-bottle cleanup {identity}")
         return
     try:
@@ -98,8 +118,18 @@ def settle(identity: str, exit_code: int, *, keep: bool = False) -> None:
 
 
 def _say_resume(identity: str, what: str) -> None:
-    workspace = bottle_state.bottle_state_dir(identity) / "workspace"
-    _say(f"{what}; its home and workspace are kept ({workspace}). Go on with: bot-bottle resume {identity}")
+    _say(
+        f"{what}; its home and workspace are kept{_where(identity)}. Go on with: bot-bottle resume {identity}"
+    )
+
+
+def _where(identity: str) -> str:
+    """Name the place of a kept workspace, where its backend can."""
+    with suppress(OSError, BotBottleError):
+        metadata = bottle_state.read_metadata(identity)
+        if metadata is not None and metadata.backend:
+            return f" ({get_bottle_backend(metadata.backend).kept_at(identity)})"
+    return ""
 
 
 def _say(text: str) -> None:

@@ -9,7 +9,7 @@ import click
 from bot_bottle import bottle_state
 from bot_bottle.backend.registry import get_bottle_backend, known_backend_names
 from bot_bottle.cli import complete, terminal
-from bot_bottle.errors import BotBottleError, LaunchError, UsageError
+from bot_bottle.errors import AlreadyRunningError, BotBottleError, UsageError
 
 if TYPE_CHECKING:
     from bot_bottle.backend.base import Leftover
@@ -83,6 +83,8 @@ def _leftovers() -> tuple[Leftover, ...]:
 
 def _remove(states: tuple[bottle_state.BottleStateSummary, ...], leftovers: tuple[Leftover, ...]) -> int:
     """Remove each by itself, so that one that cannot be removed never keeps the others."""
+    from bot_bottle.backend.launch import remove_bottle  # noqa: PLC0415 - only where there is something to do
+
     failed: list[str] = []
     for item in leftovers:
         try:
@@ -92,8 +94,8 @@ def _remove(states: tuple[bottle_state.BottleStateSummary, ...], leftovers: tupl
     for state in states:
         try:
             with bottle_state.hold_lock(state.identity):
-                bottle_state.cleanup_state(state.identity)
-        except LaunchError:
+                remove_bottle(state.identity)
+        except AlreadyRunningError:
             failed.append(f"{state.identity}: a session has started in it meanwhile")
         except Exception as error:  # noqa: BLE001 - reported; the next one is to be removed all the same
             failed.append(f"{state.identity}: {_why(error)}")

@@ -14,7 +14,7 @@ import pyseccomp
 import pytest
 
 from bot_bottle.backend.bubblewrap.cgroup import PREFIX, leftover_folders, remove_folder
-from bot_bottle.backend.bubblewrap.seccomp import REFUSED
+from bot_bottle.backend.syscalls import REFUSED
 from tests.support.outside import new_marker
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 from bot_bottle.backend.base import BottleBackend, ExecResult, Leftover, LimitStatus, ProbeResult
+from bot_bottle.backend.util import write_trust
+from bot_bottle.demo.authority import Authority
 from bot_bottle.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class ScriptedBackend(BottleBackend):
     @contextmanager
     def launch(self, plan: BottlePlan) -> Iterator[ScriptedBottle]:  # type: ignore[override]
         self.launched.append(plan)
+        write_trust(plan.state_dir, Authority("Scripted backend").pem)
         yield ScriptedBottle(self.outcome)
 
     def leftovers(self) -> tuple[Leftover, ...]:

@@ -39,6 +39,8 @@ class FakeBackend:
 
     def __init__(self, name: str, *, level: str = "ok", bottle: object = None) -> None:
         self.name, self.level, self.bottle = name, level, bottle
+        self.calls: list[str] = []
+        self.unforgettable = False
 
     def probe(self) -> ProbeResult:
         level: ProbeLevel = "ok" if self.level == "ok" else "unavailable"
@@ -49,7 +51,19 @@ class FakeBackend:
         if isinstance(self.bottle, BaseException):
             raise self.bottle
         (plan.state_dir / "home").mkdir(exist_ok=True)
+        util.write_trust(plan.state_dir, certificate())
         yield self.bottle
+
+    def build(self, plan: BottlePlan) -> None:
+        self.calls.append(f"build, state {'there' if plan.state_dir.exists() else 'missing'}")
+
+    def forget(self, identity: str) -> None:
+        self.calls.append(f"forget {identity}, state {'there' if bottle_state.list_states() else 'missing'}")
+        if self.unforgettable:
+            raise UnavailableError("the engine is gone")
+
+    def kept_at(self, identity: str) -> str:
+        return f"the volume of {identity}"
 
 
 @pytest.fixture
@@ -121,9 +135,50 @@ class OneShot(LocalStreams):
         return self.outcome
 
 
-def run(plan: BottlePlan, bottle: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(launch, "get_bottle_backend", lambda _name: FakeBackend("fake", bottle=bottle))
+def run(
+    plan: BottlePlan,
+    bottle: object,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: FakeBackend | None = None,
+) -> int:
+    backend = backend or FakeBackend("fake")
+    backend.bottle = bottle
+    monkeypatch.setattr(launch, "get_bottle_backend", lambda _name: backend)
     return launch.run_session(plan, tty=False)
+
+
+def test_images_are_built_before_anything_is_claimed_and_kept_things_go_before_the_state(
+    plan: BottlePlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = FakeBackend("fake")
+    assert run(plan, OneShot(0), monkeypatch, backend) == 0
+    assert backend.calls == ["build, state missing", "forget tester-abcde, state there"]
+    assert "egress CA SHA-256" in capsys.readouterr().err
+
+
+def test_what_the_backend_cannot_forget_keeps_the_state_to_try_again_from(
+    plan: BottlePlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = FakeBackend("fake")
+    backend.unforgettable = True
+    assert run(plan, OneShot(0), monkeypatch, backend) == 0
+    assert [state.identity for state in bottle_state.list_states()] == ["tester-abcde"]
+    said = capsys.readouterr().err
+    assert "the engine is gone" in said
+    assert "bot-bottle cleanup tester-abcde" in said
+
+
+def test_a_build_that_fails_leaves_nothing(plan: BottlePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unbuildable(FakeBackend):
+        def build(self, plan: BottlePlan) -> None:
+            raise LaunchError("the Dockerfile is wrong")
+
+    with pytest.raises(LaunchError, match="Dockerfile"):
+        run(plan, OneShot(0), monkeypatch, Unbuildable("fake"))
+    bottle_state.create_state(bottle_state.BottleMetadata(identity=plan.identity))  # as prepare() leaves it
+    with pytest.raises(LaunchError, match="Dockerfile"):
+        run(plan, OneShot(0), monkeypatch, Unbuildable("fake"))
+    assert bottle_state.list_states() == ()
 
 
 def test_exit_0_leaves_nothing(plan: BottlePlan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,4 +348,4 @@ def test_keep_keeps_the_work_after_exit_0_too(
     assert [state.status for state in bottle_state.list_states()] == ["preserved"]
     said = capsys.readouterr().err
     assert "bot-bottle resume tester-abcde" in said
-    assert str(plan.state_dir / "workspace") in said
+    assert "(the volume of tester-abcde)" in said

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import os
+import errno
 from typing import TYPE_CHECKING, BinaryIO
 
-from bot_bottle.backend import transfer
 from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
-from bot_bottle.backend.bubblewrap import terminal
 from bot_bottle.backend.bubblewrap.pump import Pipes, pump
+from bot_bottle.backend.bubblewrap.terminal import attach
+from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
+from bot_bottle.backend.terminal import (
+    STDERR,
+    STDIN,
+    STDOUT,
+    has_terminal,
+    is_terminal_or_closed,
+    leave_on_signals,
+    window_size,
+)
 from bot_bottle.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
-    from bot_bottle.backend.bubblewrap.pump import Input
     from bot_bottle.backend.bubblewrap.sandbox import Sandbox
+    from bot_bottle.backend.streams import Input, Sink
 
-#: The kernel takes no longer single argument (MAX_ARG_STRLEN), so no longer script.
-_MAX_SCRIPT = 128 * 1024 - 1
-#: A script's captured output beyond this many bytes ends it: the host's memory is not the agent's to fill.
-_MAX_OUTPUT = 64 << 20
 _SHELL = "/bin/sh"
 
 
@@ -47,11 +51,11 @@ class BubblewrapBottle(Bottle):
         Raises ``UsageError`` where the program cannot be run.
         """
         self._require_open()
-        if tty and terminal.has_terminal():
+        if tty and has_terminal():
             return self._exec_on_terminal(argv)
-        stdin: Input = None if _is_terminal_or_closed(terminal.STDIN) else terminal.STDIN
-        with terminal.leave_on_signals():
-            return self._exec_on_pipes(argv, stdin, _writer(1), _writer(2))
+        stdin: Input = None if is_terminal_or_closed(STDIN) else STDIN
+        with leave_on_signals():
+            return self._exec_on_pipes(argv, stdin, descriptor_sink(STDOUT), descriptor_sink(STDERR))
 
     def exec(
         self, script: str, *, user: str = AGENT_USER, stdin: bytes = b"", timeout: float | None = None
@@ -65,7 +69,7 @@ class BubblewrapBottle(Bottle):
             raise UsageError(
                 f"a bubblewrap bottle has one user, {AGENT_USER}; {user!r} cannot run anything in it"
             )
-        stdout, stderr = _Collector(), _Collector()
+        stdout, stderr = Collector(), Collector()
         code = self._exec_on_pipes(_shell(script), stdin, stdout, stderr, timeout)
         return ExecResult(returncode=code, stdout=bytes(stdout.data), stderr=bytes(stderr.data))
 
@@ -74,20 +78,12 @@ class BubblewrapBottle(Bottle):
 
         Raises what :meth:`exec` raises.
         """
-        captured, stderr = _Collector(), _Collector()
+        captured, stderr = Collector(), Collector()
         sink = captured if stdout is None else stdout.write
         code = self._exec_on_pipes(_shell(script), stdin, sink, stderr)
         if stdout is not None:
             stdout.flush()
         return ExecResult(returncode=code, stdout=bytes(captured.data), stderr=bytes(stderr.data))
-
-    def cp_in(self, host: Path, guest: str) -> None:
-        """Copy into the bottle; see :class:`Bottle`."""
-        transfer.cp_in(self, host, guest)
-
-    def cp_out(self, guest: str, host: Path) -> None:
-        """Copy out of the bottle; see :class:`Bottle`."""
-        transfer.cp_out(self, guest, host)
 
     def close(self) -> None:
         """End everything in the bottle; safe to call again."""
@@ -96,11 +92,11 @@ class BubblewrapBottle(Bottle):
 
     def _exec_on_terminal(self, argv: Sequence[str]) -> int:
         try:
-            process = self._sandbox.init.spawn(argv, self._env, AGENT_WORKSPACE, size=terminal.window_size())
+            process = self._sandbox.init.spawn(argv, self._env, AGENT_WORKSPACE, size=window_size())
         except OSError as error:
-            raise UsageError(_cannot_run(argv, error)) from error
+            raise cannot_run(argv, error.errno or errno.EIO) from error
         try:
-            return terminal.attach(process)
+            return attach(process)
         finally:
             process.close()
 
@@ -108,8 +104,8 @@ class BubblewrapBottle(Bottle):
         self,
         argv: Sequence[str],
         stdin: Input,
-        stdout: Callable[[bytes], object],
-        stderr: Callable[[bytes], object],
+        stdout: Sink,
+        stderr: Sink,
         timeout: float | None = None,
     ) -> int:
         self._require_open()
@@ -118,7 +114,7 @@ class BubblewrapBottle(Bottle):
             process = self._sandbox.init.spawn(argv, self._env, AGENT_WORKSPACE, stdio=pipes.stdio())
         except OSError as error:
             pipes.close()
-            raise UsageError(_cannot_run(argv, error)) from error
+            raise cannot_run(argv, error.errno or errno.EIO) from error
         except BaseException:
             pipes.close()
             raise
@@ -134,44 +130,5 @@ class BubblewrapBottle(Bottle):
             raise LaunchError(f"the bottle {self.name} is closed")
 
 
-class _Collector:
-    """Gather a process's output, within bounds."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def __call__(self, data: bytes) -> None:
-        self.data += data
-        if len(self.data) > _MAX_OUTPUT:
-            raise LaunchError(
-                f"a command in the bottle wrote more than {_MAX_OUTPUT >> 20} MiB; it was killed"
-            )
-
-
 def _shell(script: str) -> list[str]:
-    if len(script.encode()) > _MAX_SCRIPT:
-        raise UsageError(
-            "a script for a bottle must be shorter than 128 KiB; send the data on its standard input"
-        )
-    return [_SHELL, "-c", script]
-
-
-def _cannot_run(argv: Sequence[str], error: OSError) -> str:
-    return f"{argv[0]} cannot be run in the bottle: {error.strerror}"
-
-
-def _is_terminal_or_closed(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return True
-    return os.isatty(fd)
-
-
-def _writer(fd: int) -> Callable[[bytes], None]:
-    def write(data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-
-    return write
+    return [_SHELL, "-c", require_script(script)]

@@ -6,22 +6,17 @@ what it wrote before is out.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import select
 import time
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING
+
+from bot_bottle.backend.streams import CHUNK, Source, read_some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from bot_bottle.backend.bubblewrap.channel import BottleProcess
+    from bot_bottle.backend.streams import Input, Sink
 
-#: What a process is to read: bytes, an open file, a descriptor, or nothing.
-Input: TypeAlias = "bytes | BinaryIO | int | None"
-
-_CHUNK = 1 << 16
 _KILL_SECONDS = 10.0
 
 
@@ -68,8 +63,8 @@ def pump(
     process: BottleProcess,
     pipes: Pipes,
     source: Input,
-    stdout: Callable[[bytes], object],
-    stderr: Callable[[bytes], object],
+    stdout: Sink,
+    stderr: Sink,
     timeout: float | None = None,
 ) -> int:
     """Run the three pipes until the process has ended; gives its exit code (128 + N for signal N).
@@ -112,61 +107,47 @@ def pump(
 class _Inflow:
     """The way from a source to a process's standard input."""
 
-    def __init__(self, fd: int, source: Input, pipes: Pipes) -> None:
+    def __init__(self, fd: int, given: Input, pipes: Pipes) -> None:
         self._fd = fd
         self._pipes = pipes
-        self._pending = memoryview(source if isinstance(source, bytes) else b"")
-        self._ended = source is None or isinstance(source, bytes)
-        self._file = None if source is None or isinstance(source, bytes | int) else source
-        self._source_fd = source if isinstance(source, int) else -1
-        if self._file is not None:
-            with contextlib.suppress(io.UnsupportedOperation, AttributeError):
-                self._source_fd = self._file.fileno()
+        self._source = Source(given)
 
     def register(self, poller: select.poll) -> None:
+        source = self._source
         if self._fd < 0:
             return
-        if not self._pending and not self._ended and self._source_fd < 0:
-            self._fill()
-        if self._pending:
+        if not source.pending and not source.ended and source.fd < 0:
+            source.fill()
+        if source.pending:
             poller.register(self._fd, select.POLLOUT)
-        elif self._ended:
+        elif source.ended:
             self._close()
         else:
             poller.register(self._fd, 0)  # only to hear that nobody reads any more
-            poller.register(self._source_fd, select.POLLIN)
+            poller.register(source.fd, select.POLLIN)
 
     def step(self, events: set[int]) -> None:
-        if self._fd in events and self._pending:
+        source = self._source
+        if self._fd in events and source.pending:
             try:
-                self._pending = self._pending[os.write(self._fd, self._pending[:_CHUNK]) :]
+                source.pending = source.pending[os.write(self._fd, source.pending[:CHUNK]) :]
             except BlockingIOError:
                 return
             except BrokenPipeError:
                 self._close()
         elif self._fd in events:
             self._close()
-        elif self._fd >= 0 and self._source_fd in events:
-            self._fill()
-
-    def _fill(self) -> None:
-        if self._file is None:
-            data = _read(self._source_fd) or b""
-        else:
-            # One read of what is there: never waits for a full chunk.
-            read = getattr(self._file, "read1", self._file.read)
-            data = read(_CHUNK)
-        self._ended = not data
-        self._pending = memoryview(data)
+        elif self._fd >= 0 and source.fd in events:
+            source.fill()
 
     def _close(self) -> None:
         self._pipes.close_near(self._fd)
         self._fd = -1
 
 
-def _deliver(fd: int, sinks: dict[int, Callable[[bytes], object]], pipes: Pipes) -> bool:
+def _deliver(fd: int, sinks: dict[int, Sink], pipes: Pipes) -> bool:
     """Move what one pipe holds now, at most a chunk, to its sink; False at the end."""
-    data = _read(fd)
+    data = read_some(fd)
     if data is None:
         return True
     try:
@@ -178,20 +159,10 @@ def _deliver(fd: int, sinks: dict[int, Callable[[bytes], object]], pipes: Pipes)
     return bool(data)
 
 
-def _drain(sinks: dict[int, Callable[[bytes], object]], pipes: Pipes) -> None:
+def _drain(sinks: dict[int, Sink], pipes: Pipes) -> None:
     """Deliver what is in the pipes now; a process left behind in the bottle may hold them open for ever."""
     for fd in sinks:
         poller = select.poll()
         poller.register(fd, select.POLLIN)
         while any(event & select.POLLIN for _fd, event in poller.poll(0)) and _deliver(fd, sinks, pipes):
             pass
-
-
-def _read(fd: int) -> bytes | None:
-    """Read one chunk; empty at the end, None where there is nothing now."""
-    try:
-        return os.read(fd, _CHUNK)
-    except BlockingIOError:
-        return None
-    except OSError:  # a terminal whose other side is gone answers EIO
-        return b""

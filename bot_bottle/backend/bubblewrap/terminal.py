@@ -11,9 +11,10 @@ import os
 import select
 import signal
 import termios
-import threading
 import tty
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
+
+from bot_bottle.backend.terminal import STDIN, STDOUT, leave_on_signals, signal_handler, window_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,25 +22,9 @@ if TYPE_CHECKING:
 
     from bot_bottle.backend.bubblewrap.channel import BottleProcess
 
-STDIN, STDOUT = 0, 1
 _CHUNK = 1 << 16
 #: After the process ended, how long its terminal may still deliver what is on its way, in milliseconds.
 _TAIL_MS = 200
-_FALLBACK_SIZE = (24, 80)
-
-
-def has_terminal() -> bool:
-    """Tell whether the operator's standard input and output are a terminal."""
-    return os.isatty(STDIN) and os.isatty(STDOUT)
-
-
-def window_size(fd: int = STDOUT) -> tuple[int, int]:
-    """Give a terminal's size as (rows, columns); 24 by 80 where it does not know."""
-    try:
-        rows, columns = termios.tcgetwinsize(fd)
-    except OSError:
-        return _FALLBACK_SIZE
-    return (rows, columns) if rows and columns else _FALLBACK_SIZE
 
 
 def attach(process: BottleProcess) -> int:
@@ -133,35 +118,9 @@ def _resizes() -> Iterator[int]:
             os.write(write_end, b"\0")
 
     try:
-        with _handler(signal.SIGWINCH, note):
+        with signal_handler(signal.SIGWINCH, note):
             note(0, None)  # the size may have changed since the terminal inside was made
             yield read_end
     finally:
         os.close(read_end)
         os.close(write_end)
-
-
-@contextlib.contextmanager
-def leave_on_signals() -> Iterator[None]:
-    """Turn the signals that would end this process with everything still up into an orderly exit."""
-
-    def leave(number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    with contextlib.ExitStack() as stack:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                stack.enter_context(_handler(number, leave))
-        yield
-
-
-@contextlib.contextmanager
-def _handler(number: signal.Signals, handler: signal._HANDLER) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread handle signals
-        return
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
