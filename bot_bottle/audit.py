@@ -17,9 +17,9 @@ but the ``end``, so that who fills the log is refused everything from then on.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
+import stat
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,8 +27,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote
 
+from bot_bottle.audit_chain import GENESIS, ChainEnd, canonical, fault, parse, sha256, stand
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from bot_bottle.secret import Secret
@@ -39,21 +41,18 @@ AuditValue: TypeAlias = str | int | bool | list[str] | list[int] | None
 #: How large one log file may grow, in bytes; some 1.2 million requests.
 MAX_LOG_BYTES = 512 * 1024 * 1024
 
-GENESIS = "0" * 64
 REDACTED = "[redacted]"
 
 _RESERVED = frozenset({"seq", "time", "event", "prev", "hash"})
 #: A few hundred bytes an opening of the log, without which it could not be told whole from cut.
 _ALWAYS_FIT = frozenset({"end", "recovered"})
-_TAIL_STEP = 64 * 1024
 _quote = json.encoder.encode_basestring_ascii
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
 class AuditLog:
     """The writing end of one bottle's log. Not thread-safe; one open log a file (``flock``)."""
 
-    __slots__ = ("_broken", "_fd", "_full", "_limit", "_prev", "_secrets", "_seq", "_size")
+    __slots__ = ("_broken", "_fd", "_full", "_limit", "_on_record", "_prev", "_secrets", "_seq", "_size")
 
     def __init__(
         self,
@@ -74,28 +73,33 @@ class AuditLog:
         self._prev = prev
         self._secrets = secrets
         self._broken = False
+        self._on_record: Callable[[], None] | None = None
 
     @classmethod
-    def open(cls, path: Path, *, redact: Iterable[Secret] = (), limit: int = MAX_LOG_BYTES) -> AuditLog:
+    def open(
+        cls,
+        path: Path,
+        *,
+        redact: Iterable[Secret] = (),
+        limit: int = MAX_LOG_BYTES,
+        after: ChainEnd | None = None,
+    ) -> AuditLog:
         """Open ``path`` for appending, making it (0600) and its folder (0700) where they do not exist.
 
-        The chain continues from the file's last line; ``limit`` bounds the file, in bytes. Raises
-        ``OSError`` when the file cannot be opened, is a link, is not a plain file of this user or is open
-        elsewhere, and ``ValueError`` when its last whole line is not a valid record.
+        The chain continues from the file's last line, or, in a file that must be empty, from ``after``, the
+        end of the same log in another place. ``limit`` bounds the whole log, in bytes. Raises ``OSError``
+        when the file cannot be opened, is a link, is not a plain file of this user or is open elsewhere,
+        and ``ValueError`` when its last whole line is not a valid record or it is not empty.
         """
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
-        fd = os.open(path, flags, 0o600)
+        fd = open_log_file(path)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            status = os.fstat(fd)
-            if status.st_uid != os.geteuid() or status.st_nlink != 1 or not _is_plain(status.st_mode):
-                raise OSError(f"{path} is not a plain file of this user; it cannot be the audit log")
-            os.fchmod(fd, 0o600)
-            last, fragment = _tail(fd, status.st_size)
-            seq, prev = _continue_from(path, last)
+            end, fragment = stand(fd, path)
+            if after is not None:
+                if end.size:
+                    raise ValueError(f"{path}: is not empty, so it cannot continue another log")
+                end = after
             secrets = tuple(sorted({f for s in redact for f in _forms(s.reveal())}, key=len, reverse=True))
-            log = cls(fd, seq=seq, prev=prev, secrets=secrets, size=status.st_size, limit=limit)
+            log = cls(fd, seq=end.seq, prev=end.prev, secrets=secrets, size=end.size, limit=limit)
             if fragment:
                 log._heal(fragment)
         except BaseException:
@@ -109,6 +113,24 @@ class AuditLog:
         return cls(
             os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), seq=0, prev=GENESIS, secrets=(), limit=None
         )
+
+    @property
+    def end(self) -> ChainEnd:
+        """Where the log stands now."""
+        return ChainEnd(seq=self._seq, prev=self._prev, size=self._size)
+
+    def watch(self, on_record: Callable[[], None]) -> int:
+        """Call ``on_record`` after each record from now on; gives a descriptor of the file, for reading back.
+
+        The descriptor is the caller's to close and outlives the log.
+        """
+        self._on_record = on_record
+        return os.dup(self._fd)
+
+    def release(self) -> int:
+        """Give the file away, still locked, to a caller who closes it; no ``end`` is written."""
+        fd, self._fd = self._fd, -1
+        return fd
 
     def append(self, event: str, **fields: AuditValue) -> None:
         """Write one record.
@@ -126,7 +148,7 @@ class AuditLog:
 
     def _heal(self, fragment: bytes) -> None:
         # One write for the line feed and the record, so that a second crash cannot part them.
-        torn: dict[str, AuditValue] = {"torn_sha256": _sha256(fragment), "torn_bytes": len(fragment)}
+        torn: dict[str, AuditValue] = {"torn_sha256": sha256(fragment), "torn_bytes": len(fragment)}
         self._write_record(b"\n", "recovered", torn)
 
     def _write_record(self, before: bytes, event: str, fields: Mapping[str, AuditValue]) -> None:
@@ -141,7 +163,7 @@ class AuditLog:
         if self._secrets and self._betrays(text):
             record.update({name: self._redact(value) for name, value in fields.items()})
             text = _encode(record)
-        digest = _sha256(text.encode("ascii"))
+        digest = sha256(text.encode("ascii"))
         line = before + f'{text[:-1]},"hash":"{digest}"}}\n'.encode("ascii")
         if event not in _ALWAYS_FIT:
             self._must_fit(len(line))
@@ -149,6 +171,8 @@ class AuditLog:
         self._size += len(line)
         self._prev = digest
         self._seq += 1
+        if self._on_record is not None:
+            self._on_record()
 
     def close(self) -> None:
         """Write ``end`` and close; safe to call again. An ``end`` that cannot be written is left out."""
@@ -194,6 +218,23 @@ class AuditLog:
             raise OSError("the audit log's disk is full: a record was cut short")
 
 
+def open_log_file(path: Path) -> int:
+    """Open and lock a log's file as :meth:`AuditLog.open` says; gives its descriptor. Raises ``OSError``."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
+    fd = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid() or status.st_nlink != 1 or not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path} is not a plain file of this user; it cannot be the audit log")
+        os.fchmod(fd, 0o600)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditVerdict:
     """What :func:`verify` found.
@@ -215,17 +256,17 @@ def verify(path: Path) -> AuditVerdict:
     torn: tuple[int, str, int] | None = None
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            record = _parse(line)
+            record = parse(line)
             if record is None:
                 if torn:
                     return _broken(records, torn[0], "is not a whole record")
-                torn = (number, _sha256(line.rstrip(b"\n")), len(line.rstrip(b"\n")))
+                torn = (number, sha256(line.rstrip(b"\n")), len(line.rstrip(b"\n")))
                 continue
-            fault = _fault(record, seq=records, prev=prev)
-            if not fault and torn and not _vouches(record, torn):
-                number, fault = torn[0], "is not a whole record"  # noqa: PLW2901 - the torn line is the one to name
-            if fault:
-                return _broken(records, number, fault)
+            wrong = fault(record, seq=records, prev=prev)
+            if not wrong and torn and not _vouches(record, torn):
+                number, wrong = torn[0], "is not a whole record"  # noqa: PLW2901 - the torn line is the one to name
+            if wrong:
+                return _broken(records, number, wrong)
             torn = None
             prev, last_event = str(record["hash"]), str(record["event"])
             records += 1
@@ -242,13 +283,13 @@ def read_records(path: Path) -> Iterator[dict[str, object]]:
     """Give the records in order, for display; lines that are no record are left out (see :func:`verify`)."""
     with path.open("rb") as file:
         for line in file:
-            record = _parse(line)
+            record = parse(line)
             if record is not None:
                 yield record
 
 
 def _encode(record: Mapping[str, AuditValue]) -> str:
-    """Write what :data:`_canonical` writes, in half the time: a record has few fields, nearly all text."""
+    """Write what :data:`canonical` writes, in half the time: a record has few fields, nearly all text."""
     parts = []
     for name, label in _layout(tuple(record)):
         value = record[name]
@@ -259,7 +300,7 @@ def _encode(record: Mapping[str, AuditValue]) -> str:
         elif type(value) is int:
             parts.append(f"{label}{value}")
         else:
-            parts.append(label + _canonical(value))
+            parts.append(label + canonical(value))
     return "{" + ",".join(parts) + "}"
 
 
@@ -278,38 +319,9 @@ def _minute(minutes: int) -> str:
     return datetime.fromtimestamp(minutes * 60, UTC).strftime("%Y-%m-%dT%H:%M:")
 
 
-def _is_plain(mode: int) -> bool:
-    return (mode & 0o170000) == 0o100000
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data, usedforsecurity=True).hexdigest()
-
-
 def _forms(secret: str) -> set[str]:
     """List how a secret may stand in a line: as it is and JSON-escaped."""
-    return {secret, _canonical(secret)[1:-1]} if secret else set()
-
-
-def _parse(line: bytes) -> dict[str, object] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("hash"), str) else None
-
-
-def _fault(record: dict[str, object], *, seq: int, prev: str) -> str:
-    body = {name: value for name, value in record.items() if name != "hash"}
-    if _sha256(_canonical(body).encode("ascii")) != record["hash"]:
-        return "was changed: its hash does not match"
-    if record.get("prev") != prev:
-        return "does not follow the line before it: something was removed, added or moved"
-    if record.get("seq") != seq or not isinstance(record.get("event"), str):
-        return "is out of sequence"
-    return ""
+    return {secret, canonical(secret)[1:-1]} if secret else set()
 
 
 def _vouches(record: dict[str, object], torn: tuple[int, str, int]) -> bool:
@@ -318,36 +330,11 @@ def _vouches(record: dict[str, object], torn: tuple[int, str, int]) -> bool:
     )
 
 
-def _broken(records: int, line: int, fault: str) -> AuditVerdict:
+def _broken(records: int, line: int, wrong: str) -> AuditVerdict:
     return AuditVerdict(
         ok=False,
         records=records,
         ended=False,
         error_line=line,
-        message=f"line {line} {fault}; {records} records before it hold",
+        message=f"line {line} {wrong}; {records} records before it hold",
     )
-
-
-def _tail(fd: int, size: int) -> tuple[bytes | None, bytes]:
-    """Give the last whole line without its line feed (``None``: there is none) and the fragment after it."""
-    data = b""
-    position = size
-    while position > 0 and data.count(b"\n") < 2:
-        step = min(_TAIL_STEP, position)
-        position -= step
-        data = os.pread(fd, step, position) + data
-    whole, found, fragment = data.rpartition(b"\n")
-    return (whole.rpartition(b"\n")[2] if found else None), fragment
-
-
-def _continue_from(path: Path, last: bytes | None) -> tuple[int, str]:
-    if last is None:
-        return 0, GENESIS
-    record = _parse(last + b"\n")
-    if record is None:
-        raise ValueError(f"{path}: its last line is no audit record; move the file away to start a new log")
-    seq = record.get("seq")
-    body = {name: value for name, value in record.items() if name != "hash"}
-    if type(seq) is not int or _sha256(_canonical(body).encode("ascii")) != record["hash"]:
-        raise ValueError(f"{path}: its last record was changed; move the file away to start a new log")
-    return seq + 1, str(record["hash"])

@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from bot_bottle.files import write_atomic
-from bot_bottle.sidecar.config import PROXY_PORT, SidecarConfig
+from bot_bottle.sidecar.config import SidecarConfig
+from bot_bottle.sidecar.listeners import PROXY_PORT
 
 if TYPE_CHECKING:
     from pathlib import Path

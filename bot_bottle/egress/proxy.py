@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.policy import Policy
     from bot_bottle.egress.pool import Resolver
-    from bot_bottle.sidecar.config import ListenerRole, SidecarConfig
+    from bot_bottle.sidecar.config import SidecarConfig
+    from bot_bottle.sidecar.listeners import ListenerRole
 
 MAX_CLIENTS = 1024
 _MAX_DNS_NAMES = 256

@@ -17,9 +17,11 @@ def main(argv: list[str]) -> int:
         return 2
     launcher_pid, config_fd, control_fd = (int(arg) for arg in argv)
     harden(launcher_pid)
-    from bot_bottle.sidecar.service import run  # noqa: PLC0415 - nothing heavy before the process is hardened
+    # Nothing heavy before the process is hardened.
+    from bot_bottle.sidecar.channel import SocketChannel  # noqa: PLC0415
+    from bot_bottle.sidecar.service import run  # noqa: PLC0415
 
-    return run(config_fd, control_fd)
+    return run(SocketChannel(config_fd, control_fd))
 
 
 if __name__ == "__main__":

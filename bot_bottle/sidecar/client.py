@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Self
 
 import bot_bottle
 from bot_bottle.errors import LaunchError
-from bot_bottle.sidecar.control import control_pair, receive_message, send_message
+from bot_bottle.sidecar.control import control_pair, receive_message
+from bot_bottle.sidecar.listeners import send_listeners
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from bot_bottle.sidecar.config import ListenerRole, SidecarConfig
+    from bot_bottle.sidecar.config import SidecarConfig
+    from bot_bottle.sidecar.listeners import ListenerRole
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 5.0
@@ -97,9 +99,8 @@ class SidecarProcess:
         if self._closed:
             raise LaunchError("the sidecar has been closed")
         self.ca_pem  # noqa: B018 - the CA message comes first on the channel
-        message: dict[str, object] = {"event": "listeners", "roles": [role for role, _sock in listeners]}
         try:
-            send_message(self._control, message, [sock.fileno() for _role, sock in listeners])
+            send_listeners(self._control, listeners)
         except OSError:
             raise LaunchError(self._death("it did not take its sockets")) from None
         self._expect("ready")

@@ -8,28 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
+from bot_bottle.audit_chain import ChainEnd
 from bot_bottle.egress.routes import EgressRoute
 from bot_bottle.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-#: What a listening socket handed to the sidecar is for.
-ListenerRole: TypeAlias = Literal["dns-udp", "dns-tcp", "http", "https", "proxy"]
-
-#: Role -> TCP or UDP port inside the bottle. Every backend opens the same ones on the bottle's loopback.
-LISTENER_PORTS: dict[ListenerRole, int] = {
-    "dns-udp": 53,
-    "dns-tcp": 53,
-    "http": 80,
-    "https": 443,
-    "proxy": 9099,
-}
-
-#: The port of the explicit proxy inside every bottle.
-PROXY_PORT = LISTENER_PORTS["proxy"]
 
 #: The name that egress answers itself; it never leaves the sidecar.
 EGRESS_LOCAL_HOST = "_egress.local"
@@ -48,7 +34,11 @@ class Pin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SidecarConfig:
-    """Everything one sidecar knows. ``upstream_ca_pem`` is trusted in addition to the system's roots."""
+    """Everything one sidecar knows.
+
+    ``audit_path`` is as the sidecar sees it; with ``audit_after`` its log there continues one that ended so
+    elsewhere. ``upstream_ca_pem`` is trusted in addition to the system's roots.
+    """
 
     identity: str
     routes: tuple[EgressRoute, ...]
@@ -56,6 +46,7 @@ class SidecarConfig:
     secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     pins: Mapping[str, Pin] = field(default_factory=dict)
     upstream_ca_pem: str = ""
+    audit_after: ChainEnd | None = None
 
     def to_wire(self) -> bytes:
         """Serialise for the pipe; the bytes hold the credentials in clear, so write them nowhere else."""
@@ -66,6 +57,7 @@ class SidecarConfig:
             "secrets": {name: secret.reveal() for name, secret in self.secrets.items()},
             "pins": {host: {"address": pin.address, "port": pin.port} for host, pin in self.pins.items()},
             "upstream_ca_pem": self.upstream_ca_pem,
+            "audit_after": self.audit_after.to_wire() if self.audit_after else None,
         }
         return json.dumps(obj).encode()
 
@@ -80,4 +72,5 @@ class SidecarConfig:
             secrets={name: Secret(value) for name, value in obj["secrets"].items()},
             pins={host: Pin(address=pin["address"], port=pin["port"]) for host, pin in obj["pins"].items()},
             upstream_ca_pem=obj["upstream_ca_pem"],
+            audit_after=ChainEnd.from_wire(obj["audit_after"]) if obj["audit_after"] else None,
         )

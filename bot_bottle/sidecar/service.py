@@ -5,55 +5,55 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bot_bottle.audit import AuditLog
 from bot_bottle.egress.ca import CertificateAuthority
-from bot_bottle.sidecar.config import LISTENER_PORTS, SidecarConfig
-from bot_bottle.sidecar.control import receive_message, send_message
+from bot_bottle.sidecar.config import SidecarConfig
+from bot_bottle.sidecar.listeners import taken_listeners
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
 
     from bot_bottle.egress.proxy import EgressProxy
-    from bot_bottle.sidecar.config import ListenerRole
+    from bot_bottle.sidecar.channel import Channel, Message
 
 _STUCK_SECONDS = 4
 _MAX_REPORTS = 200
 
 
-def run(config_fd: int, control_fd: int) -> int:
-    """Serve until the control channel ends or SIGTERM comes; gives the process's exit code."""
-    control = socket.socket(fileno=control_fd)
-    os.set_inheritable(control_fd, False)  # noqa: FBT003 - the library's signature
+def run(channel: Channel) -> int:
+    """Serve until the launcher is done or SIGTERM comes; gives the process's exit code."""
     try:
-        config = _read_config(config_fd)
-        audit = AuditLog.open(Path(config.audit_path), redact=config.secrets.values())
+        config = SidecarConfig.from_wire(channel.read_config())
+        audit = AuditLog.open(
+            Path(config.audit_path), redact=config.secrets.values(), after=config.audit_after
+        )
     except OSError as error:
-        return _give_up(control, f"the audit log cannot be opened: {error.strerror or error}")
+        return _give_up(channel, f"the audit log cannot be opened: {error.strerror or error}")
     except (ValueError, KeyError, TypeError) as error:
         # A config error's text could quote the config; the log's own ValueError names the file only.
         detail = str(error) if type(error) is ValueError else type(error).__name__
-        return _give_up(control, f"the config or the audit log is not valid: {detail}")
+        return _give_up(channel, f"the config or the audit log is not valid: {detail}")
     try:
         ca = CertificateAuthority(config.identity)
         audit.append("start", identity=config.identity, routes=len(config.routes), pid=os.getpid())
         # The launcher places this certificate while we go on loading.
-        send_message(control, {"event": "ca", "pem": ca.certificate_pem})
+        channel.say({"event": "ca", "pem": ca.certificate_pem})
     except OSError as error:
         audit.close()
-        return _give_up(control, f"the audit log cannot be written: {error.strerror or error}")
+        return _give_up(channel, f"the audit log cannot be written: {error.strerror or error}")
     try:
-        return _serve(config, control, audit, ca)
+        return _serve(config, channel, audit, ca)
     finally:
         audit.close()
+        signal.alarm(0)
+        channel.close()
 
 
-def _serve(config: SidecarConfig, control: socket.socket, audit: AuditLog, ca: CertificateAuthority) -> int:
+def _serve(config: SidecarConfig, channel: Channel, audit: AuditLog, ca: CertificateAuthority) -> int:
     # Loaded after the CA has been sent, while the launcher is busy placing it.
     import asyncio  # noqa: PLC0415
 
@@ -73,62 +73,37 @@ def _serve(config: SidecarConfig, control: socket.socket, audit: AuditLog, ca: C
         if not stop.done():
             stop.set_result(None)
 
-    def on_control() -> None:
-        try:
-            received = receive_message(control)
-        except BlockingIOError:
-            return
-        except (OSError, ValueError, TypeError):
-            received = None
-        if received is None:
-            loop.remove_reader(control.fileno())
-            end()
-            return
-        message, fds = received
-        task = loop.create_task(_take_listeners(proxy, control, message, fds))
+    def take(message: Message, fds: list[int]) -> None:
+        task = loop.create_task(_take_listeners(proxy, channel, message, fds))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    control.setblocking(False)  # noqa: FBT003 - the library's signature
-    loop.add_reader(control.fileno(), on_control)
+    channel.attend(loop, audit, take, end)
     loop.add_signal_handler(signal.SIGTERM, end)
     try:
         loop.run_until_complete(stop)
     finally:
-        signal.alarm(_STUCK_SECONDS)  # nothing below may keep the process
+        signal.alarm(_STUCK_SECONDS)  # nothing from here to the end of the log may keep the process
         proxy.close()
         with contextlib.suppress(Exception):
             loop.run_until_complete(asyncio.sleep(0))
     return 0
 
 
-async def _take_listeners(
-    proxy: EgressProxy, control: socket.socket, message: Mapping[str, object], fds: list[int]
-) -> None:
-    sockets = [socket.socket(fileno=fd) for fd in fds]
-    roles = message.get("roles")
+async def _take_listeners(proxy: EgressProxy, channel: Channel, message: Message, fds: list[int]) -> None:
     try:
-        if message.get("event") != "listeners" or not isinstance(roles, list) or len(roles) != len(sockets):
-            raise ValueError("a listeners message names one role for each descriptor")
-        if not all(role in LISTENER_PORTS for role in roles):
-            raise ValueError("a listener has an unknown role")
-        await proxy.serve([(cast("ListenerRole", role), s) for role, s in zip(roles, sockets, strict=True)])
+        await proxy.serve(taken_listeners(message, fds))
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError):
-            send_message(control, {"event": "error", "message": f"a listener cannot be served: {error}"})
+            channel.say({"event": "error", "message": f"a listener cannot be served: {error}"})
         return
     with contextlib.suppress(OSError):
-        send_message(control, {"event": "ready"})
+        channel.say({"event": "ready"})
 
 
-def _read_config(fd: int) -> SidecarConfig:
-    with os.fdopen(fd, "rb") as pipe:
-        return SidecarConfig.from_wire(pipe.read())
-
-
-def _give_up(control: socket.socket, message: str) -> int:
+def _give_up(channel: Channel, message: str) -> int:
     with contextlib.suppress(OSError):
-        send_message(control, {"event": "error", "message": message})
+        channel.say({"event": "error", "message": message})
     sys.stderr.write(f"{message}\n")
     return 4
 

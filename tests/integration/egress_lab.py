@@ -23,7 +23,8 @@ from bot_bottle.egress.proxy import MAX_CLIENTS, EgressProxy
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.client import SidecarProcess
-from bot_bottle.sidecar.config import ListenerRole, Pin, SidecarConfig
+from bot_bottle.sidecar.config import Pin, SidecarConfig
+from bot_bottle.sidecar.listeners import ListenerRole
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,8 +20,9 @@ from bot_bottle.errors import LaunchError
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar import harden
 from bot_bottle.sidecar.client import SidecarProcess
-from bot_bottle.sidecar.config import LISTENER_PORTS, SidecarConfig
+from bot_bottle.sidecar.config import SidecarConfig
 from bot_bottle.sidecar.control import control_pair, receive_message, send_message
+from bot_bottle.sidecar.listeners import LISTENER_PORTS
 from bot_bottle.sidecar.service import Reporter
 from tests.integration.egress_lab import SECONDS, TOKEN, Sidecar, config, listeners, route
 

@@ -29,14 +29,15 @@ from bot_bottle.backend.bubblewrap.sandbox import Sandbox, SandboxRequest, start
 from bot_bottle.backend.util import sidecar_config, write_trust
 from bot_bottle.errors import LaunchError, UnavailableError
 from bot_bottle.sidecar.client import SidecarProcess
+from bot_bottle.sidecar.listeners import close_listeners
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bot_bottle.backend.base import BottlePlan, LimitStatus
     from bot_bottle.backend.bubblewrap.layout import Op
-    from bot_bottle.backend.bubblewrap.netns import Listeners
     from bot_bottle.manifest.model import ManifestBottle
+    from bot_bottle.sidecar.listeners import Listeners
 
 NAME = "bubblewrap"
 _CGROUP = "cgroup"
@@ -75,7 +76,7 @@ class BubblewrapBackend(BottleBackend):
             detail, remedy = probe.explain(str(error), used.path, probe.look_at_machine())
             return ProbeResult(backend=NAME, level="unavailable", detail=detail, remedy=remedy)
         finally:
-            _close_all(listeners)
+            close_listeners(listeners)
             sandbox.stop()
         place = find_place()
         unheld = [name for name in ("memory", "cpu") if not place.can(name)]
@@ -127,7 +128,7 @@ class BubblewrapBackend(BottleBackend):
                 write_trust(plan.state_dir, sidecar.ca_pem)
                 sidecar.give_listeners(listeners)
             finally:
-                _close_all(listeners)
+                close_listeners(listeners)
             sandbox.await_ready()
             env = {**dict(program.env), **plan.guest_env}
             shown = (used.path, *bwrap.isolation_args(), *bwrap.render(ops, str, lambda _data: -1))
@@ -226,11 +227,6 @@ def _start(
 
 def _probe_ops() -> tuple[Op, ...]:
     return (*layout.system_ops(), layout.Raw(args=("--remount-ro", "/")))
-
-
-def _close_all(listeners: Listeners) -> None:
-    for _role, sock in listeners:
-        sock.close()
 
 
 def _make_cgroup(place: CgroupPlace, identity: str, bounds: limits.EffectiveLimits) -> Cgroup:

@@ -6,30 +6,29 @@ and nothing stays in the namespace but the listening sockets themselves.
 
 from __future__ import annotations
 
-import array
 import errno
 import os
 import select
 import socket
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from bot_bottle.backend.bubblewrap import libc
 from bot_bottle.backend.bubblewrap.fork import fork_quietly, reap
 from bot_bottle.errors import LaunchError
-from bot_bottle.sidecar.config import LISTENER_PORTS
+from bot_bottle.sidecar import listeners
+from bot_bottle.sidecar.control import receive_message, send_message
+from bot_bottle.sidecar.listeners import send_listeners, taken_listeners
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-    from bot_bottle.sidecar.config import ListenerRole
+    from bot_bottle.sidecar.listeners import Listeners
 
-Listeners: TypeAlias = "tuple[tuple[ListenerRole, socket.socket], ...]"
-
-_BACKLOG = 512
 #: How long the bottle's loopback device may take to come up, in seconds.
 _LOOPBACK_SECONDS = 5.0
 _MAX_WORDS = 1000
+_FAILED = "the sidecar's sockets could not be opened in the bottle: {}"
 
 
 def open_listeners(pid: int) -> Listeners:
@@ -48,31 +47,27 @@ def open_listeners(pid: int) -> Listeners:
                 os._exit(0)
         theirs.close()
         try:
-            words, fds = _receive(ours)
+            received = receive_message(ours)
+        except (OSError, ValueError, TypeError) as error:
+            raise LaunchError(_FAILED.format(error)) from error
         finally:
             reap(child)
-    sockets = [socket.socket(fileno=fd) for fd in fds]
-    roles = words.split(",") if words and not words.startswith("!") else []
-    if not roles or len(roles) != len(sockets):
-        for sock in sockets:
-            sock.close()
-        raise LaunchError(
-            f"the sidecar's sockets could not be opened in the bottle: {words[1:] or 'no answer'}"
-        )
-    known = {role: role for role in LISTENER_PORTS}
-    return tuple((known[role], sock) for role, sock in zip(roles, sockets, strict=True))  # type: ignore[index]
+    message, fds = received or ({}, [])
+    if not fds:
+        raise LaunchError(_FAILED.format(message.get("message", "no answer")))
+    try:
+        return taken_listeners(message, fds)
+    except ValueError as error:
+        raise LaunchError(_FAILED.format(error)) from error
 
 
 def _serve(pid: int, channel: socket.socket) -> None:
-    """In the child: enter, bind, send; the first character ``!`` marks a failure's words."""
+    """In the child: enter, bind, send."""
     try:
         _enter(pid)
-        bound = list(_bind_all(os.pidfd_open(pid)))
-        words = ",".join(role for role, _sock in bound)
-        fds = array.array("i", [sock.fileno() for _role, sock in bound])
-        channel.sendmsg([words.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        send_listeners(channel, listeners.open_listeners(_while_loopback_comes_up(os.pidfd_open(pid))))
     except BaseException as error:  # noqa: BLE001 - this process has no other way to report than these words
-        channel.send(f"!{error}"[:_MAX_WORDS].encode())
+        send_message(channel, {"event": "error", "message": str(error)[:_MAX_WORDS]})
 
 
 def _enter(pid: int) -> None:
@@ -88,53 +83,17 @@ def _enter(pid: int) -> None:
     libc.setns(net, libc.CLONE_NEWNET)
 
 
-def _bind_all(target: int) -> Iterator[tuple[ListenerRole, socket.socket]]:
+def _while_loopback_comes_up(target: int) -> Callable[[OSError], bool]:
+    """Tell which failed binds to try again: bubblewrap brings loopback up while we are on our way."""
     deadline = time.monotonic() + _LOOPBACK_SECONDS
-    families = [(socket.AF_INET, "127.0.0.1")]
-    if _has_ipv6():
-        families.append((socket.AF_INET6, "::1"))
-    for family, address in families:
-        for role, port in LISTENER_PORTS.items():
-            kind = socket.SOCK_DGRAM if role == "dns-udp" else socket.SOCK_STREAM
-            sock = socket.socket(family, kind | socket.SOCK_CLOEXEC)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            _bind(sock, (address, port), deadline, target)
-            if kind == socket.SOCK_STREAM:
-                sock.listen(_BACKLOG)
-            yield role, sock
-
-
-def _bind(sock: socket.socket, address: tuple[str, int], deadline: float, target: int) -> None:
     ended = select.poll()
     ended.register(target, select.POLLIN)
-    while True:
-        try:
-            sock.bind(address)
-        except OSError as error:
-            # bubblewrap brings loopback up while we are on our way; until then the address does not exist.
-            if error.errno != errno.EADDRNOTAVAIL or time.monotonic() > deadline:
-                raise
-            if ended.poll(1):
-                raise OSError(errno.ESRCH, "bubblewrap ended") from error
-        else:
-            return
 
+    def again(error: OSError) -> bool:
+        if error.errno != errno.EADDRNOTAVAIL or time.monotonic() > deadline:
+            return False
+        if ended.poll(1):
+            raise OSError(errno.ESRCH, "bubblewrap ended") from error
+        return True
 
-def _has_ipv6() -> bool:
-    """Read the namespace's own setting: ``/proc/sys/net`` shows that of the process which looks."""
-    try:
-        with open("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "rb") as file:
-            return file.read().strip() == b"0"
-    except OSError:
-        return False
-
-
-def _receive(channel: socket.socket) -> tuple[str, list[int]]:
-    fds = array.array("i")
-    space = socket.CMSG_SPACE(2 * len(LISTENER_PORTS) * fds.itemsize)
-    data, ancillary, _flags, _address = channel.recvmsg(_MAX_WORDS + 4, space, socket.MSG_CMSG_CLOEXEC)
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    return data.decode("utf-8", "replace"), list(fds)
+    return again
