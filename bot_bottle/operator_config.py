@@ -8,6 +8,13 @@
     [pins]
     "api.example.com" = "127.0.0.1:8443"   # dialled instead of asking DNS; the name is still verified
 
+    [docker]
+    base_image = "node:22-bookworm-slim"        # what agent images are built from
+    sidecar_base_image = "python:3.12-slim-bookworm"
+    network = "bridge"                # the sidecar's way out; the agent has none
+    runtime = "auto"                  # or a runtime that the engine has
+    build_ca = "/path/ca.pem"         # trusted while images are built (a proxy that inspects TLS)
+
 Whatever is written here is shown in the preflight of every launch it touches.
 """
 
@@ -38,6 +45,35 @@ _MAX_SIZE = 4 * 1024 * 1024
 _PEM_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
+# Docker's own rules for references and names, so that a mistake is found before an engine is asked:
+# the "reference" grammar of distribution, and names of networks and runtimes.
+_IMAGE = re.compile(
+    r"(?:[a-zA-Z0-9][a-zA-Z0-9.-]*(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_MAX_IMAGE = 400
+#: Networks that are none of the sidecar's own: it would share the host's, or have none.
+_NO_NETWORKS = frozenset({"host", "none", "container"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerConfig:
+    """Settings of ``[docker]``; an empty text stands for the backend's own choice.
+
+    ``base_image`` is what agent images are built from, ``sidecar_base_image`` the sidecar's. ``network`` is
+    the engine's network that the sidecar joins, ``runtime`` the agent's (``auto``: the backend chooses).
+    ``build_ca_pem`` holds CA certificates that builds trust, from the file ``build_ca``.
+    """
+
+    base_image: str = ""
+    sidecar_base_image: str = ""
+    network: str = ""
+    runtime: str = "auto"
+    build_ca: str = ""
+    build_ca_pem: str = field(default="", repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorConfig:
     """The config file's settings; the empty one is what a missing file means."""
@@ -46,6 +82,7 @@ class OperatorConfig:
     upstream_ca: str = ""
     upstream_ca_pem: str = field(default="", repr=False)
     pins: Mapping[str, Pin] = field(default_factory=dict)
+    docker: DockerConfig = field(default_factory=DockerConfig)
 
 
 def load_operator_config(path: Path | None = None) -> OperatorConfig:
@@ -56,7 +93,7 @@ def load_operator_config(path: Path | None = None) -> OperatorConfig:
     path = path or paths.config_file()
     with contextlib.suppress(OSError):
         _refuse_foreign(path.parent.stat(), path.parent, "the folder of the config file")
-    text = _read(path, "the config file")
+    text = read_operator_file(path, "the config file")
     if text is None:
         return OperatorConfig()
     try:
@@ -68,7 +105,7 @@ def load_operator_config(path: Path | None = None) -> OperatorConfig:
 
 def read_ca_file(path: Path) -> str:
     """Read a file of CA certificates in PEM form; raises ``ManifestError`` if it holds none."""
-    text = _read(path, "the CA file")
+    text = read_operator_file(path, "the CA file")
     if text is None:
         raise ManifestError(f"{path}: there is no such file; write the path of a PEM file of CA certificates")
     blocks = _PEM_BLOCK.findall(text)
@@ -78,19 +115,10 @@ def read_ca_file(path: Path) -> str:
 
 
 def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
-    _known(data, ("backend", "egress", "pins"), path, "")
+    _known(data, ("backend", "egress", "pins", "docker"), path, "")
     egress = _table(data, "egress", path)
     _known(egress, ("upstream_ca",), path, "egress.")
-    upstream_ca = _text(egress, "upstream_ca", path, "egress.")
-    pem = ""
-    if upstream_ca:
-        ca_path = Path(os.path.expanduser(upstream_ca))  # noqa: PTH111 - Path.expanduser raises for unknown users
-        if not ca_path.is_absolute():
-            raise ManifestError(f"{path}: egress.upstream_ca: must be an absolute path")
-        try:
-            pem = read_ca_file(ca_path)
-        except ManifestError as error:
-            raise ManifestError(f"{path}: egress.upstream_ca: {error}") from error
+    upstream_ca, pem = _ca(egress, "upstream_ca", path, "egress.")
     pins = _table(data, "pins", path)
     return OperatorConfig(
         backend=_text(data, "backend", path, ""),
@@ -99,7 +127,59 @@ def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
         pins=dict(
             _pin(host, _text(pins, host, path, "pins."), f'{path}: pins."{shown(host)}"') for host in pins
         ),
+        docker=_docker(_table(data, "docker", path), path),
     )
+
+
+def _docker(table: Mapping[str, object], path: Path) -> DockerConfig:
+    _known(table, ("base_image", "sidecar_base_image", "network", "runtime", "build_ca"), path, "docker.")
+    build_ca, pem = _ca(table, "build_ca", path, "docker.")
+    network = _named(table, "network", path)
+    if network in _NO_NETWORKS:
+        raise ManifestError(
+            f"{path}: docker.network: the sidecar cannot use {network}; write bridge, or the name "
+            "of a network made with: docker network create NAME"
+        )
+    return DockerConfig(
+        base_image=_image(table, "base_image", path),
+        sidecar_base_image=_image(table, "sidecar_base_image", path),
+        network=network,
+        runtime=_named(table, "runtime", path) or "auto",
+        build_ca=build_ca,
+        build_ca_pem=pem,
+    )
+
+
+def _image(table: Mapping[str, object], key: str, path: Path) -> str:
+    text = _text(table, key, path, "docker.")
+    if text and (len(text) > _MAX_IMAGE or not _IMAGE.fullmatch(text)):
+        raise ManifestError(
+            f"{path}: docker.{key}: {shown(text)} is no image's name; write one such as node:22-bookworm-slim"
+        )
+    return text
+
+
+def _named(table: Mapping[str, object], key: str, path: Path) -> str:
+    text = _text(table, key, path, "docker.")
+    if text and not _NAME.fullmatch(text):
+        raise ManifestError(
+            f"{path}: docker.{key}: {shown(text)} is no name; it holds letters, digits, _, . and - only"
+        )
+    return text
+
+
+def _ca(table: Mapping[str, object], key: str, path: Path, prefix: str) -> tuple[str, str]:
+    """Read a key that names a file of CA certificates; gives the name as written and the certificates."""
+    written = _text(table, key, path, prefix)
+    if not written:
+        return "", ""
+    ca_path = Path(os.path.expanduser(written))  # noqa: PTH111 - Path.expanduser raises for unknown users
+    if not ca_path.is_absolute():
+        raise ManifestError(f"{path}: {prefix}{key}: must be an absolute path")
+    try:
+        return written, read_ca_file(ca_path)
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {prefix}{key}: {error}") from error
 
 
 def parse_pin_option(text: str) -> tuple[str, Pin]:
@@ -168,8 +248,11 @@ def _refuse_foreign(info: os.stat_result, path: Path, what: str) -> None:
         raise ManifestError(f"{path}: {what} belongs to another user of this machine")
 
 
-def _read(path: Path, what: str) -> str | None:
-    """Read a small file of the operator's; None if missing, ``ManifestError`` if it may not be used."""
+def read_operator_file(path: Path, what: str) -> str | None:
+    """Read a small file of the operator's, called ``what`` in sentences; None if it is missing.
+
+    Raises ``ManifestError`` if it may not be used: others could have written it, or it is no text.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except FileNotFoundError:

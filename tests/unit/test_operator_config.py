@@ -8,6 +8,7 @@ import pytest
 
 from bot_bottle.errors import ManifestError
 from bot_bottle.operator_config import (
+    DockerConfig,
     OperatorConfig,
     load_operator_config,
     parse_pin_option,
@@ -107,3 +108,56 @@ def test_a_pin_on_the_command_line() -> None:
     assert parse_pin_option("A.example=127.0.0.1:1") == ("a.example", Pin(address="127.0.0.1", port=1))
     with pytest.raises(ManifestError, match="HOST=ADDRESS"):
         parse_pin_option("a.example")
+
+
+def test_everything_docker_can_be_told(tmp_path: Path) -> None:
+    ca = write(tmp_path / "ca.pem", f"a comment\n{PEM}")
+    config = write(
+        tmp_path / "config.toml",
+        '[docker]\nbase_image = "registry.example:5000/team/node_x/base.img:22-slim"\n'
+        f'sidecar_base_image = "python@sha256:{"a" * 64}"\nnetwork = "corp-net"\nruntime = "runsc"\n'
+        f'build_ca = "{ca}"\n',
+    )
+    assert load_operator_config(config).docker == DockerConfig(
+        base_image="registry.example:5000/team/node_x/base.img:22-slim",
+        sidecar_base_image=f"python@sha256:{'a' * 64}",
+        network="corp-net",
+        runtime="runsc",
+        build_ca=str(ca),
+        build_ca_pem=PEM,
+    )
+
+
+def test_a_file_without_docker_leaves_it_to_the_backend(tmp_path: Path) -> None:
+    config = load_operator_config(write(tmp_path / "config.toml", "[docker]\n"))
+    assert config.docker == DockerConfig() == OperatorConfig().docker
+    assert config.docker.runtime == "auto"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("base_imag = 'x'", "docker.base_imag: unknown key; did you mean base_image?"),
+        ("base_image = 1", "docker.base_image: must be text"),
+        (
+            "base_image = 'Node:22'",
+            "docker.base_image: Node:22 is no image's name; write one such as node:22",
+        ),
+        ("base_image = '-v'", "docker.base_image: -v is no image's name"),
+        ("base_image = 'node 22'", "docker.base_image: node 22 is no image's name"),
+        (f"base_image = '{'a' * 401}'", "docker.base_image: "),
+        ("sidecar_base_image = 'a@sha256:12'", "docker.sidecar_base_image: a@sha256:12 is no image's name"),
+        ("network = 'host'", "docker.network: the sidecar cannot use host; write bridge"),
+        ("network = 'none'", "docker.network: the sidecar cannot use none"),
+        ("network = 'container:other'", "docker.network: container:other is no name"),
+        ("runtime = '../runc'", "docker.runtime: ../runc is no name"),
+        ("build_ca = 'ca.pem'", "docker.build_ca: must be an absolute path"),
+        ("build_ca = '/nowhere/ca.pem'", "docker.build_ca: /nowhere/ca.pem: there is no such file"),
+    ],
+)
+def test_a_wrong_docker_setting_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    config = write(tmp_path / "config.toml", f"[docker]\n{text}\n")
+    with pytest.raises(ManifestError) as caught:
+        load_operator_config(config)
+    assert str(caught.value).startswith(f"{config}: {said}")
+    assert "\n" not in str(caught.value)
