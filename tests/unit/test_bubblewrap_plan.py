@@ -207,9 +207,9 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
 
 
 def test_limits_have_defaults_and_honest_words() -> None:
-    bounds = limits.effective_limits(ManifestLimits(memory=1 << 29, cpus=1.5, pids=77))
+    bounds = limits.limits_here(ManifestLimits(memory=1 << 29, cpus=1.5, pids=77))
     assert (bounds.memory, bounds.cpus, bounds.processes) == (1 << 29, 1.5, 77)
-    assert dict(bounds.rlimits())[resource.RLIMIT_CORE] == 0
+    assert dict(limits.rlimits(bounds))[resource.RLIMIT_CORE] == 0
     nowhere = cgroup.CgroupPlace(version=0, reason="because")
     held = {status.name: status for status in limits.limit_statuses(bounds, nowhere)}
     assert (held["memory"].holds, held["memory"].value, held["memory"].how) == (False, "512 MiB", "because")
@@ -220,7 +220,7 @@ def test_limits_have_defaults_and_honest_words() -> None:
     held = {status.name: status for status in limits.limit_statuses(bounds, place)}
     assert held["memory"].holds
     assert held["cpu"].how == "cgroup v2"
-    default = limits.effective_limits(ManifestLimits())
+    default = limits.limits_here(ManifestLimits())
     assert default.memory == limits.machine_memory() // 2
     assert default.cpus is None
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.backend.base import BottlePlan, LimitStatus
     from bot_bottle.backend.bubblewrap.layout import Op
+    from bot_bottle.backend.limits import EffectiveLimits
     from bot_bottle.manifest.model import ManifestBottle
     from bot_bottle.sidecar.listeners import Listeners
 
@@ -88,7 +89,7 @@ class BubblewrapBackend(BottleBackend):
 
     def limits(self, bottle: ManifestBottle) -> tuple[LimitStatus, ...]:
         """Say which limits hold for ``bottle`` here."""
-        statuses = limits.limit_statuses(limits.effective_limits(bottle.limits), find_place())
+        statuses = limits.limit_statuses(limits.limits_here(bottle.limits), find_place())
         if _rlimit_counts_namespace() or find_place().can("pids"):
             return statuses
         reason = "this kernel (before 5.14) would count all your processes, not the bottle's"
@@ -111,7 +112,7 @@ class BubblewrapBackend(BottleBackend):
             stack.callback(sidecar.close)
             account = account_for(plan.state_dir) if os.geteuid() == 0 else None
             home, workspace, trust = prepare_folders(plan.state_dir, account)
-            bounds = limits.effective_limits(plan.bottle.limits)
+            bounds = limits.limits_here(plan.bottle.limits)
             program = find_program(plan.provision.program, os.environ.get("PATH", os.defpath))
             files = layout.BottleFiles(home=home, workspace=workspace, trust=trust, memory=bounds.memory)
             ops = layout.bottle_ops(files, program, _init_source())
@@ -166,7 +167,7 @@ def _start_or_explain(
     program: bytes,
     *,
     account: int | None,
-    bounds: limits.EffectiveLimits,
+    bounds: EffectiveLimits,
     cgroup: Cgroup,
 ) -> tuple[Sandbox, Listeners, bwrap.Bwrap]:
     """Start a sandbox; raises ``UnavailableError`` with the sentence that ``doctor`` prints."""
@@ -184,7 +185,7 @@ def _start(
     program: bytes,
     *,
     account: int | None = None,
-    bounds: limits.EffectiveLimits | None = None,
+    bounds: EffectiveLimits | None = None,
     cgroup: Cgroup | None = None,
     command: tuple[str, ...] = (),
 ) -> tuple[Sandbox, Listeners, bwrap.Bwrap]:
@@ -193,10 +194,10 @@ def _start(
     Raises the first one's ``LaunchError`` where none does.
     """
     failure: LaunchError | None = None
-    rlimits = () if bounds is None else bounds.rlimits()
+    rlimits = () if bounds is None else limits.rlimits(bounds)
     if account is not None and bounds is not None:
         # The account is the bottle's alone, so counting may begin at once.
-        rlimits = (*rlimits, bounds.process_rlimit())
+        rlimits = (*rlimits, limits.process_rlimit(bounds))
     for candidate in programs:
         request = SandboxRequest(
             bwrap=candidate,
@@ -229,18 +230,18 @@ def _probe_ops() -> tuple[Op, ...]:
     return (*layout.system_ops(), layout.Raw(args=("--remount-ro", "/")))
 
 
-def _make_cgroup(place: CgroupPlace, identity: str, bounds: limits.EffectiveLimits) -> Cgroup:
+def _make_cgroup(place: CgroupPlace, identity: str, bounds: EffectiveLimits) -> Cgroup:
     try:
-        return make_cgroup(place, identity, bounds.for_cgroup())
+        return make_cgroup(place, identity, limits.for_cgroup(bounds))
     except OSError as error:
         raise LaunchError(
             f"the bottle's control group could not be made: {error.filename}: {error.strerror}"
         ) from error
 
 
-def _limit_processes(pid: int, bounds: limits.EffectiveLimits) -> None:
+def _limit_processes(pid: int, bounds: EffectiveLimits) -> None:
     """Bound the number of processes from outside, when the bottle's own user namespace does the counting."""
-    kind, value = bounds.process_rlimit()
+    kind, value = limits.process_rlimit(bounds)
     hard = resource.prlimit(pid, kind)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.prlimit(pid, kind, (value, value))

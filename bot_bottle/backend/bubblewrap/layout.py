@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from bot_bottle.backend.base import AGENT_HOME, AGENT_UID, AGENT_USER, AGENT_WORKSPACE
+from bot_bottle.backend.limits import run_bytes, shared_memory_bytes, tmp_bytes
 from bot_bottle.backend.util import AGENT_CA_BUNDLE, AGENT_CA_DIR
 
 if TYPE_CHECKING:
@@ -107,11 +108,7 @@ _RESOLV = "nameserver 127.0.0.1\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BottleFiles:
-    """The host folders of one bottle, and its bound on memory in bytes.
-
-    Files in memory count against that bound and no killed process gives them back, so all places for them
-    together take well under it: PID 1 must never be what the kernel finds to kill.
-    """
+    """The host folders of one bottle, and its bound on memory in bytes."""
 
     home: Path
     workspace: Path
@@ -137,9 +134,9 @@ def bottle_ops(files: BottleFiles, program: ProgramFiles, init_source: bytes) ->
     """Give the whole file tree of a bottle on this machine, parents before what lies in them."""
     return (
         *system_ops(),
-        Tmpfs(dest="/tmp", size=files.memory // 2, mode=0o1777),
-        Tmpfs(dest="/dev/shm", size=min(files.memory // 16, 1024 * _MIB), mode=0o1777),
-        Tmpfs(dest="/run", size=min(files.memory // 64, 64 * _MIB)),
+        Tmpfs(dest="/tmp", size=tmp_bytes(files.memory), mode=0o1777),
+        Tmpfs(dest="/dev/shm", size=shared_memory_bytes(files.memory), mode=0o1777),
+        Tmpfs(dest="/run", size=run_bytes(files.memory)),
         Link(target="/tmp", dest="/var/tmp"),
         Link(target="/run", dest="/var/run"),
         *(Raw(args=("--dir", f"/var/{name}")) for name in ("cache", "lib", "log")),

@@ -4,56 +4,43 @@ from __future__ import annotations
 
 import os
 import resource
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bot_bottle.backend.base import LimitStatus
 from bot_bottle.backend.bubblewrap.cgroup import CgroupLimits
+from bot_bottle.backend.limits import EffectiveLimits, amount, effective_limits
 
 if TYPE_CHECKING:
     from bot_bottle.backend.bubblewrap.cgroup import CgroupPlace
     from bot_bottle.manifest.model import ManifestLimits
 
-_DEFAULT_PROCESSES = 1024
-_DEFAULT_OPEN_FILES = 4096
 #: bubblewrap's monitor and PID 1 count as processes of the bottle but are none of the agent's.
 _OWN_PROCESSES = 2
-_GIB = 1 << 30
-_MIB = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EffectiveLimits:
-    """What one bottle gets: bytes, processors (None: all), processes and threads, descriptors a process."""
-
-    memory: int
-    cpus: float | None
-    processes: int
-    open_files: int
-
-    def for_cgroup(self) -> CgroupLimits:
-        """Give the bounds for the bottle's control group."""
-        return CgroupLimits(memory=self.memory, cpus=self.cpus, pids=self.processes + _OWN_PROCESSES)
-
-    def rlimits(self) -> tuple[tuple[int, int], ...]:
-        """Give the bounds that each process carries; memory images never touch the disk."""
-        return ((resource.RLIMIT_NOFILE, self.open_files), (resource.RLIMIT_CORE, 0))
-
-    def process_rlimit(self) -> tuple[int, int]:
-        """Give the bound on the number of processes of the bottle's account."""
-        return resource.RLIMIT_NPROC, self.processes + _OWN_PROCESSES
-
-
-def effective_limits(asked: ManifestLimits) -> EffectiveLimits:
-    """Fill in what the manifest leaves open: half the memory, all processors, 1024 processes, 4096 files."""
+def limits_here(asked: ManifestLimits) -> EffectiveLimits:
+    """Give a bottle's limits on this machine, within what this process may set."""
+    limits = effective_limits(asked, machine_memory())
     hard_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    open_files = asked.open_files or _DEFAULT_OPEN_FILES
-    return EffectiveLimits(
-        memory=asked.memory or machine_memory() // 2,
-        cpus=asked.cpus,
-        processes=asked.pids or _DEFAULT_PROCESSES,
-        open_files=open_files if hard_files == resource.RLIM_INFINITY else min(open_files, hard_files),
-    )
+    if hard_files == resource.RLIM_INFINITY:
+        return limits
+    return replace(limits, open_files=min(limits.open_files, hard_files))
+
+
+def for_cgroup(limits: EffectiveLimits) -> CgroupLimits:
+    """Give the bounds for the bottle's control group."""
+    return CgroupLimits(memory=limits.memory, cpus=limits.cpus, pids=limits.processes + _OWN_PROCESSES)
+
+
+def rlimits(limits: EffectiveLimits) -> tuple[tuple[int, int], ...]:
+    """Give the bounds that each process carries; memory images never touch the disk."""
+    return ((resource.RLIMIT_NOFILE, limits.open_files), (resource.RLIMIT_CORE, 0))
+
+
+def process_rlimit(limits: EffectiveLimits) -> tuple[int, int]:
+    """Give the bound on the number of processes of the bottle's account."""
+    return resource.RLIMIT_NPROC, limits.processes + _OWN_PROCESSES
 
 
 def machine_memory() -> int:
@@ -67,7 +54,7 @@ def limit_statuses(limits: EffectiveLimits, place: CgroupPlace) -> tuple[LimitSt
     return (
         LimitStatus(
             name="memory",
-            value=_amount(limits.memory),
+            value=amount(limits.memory),
             holds=place.can("memory"),
             how=by_cgroup if place.can("memory") else place.reason or "no memory controller",
         ),
@@ -93,7 +80,3 @@ def _cpu_status(limits: EffectiveLimits, place: CgroupPlace, by_cgroup: str) -> 
         holds=can,
         how=by_cgroup if can else place.reason or "no cpu controller",
     )
-
-
-def _amount(count: int) -> str:
-    return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / _MIB:.0f} MiB"

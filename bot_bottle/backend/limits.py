@@ -1,0 +1,61 @@
+"""How much a bottle may use where the manifest leaves it open, the same for every backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bot_bottle.manifest.model import ManifestLimits
+
+_DEFAULT_PROCESSES = 1024
+_DEFAULT_OPEN_FILES = 4096
+_GIB = 1 << 30
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectiveLimits:
+    """What one bottle gets: bytes, processors (None: all), processes and threads, descriptors a process."""
+
+    memory: int
+    cpus: float | None
+    processes: int
+    open_files: int
+
+
+# Files in memory count against the bottle's memory and no killed process gives them back, so all places for
+# them together take well under it: PID 1 must never be what the kernel finds to kill.
+
+
+def tmp_bytes(memory: int) -> int:
+    """Give the size of ``/tmp`` for a bottle of ``memory`` bytes."""
+    return memory // 2
+
+
+def shared_memory_bytes(memory: int) -> int:
+    """Give the size of ``/dev/shm`` for a bottle of ``memory`` bytes."""
+    return min(memory // 16, _GIB)
+
+
+def run_bytes(memory: int) -> int:
+    """Give the size of ``/run`` for a bottle of ``memory`` bytes."""
+    return min(memory // 64, 64 * _MIB)
+
+
+def effective_limits(asked: ManifestLimits, machine_memory: int) -> EffectiveLimits:
+    """Fill in what the manifest leaves open: half the memory, all processors, 1024 processes, 4096 files.
+
+    ``machine_memory`` is that of the machine that runs the bottle, in bytes.
+    """
+    return EffectiveLimits(
+        memory=asked.memory or machine_memory // 2,
+        cpus=asked.cpus,
+        processes=asked.pids or _DEFAULT_PROCESSES,
+        open_files=asked.open_files or _DEFAULT_OPEN_FILES,
+    )
+
+
+def amount(count: int) -> str:
+    """Write a number of bytes for people."""
+    return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / _MIB:.0f} MiB"
