@@ -23,7 +23,8 @@ _HEADER = struct.Struct("!6H")
 _MAX_NAME = 255
 _UDP_PAYLOAD = 1232  # DNS flag day 2020: what passes unfragmented everywhere
 
-_SELF_V4 = IPv4Address("127.0.0.1").packed
+#: Where the sidecar is for most bottles.
+LOOPBACK = "127.0.0.1"
 _SELF_V6 = IPv6Address("::1").packed
 
 #: How long and how many TCP clients may hold the resolver.
@@ -39,10 +40,10 @@ class DnsAnswer:
     name: str = ""
 
 
-def answer(query: bytes, *, with_ipv6: bool = True) -> DnsAnswer | None:
+def answer(query: bytes, *, with_ipv6: bool = True, here: str = LOOPBACK) -> DnsAnswer | None:
     """Answer one DNS message, or give ``None`` where a server must stay silent (a response, a runt).
 
-    A is 127.0.0.1 and AAAA is ::1 (with ``with_ipv6``), for any name; every other type or class is an
+    A is ``here`` and AAAA is ::1 (with ``with_ipv6``), for any name; every other type or class is an
     empty NOERROR. What cannot be parsed is FORMERR, other opcodes are NOTIMP.
     """
     if len(query) < _HEADER.size:
@@ -59,7 +60,7 @@ def answer(query: bytes, *, with_ipv6: bool = True) -> DnsAnswer | None:
     records = b""
     count = 0
     if klass == _IN:
-        for record_type, data in ((_A, _SELF_V4), (_AAAA, _SELF_V6)):
+        for record_type, data in ((_A, IPv4Address(here).packed), (_AAAA, _SELF_V6)):
             if kind == record_type and (record_type == _A or with_ipv6):
                 records += struct.pack("!HHHIH", 0xC00C, record_type, _IN, _TTL_SECONDS, len(data)) + data
                 count += 1
@@ -95,9 +96,10 @@ class DnsStream(asyncio.Protocol):
 
     clients = 0
 
-    def __init__(self, on_name: Callable[[str], None], *, with_ipv6: bool) -> None:
+    def __init__(self, on_name: Callable[[str], None], *, with_ipv6: bool, here: str = LOOPBACK) -> None:
         self._on_name = on_name
         self._with_ipv6 = with_ipv6
+        self._here = here
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -118,7 +120,7 @@ class DnsStream(asyncio.Protocol):
             if len(self._buffer) < 2 + length:
                 return
             message, self._buffer = self._buffer[2 : 2 + length], self._buffer[2 + length :]
-            reply = answer(message, with_ipv6=self._with_ipv6)
+            reply = answer(message, with_ipv6=self._with_ipv6, here=self._here)
             if reply is None:
                 self._transport.close()
                 return

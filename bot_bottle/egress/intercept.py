@@ -63,7 +63,7 @@ class TlsListener:
             inner = ClientConnection(self._proxy, self._arrival, admitted=True)
             if self._proxy.admit(inner):
                 connection.setblocking(False)  # noqa: FBT003 - the library's signature
-                self._proxy.spawn(_accept_tls(self._proxy, connection, inner))
+                self._proxy.spawn(accept_tls(self._proxy, connection, inner))
             else:
                 self._proxy.record_refusal(self._proxy.crowded(), arrival=self._arrival)
                 connection.close()
@@ -73,7 +73,11 @@ class TlsListener:
             self._proxy.loop.add_reader(self._sock.fileno(), self._accept)
 
 
-async def _accept_tls(proxy: EgressProxy, connection: socket.socket, inner: ClientConnection) -> None:
+async def accept_tls(proxy: EgressProxy, connection: socket.socket, inner: ClientConnection) -> None:
+    """Do the server's side of a TLS handshake on an accepted socket and let ``inner`` speak inside.
+
+    ``inner`` has been admitted; where there is no TLS it leaves again and the failure is on record.
+    """
     try:
         await proxy.loop.connect_accepted_socket(
             lambda: inner,

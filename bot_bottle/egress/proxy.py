@@ -7,9 +7,10 @@ import socket
 from typing import TYPE_CHECKING
 
 from bot_bottle.decision import Allow, Deny
-from bot_bottle.egress.dns import DnsDatagrams, DnsStream
+from bot_bottle.egress.dns import LOOPBACK, DnsDatagrams, DnsStream
 from bot_bottle.egress.downstream import ClientConnection
 from bot_bottle.egress.intercept import TlsListener, open_tunnel
+from bot_bottle.egress.interceptor import Interceptor
 from bot_bottle.egress.policy import (
     POLICIES,
     EgressRequest,
@@ -26,7 +27,7 @@ from bot_bottle.egress.tls import ServerContexts
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from bot_bottle.audit import AuditLog
     from bot_bottle.egress.ca import CertificateAuthority
@@ -69,7 +70,8 @@ class EgressProxy:
         self._max_clients = max_clients
         self._clients: set[ClientConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closers: list[asyncio.AbstractServer | asyncio.BaseTransport | TlsListener] = []
+        self._closers: list[asyncio.AbstractServer | asyncio.BaseTransport | TlsListener | Interceptor] = []
+        self._interception = config.interception
         self._dns_names: set[str] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -98,13 +100,25 @@ class EgressProxy:
                 TlsListener(self, sock, Arrival(via="transparent", scheme="https", port=443))
             )
             return
-        factories = {
-            "dns-tcp": lambda: DnsStream(self.on_dns_name, with_ipv6=with_ipv6),
+        if role == "interceptor":
+            if self._interception is None:
+                raise ValueError("the config names no token for an interceptor")
+            self._closers.append(Interceptor(self, sock, self._interception))
+            return
+        factory = self.protocol_of(role, with_ipv6=with_ipv6)
+        server = await self.loop.create_server(factory, sock=sock, backlog=_BACKLOG)
+        self._closers.append(server)
+
+    def protocol_of(
+        self, role: ListenerRole, *, here: str = LOOPBACK, with_ipv6: bool = False
+    ) -> Callable[[], asyncio.Protocol]:
+        """Give what serves a connection to a TCP port without TLS; ``here`` is what DNS says of any name."""
+        factories: dict[ListenerRole, Callable[[], asyncio.Protocol]] = {
+            "dns-tcp": lambda: DnsStream(self.on_dns_name, with_ipv6=with_ipv6, here=here),
             "http": lambda: ClientConnection(self, Arrival(via="transparent", scheme="http", port=80)),
             "proxy": lambda: ClientConnection(self, Arrival(via="absolute", scheme="http")),
         }
-        server = await self.loop.create_server(factories[role], sock=sock, backlog=_BACKLOG)
-        self._closers.append(server)
+        return factories[role]
 
     def close(self) -> None:
         """Stop listening and drop every connection."""

@@ -33,11 +33,23 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interception:
+    """What a machine's engine needs to hand connections over: its token, and the one address it may name.
+
+    ``token`` is 32 random bytes in hexadecimal, drawn for one launch; ``address`` is IPv4.
+    """
+
+    token: Secret = field(repr=False)
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SidecarConfig:
     """Everything one sidecar knows.
 
     ``audit_path`` is as the sidecar sees it; with ``audit_after`` its log there continues one that ended so
-    elsewhere. ``upstream_ca_pem`` is trusted in addition to the system's roots.
+    elsewhere. ``upstream_ca_pem`` is trusted in addition to the system's roots. ``interception`` goes with a
+    listener of that role.
     """
 
     identity: str
@@ -47,6 +59,7 @@ class SidecarConfig:
     pins: Mapping[str, Pin] = field(default_factory=dict)
     upstream_ca_pem: str = ""
     audit_after: ChainEnd | None = None
+    interception: Interception | None = None
 
     def to_wire(self) -> bytes:
         """Serialise for the pipe; the bytes hold the credentials in clear, so write them nowhere else."""
@@ -58,6 +71,7 @@ class SidecarConfig:
             "pins": {host: {"address": pin.address, "port": pin.port} for host, pin in self.pins.items()},
             "upstream_ca_pem": self.upstream_ca_pem,
             "audit_after": self.audit_after.to_wire() if self.audit_after else None,
+            "interception": _interception_to_wire(self.interception),
         }
         return json.dumps(obj).encode()
 
@@ -73,4 +87,13 @@ class SidecarConfig:
             pins={host: Pin(address=pin["address"], port=pin["port"]) for host, pin in obj["pins"].items()},
             upstream_ca_pem=obj["upstream_ca_pem"],
             audit_after=ChainEnd.from_wire(obj["audit_after"]) if obj["audit_after"] else None,
+            interception=_interception_from_wire(obj["interception"]),
         )
+
+
+def _interception_to_wire(settings: Interception | None) -> dict[str, str] | None:
+    return {"token": settings.token.reveal(), "address": settings.address} if settings else None
+
+
+def _interception_from_wire(obj: dict[str, str] | None) -> Interception | None:
+    return Interception(token=Secret(obj["token"]), address=obj["address"]) if obj else None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 #: What a listening socket handed to the sidecar is for.
-ListenerRole: TypeAlias = Literal["dns-udp", "dns-tcp", "http", "https", "proxy"]
+ListenerRole: TypeAlias = Literal["dns-udp", "dns-tcp", "http", "https", "proxy", "interceptor"]
 
 #: Bound (UDP) or listening (TCP) sockets with what each is for.
 Listeners: TypeAlias = "tuple[tuple[ListenerRole, socket.socket], ...]"
@@ -28,6 +28,9 @@ LISTENER_PORTS: dict[ListenerRole, int] = {
     "https": 443,
     "proxy": 9099,
 }
+
+#: What :func:`taken_listeners` accepts. An interceptor listens on the host, for a bottle that is a machine.
+_ROLES = frozenset({*LISTENER_PORTS, "interceptor"})
 
 #: The port of the explicit proxy inside every bottle.
 PROXY_PORT = LISTENER_PORTS["proxy"]
@@ -81,7 +84,7 @@ def taken_listeners(message: Mapping[str, object], fds: Sequence[int]) -> Listen
     try:
         if message.get("event") != "listeners" or not isinstance(roles, list) or len(roles) != len(sockets):
             raise ValueError("a listeners message names one role for each descriptor")
-        if not all(role in LISTENER_PORTS for role in roles):
+        if not all(role in _ROLES for role in roles):
             raise ValueError("a listener has an unknown role")
     except BaseException:
         for sock in sockets:
