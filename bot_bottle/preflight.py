@@ -184,8 +184,7 @@ def _ca_text(pem: str, path: str) -> str:
 
 def _limit_line(limit: LimitStatus, bottle: ManifestBottle) -> str:
     key = _LIMIT_KEYS.get(limit.name, "")
-    declared = key and getattr(bottle.limits, key) is not None
-    return sourced(limit_text(limit), bottle.sources.get("limits") if declared else None)
+    return sourced(limit_text(limit), bottle.sources.get(f"limits.{key}"))
 
 
 def _workspace_text(plan: BottlePlan) -> str:

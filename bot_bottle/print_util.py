@@ -68,8 +68,11 @@ def declared_limits(bottle: ManifestBottle) -> tuple[str, ...]:
         ("pids", limits.pids),
         ("open_files", limits.open_files),
     )
-    source = bottle.sources.get("limits")
-    return tuple(sourced(f"{key} {value}", source) for key, value in named if value is not None)
+    return tuple(
+        sourced(f"{key} {value}", bottle.sources.get(f"limits.{key}"))
+        for key, value in named
+        if value is not None
+    )
 
 
 def _memory_text(amount: int) -> str:

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from hypothesis import settings
 
 from bot_bottle.backend.registry import known_backend_names
 from tests.support.engine import Engine, NoEngineError
@@ -31,11 +32,13 @@ print(json.dumps([result.level, result.detail, result.remedy]))
 
 
 def pytest_configure() -> None:
-    """Let launchers be hung up on even where this run was started by nohup(1).
+    """Judge no property by the clock, and let launchers be hung up on even under nohup(1).
 
     A signal that is ignored stays so in every program started from here; one that is handled does not
     (execve(2)), and this run itself is as deaf to it as before.
     """
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)
 

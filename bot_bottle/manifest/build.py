@@ -15,7 +15,6 @@ from bot_bottle.manifest.model import (
     ManifestAuth,
     ManifestGitRemote,
     ManifestGitUser,
-    ManifestLimits,
     ManifestPipelock,
     ManifestRoute,
     ManifestSource,
@@ -152,14 +151,17 @@ def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
             ),
             "agent_provider",
         ),
-        limits=said(
-            ManifestLimits(
-                memory=values.memory_bytes(limits.memory) if limits.memory is not None else None,
-                cpus=limits.cpus,
-                pids=limits.pids,
-                open_files=limits.open_files,
-            ),
-            "limits",
+        limits=Named(
+            {
+                name: Said(value, _source(tree, path, ("limits", name)))
+                for name, value in (
+                    ("memory", values.memory_bytes(limits.memory) if limits.memory else 0),
+                    ("cpus", limits.cpus),
+                    ("pids", limits.pids),
+                    ("open_files", limits.open_files),
+                )
+                if ("limits", name) in tree.keys
+            }
         ),
         supervise=said(keys.supervise, "supervise"),
         workspace=said(workspace, "workspace"),
@@ -168,9 +170,9 @@ def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
 
 def _source(tree: YamlTree, path: Path, key: KeyPath) -> ManifestSource:
     # Of a block, the line that names it is the one to look for; of a value or a list's element, its own.
-    is_block = key[-1:] in {("agent_provider",), ("limits",)} or key[:2] == ("git", "remotes")
+    is_block = key == ("agent_provider",) or key[:2] == ("git", "remotes")
     line, column = tree.place(key, of_key=is_block)
-    return ManifestSource(path=path, line=line, column=column)
+    return ManifestSource(path=path, line=line, column=column, key=key_text(key))
 
 
 def _remote(host: str, keys: GitRemoteKeys) -> ManifestGitRemote:

@@ -78,10 +78,15 @@ def check_draft(path: Path, text: str, cwd: Path) -> tuple[Problem, ...]:
     """Say what would be wrong if ``text`` stood in the operator's file ``path``.
 
     That is everything in that file, and whatever would newly be wrong in others (a bottle that extends it).
+    What is wrong there already is known by its place: its sentence may name a line that the draft moves.
     """
-    now = set(_report(load_manifest(cwd), None).problems)
+    now = {_place(problem) for problem in _report(load_manifest(cwd), None).problems}
     then = _report(load_manifest(cwd, instead={path: text}), None).problems
-    return tuple(problem for problem in then if problem.file == str(path) or problem not in now)
+    return tuple(problem for problem in then if problem.file == str(path) or _place(problem) not in now)
+
+
+def _place(problem: Problem) -> tuple[str, int, int, str]:
+    return problem.file, problem.line, problem.column, problem.key
 
 
 def _manifest_at(base: Path) -> Manifest:

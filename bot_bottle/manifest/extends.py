@@ -7,10 +7,10 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE
+from bot_bottle.manifest.clashes import clashes
 from bot_bottle.manifest.layers import Layer, effective_bottle, fold
 from bot_bottle.manifest.model import ManifestAgentProvider
 from bot_bottle.manifest.problem import ManifestFileError, Problem, shown
-from bot_bottle.manifest.rules import effective_problems
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -37,9 +37,9 @@ def resolve_bottles(
     for file in ordered:
         problems = list(_parent_problems(file, files, errors))
         if not problems:
-            parents = (layers[said.value] for said in file.extends)
+            parents = [layers[said.value] for said in file.extends]
             layers[file.name] = reduce(fold, (*parents, file.layer), Layer())
-            problems = list(effective_problems(layers[file.name]))
+            problems = list(clashes(file, parents, layers[file.name]))
         if problems:
             errors[file.name] = ManifestFileError(problems)
         else:

@@ -6,14 +6,19 @@ that nothing can be swapped between the check and the read.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bot_bottle.errors import ManifestError
 from bot_bottle.manifest.problem import ManifestFileError, Problem, shown
 from bot_bottle.manifest.values import NAME_PATTERN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: No manifest file is larger; the body (a prompt) included.
 MAX_FILE_SIZE = 256 * 1024
@@ -23,6 +28,9 @@ MAX_FILES = 1000
 
 _SUFFIX = ".md"
 
+#: As many links as Linux follows in one path (path_resolution(7)).
+_MAX_LINKS = 40
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestFolder:
@@ -30,10 +38,13 @@ class ManifestFolder:
 
     For the operator's own folders these are group and others. A repository's agents are untrusted
     whatever their mode, and a checkout under umask 002 is writable by its group, so there it is others.
+    ``within`` is a folder that is not judged, nor are those above it: the repository, or by default the
+    operator's home, where whoever can write owns the account anyway (OpenSSH's StrictModes stops there too).
     """
 
     path: Path
     writers: int = stat.S_IWGRP | stat.S_IWOTH
+    within: Path | None = None
 
     def names(self) -> tuple[dict[str, Path], list[str]]:
         """Give the files by manifest name, and a warning for each that is passed over."""
@@ -62,7 +73,11 @@ class ManifestFolder:
         return found, warnings
 
     def fault(self) -> ManifestError | None:
-        """Say why nothing in this folder may be trusted, None if it may. The folder above it counts too."""
+        """Say why nothing in this folder may be trusted, None if it may.
+
+        The folder above it counts too, and so does every folder on the way there in which an entry could be
+        renamed by another, through all links.
+        """
         for folder in (self.path.parent, self.path):
             try:
                 info = folder.stat()
@@ -71,13 +86,23 @@ class ManifestFolder:
             sentence = self._untrusted(folder, info)
             if sentence:
                 return ManifestError(sentence)
-        return None
+        try:
+            return self._fault_of_the_way(self.path)
+        except OSError as error:
+            return ManifestError(f"{self.path} cannot be read ({error.strerror})")
 
     def read(self, path: Path) -> str:
         """Read one file of this folder; raises ``ManifestError`` where it may not or cannot be."""
         real = Path(os.path.realpath(path))
         if not real.is_relative_to(os.path.realpath(self.path)):
             raise ManifestError(f"{path} is a link out of {self.path}; put the file itself there")
+        if path.is_symlink():
+            try:
+                fault = self._fault_of_the_way(path)
+            except OSError as error:
+                raise ManifestError(f"{path} cannot be read ({error.strerror})") from error
+            if fault:
+                raise fault
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         try:
             descriptor = os.open(real, flags)
@@ -95,6 +120,24 @@ class ManifestFolder:
         finally:
             os.close(descriptor)
 
+    def _fault_of_the_way(self, path: Path) -> ManifestError | None:
+        """Judge each entry on the way to ``path`` and the folder it stands in; raises ``OSError``."""
+        home = os.path.expanduser("~")  # noqa: PTH111 - Path.home raises for an account without one
+        top = Path(os.path.realpath(self.within or (home if home.startswith("/") else "/")))
+        for folder, entry in _way(path):
+            if top.is_relative_to(folder):
+                continue
+            info = folder.stat()
+            sentence = self._untrusted(folder, info)
+            if info.st_mode & stat.S_ISVTX and info.st_uid in {0, os.geteuid()}:
+                # An entry of a sticky folder (/tmp) is renamed by its owner only, so it is that one's word.
+                sentence = ""
+                if entry.lstat().st_uid not in {0, os.geteuid()}:
+                    sentence = f"{entry} belongs to another user of this machine; remove it"
+            if sentence:
+                return ManifestError(f"{sentence} (it is on the way to {path})")
+        return None
+
     def _untrusted(self, path: Path, info: os.stat_result) -> str:
         """Say in one sentence why ``path`` could have been written by somebody else, or give ``""``."""
         if info.st_mode & self.writers:
@@ -103,6 +146,32 @@ class ManifestFolder:
         if info.st_uid not in {0, os.geteuid()}:
             return f"{path} belongs to another user of this machine; run: chown {os.geteuid()} '{path}'"
         return ""
+
+
+def _way(path: Path) -> Iterator[tuple[Path, Path]]:
+    """Give each entry that is met on the way to ``path``, after the folder it stands in, through all links.
+
+    Raises ``OSError`` where the way does not lead anywhere.
+    """
+    waiting = list(reversed(path.absolute().parts[1:]))
+    folder, links = Path("/"), 0
+    while waiting:
+        name = waiting.pop()
+        if name == "..":
+            folder = folder.parent
+            continue
+        entry = folder / name
+        yield folder, entry
+        if not entry.is_symlink():
+            folder = entry
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        target = entry.readlink()
+        if target.is_absolute():
+            folder = Path("/")
+        waiting += [part for part in reversed(target.parts) if part != "/"]
 
 
 def decode(data: bytes, path: Path) -> str:

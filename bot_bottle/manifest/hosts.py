@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from bot_bottle.egress.hosts import HostError, is_ip_literal, normalise_host
 from bot_bottle.manifest.problem import shown
-from bot_bottle.manifest.suffixes import is_shared_suffix
+from bot_bottle.manifest.suffixes import shared_suffix
 
 
 def parse_host_pattern(text: str) -> str:
@@ -64,9 +64,10 @@ def _wildcard(text: str) -> str:
         raise ValueError(
             f"opens every name under .{shown(name)}; name the domain, as in *.example.{shown(name)}"
         )
-    if is_shared_suffix(name):
+    shared = shared_suffix(name)
+    if shared:
         raise ValueError(
-            f"opens names of many owners: anyone can get one under {shown(name)}; list the hosts one by one"
+            f"opens names of many owners: anyone can get one under {shown(shared)}; list the hosts one by one"
         )
     return f"*.{name}"
 

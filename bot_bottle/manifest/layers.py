@@ -3,9 +3,9 @@
 A :class:`Layer` holds only what was written, each with its place. :func:`fold` is associative and has
 ``Layer()`` as its neutral element, so a chain of parents means the same however it is grouped:
 
-* ``env`` by name, ``git.user`` by field, ``git.remotes`` by host; the child's wins.
+* ``env`` by name, ``git.user`` and ``limits`` by field, ``git.remotes`` by host; the child's wins.
 * ``egress``: ``routes`` replaces everything inherited; ``add_routes`` keeps it and adds, and a host that was
-  there already gets the child's route.
+  there already gets the child's route, which must open no more (see ``clashes.py``).
 * every other key as a whole.
 """
 
@@ -39,10 +39,16 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Said(Generic[Value]):
-    """A value and where it was written."""
+    """A value and where it was written; ``over`` are those it was laid over, the oldest first, each once."""
 
     value: Value
     source: ManifestSource
+    over: tuple[Said[Value], ...] = field(default=(), compare=False)
+
+    def laid_over(self, base: Said[Value]) -> Said[Value]:
+        """Give this value with ``base``, which it takes the place of, remembered."""
+        older = dict.fromkeys((*base.over, Said(base.value, base.source), *self.over))
+        return Said(self.value, self.source, tuple(said for said in older if said != self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,11 @@ class Named(Generic[Value]):
             return self
         if not self.entries:
             return base
-        return Named({**base.entries, **self.entries}, alone=base.alone)
+        own = {
+            name: said.laid_over(base.entries[name]) if name in base.entries else said
+            for name, said in self.entries.items()
+        }
+        return Named({**base.entries, **own}, alone=base.alone)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +81,7 @@ class Layer:
     user_name: Said[str] | None = None
     user_email: Said[str] | None = None
     provider: Said[ManifestAgentProvider] | None = None
-    limits: Said[ManifestLimits] | None = None
+    limits: Named[float] = field(default_factory=Named)
     supervise: Said[bool] | None = None
     workspace: Said[Workspace] | None = None
 
@@ -85,7 +95,7 @@ def fold(base: Layer, child: Layer) -> Layer:
         user_name=child.user_name or base.user_name,
         user_email=child.user_email or base.user_email,
         provider=child.provider or base.provider,
-        limits=child.limits or base.limits,
+        limits=child.limits.over(base.limits),
         supervise=child.supervise or base.supervise,
         workspace=child.workspace or base.workspace,
     )
@@ -120,6 +130,7 @@ def effective_bottle(
     )
     remotes = [said.value for said in layer.remotes.entries.values()]
     sources.update((f"git.remotes.{host}", said.source) for host, said in layer.remotes.entries.items())
+    sources.update((f"limits.{name}", said.source) for name, said in layer.limits.entries.items())
     empty: Workspace = "empty"
     return ManifestBottle(
         name=file.name,
@@ -128,7 +139,7 @@ def effective_bottle(
         env=env,
         agent_provider=taken("agent_provider", layer.provider, default_provider),
         egress=ManifestEgress(routes=tuple(routes)),
-        limits=taken("limits", layer.limits, ManifestLimits()),
+        limits=_limits(layer.limits),
         git=ManifestGit(
             user=ManifestGitUser(
                 name=taken("git.user.name", layer.user_name, ""),
@@ -140,3 +151,18 @@ def effective_bottle(
         workspace=taken("workspace", layer.workspace, empty),
         sources=sources,
     )
+
+
+def _limits(said: Named[float]) -> ManifestLimits:
+    """Give the limits by name their types back; all but ``cpus`` are whole numbers."""
+    values = {name: entry.value for name, entry in said.entries.items()}
+    return ManifestLimits(
+        memory=_whole(values.get("memory")),
+        cpus=values.get("cpus"),
+        pids=_whole(values.get("pids")),
+        open_files=_whole(values.get("open_files")),
+    )
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)

@@ -55,7 +55,7 @@ def load_manifest(
     repository = cwd / REPOSITORY_FOLDER
     if not _same_folder(repository, base):
         _warn_of_bottles(repository, warnings)
-        folder = ManifestFolder(path=repository / "agents", writers=stat.S_IWOTH)
+        folder = ManifestFolder(path=repository / "agents", writers=stat.S_IWOTH, within=cwd)
         inside = _is_inside(folder.path, cwd)
         if folder.path.is_dir() and not inside:
             warnings.append(f"{folder.path} is a link out of {cwd}; its agents are ignored")

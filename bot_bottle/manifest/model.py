@@ -23,11 +23,12 @@ Workspace: TypeAlias = Literal["copy", "empty"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestSource:
-    """Where a setting stands. ``line`` and ``column`` count from 1."""
+    """Where a setting stands. ``line`` and ``column`` count from 1, ``key`` is its path in that file."""
 
     path: Path
     line: int
     column: int
+    key: str = ""
 
     def __str__(self) -> str:
         return f"{self.path.parent.name}/{self.path.name}:{self.line}"
@@ -132,8 +133,8 @@ class ManifestBottle:
 
     ``env`` is as written: literals, ``${HOST_VAR}``, ``?prompt`` (see ``env.py``). ``sources`` says where
     each setting was written, by key: ``env.NAME``, ``egress.routes[0]``, ``git.user.name``,
-    ``git.remotes.HOST``, and ``agent_provider``, ``limits``, ``supervise``, ``workspace`` as wholes; what
-    nobody wrote has no source.
+    ``git.remotes.HOST``, ``limits.memory``, and ``agent_provider``, ``supervise``, ``workspace`` as wholes;
+    what nobody wrote has no source.
     """
 
     name: str

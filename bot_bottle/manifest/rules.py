@@ -1,8 +1,7 @@
-"""Rules that concern more than one key of a bottle, checked once each key by itself is right."""
+"""Rules that concern more than one key of one bottle file, checked once each key by itself is right."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE, check_provider_keys
@@ -16,13 +15,9 @@ from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bot_bottle.manifest.layers import Layer
-    from bot_bottle.manifest.model import ManifestSource
     from bot_bottle.manifest.problem import KeyPath
     from bot_bottle.manifest.schema import BottleKeys, GitRemoteKeys, GitUserKeys, RouteKeys
     from bot_bottle.manifest.yaml_tree import YamlTree
-
-_HOST_VAR = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def bottle_problems(keys: BottleKeys, tree: YamlTree, file: str) -> list[Problem]:
@@ -118,35 +113,3 @@ def route_problems(routes: Sequence[RouteKeys], tree: YamlTree, file: str, at: K
         if route.auth and route.host.startswith("*."):
             message = "a credential goes to one host only; write the host name in full"
             yield problem_at(tree, file, (*path, "host"), message)
-
-
-def effective_problems(layer: Layer) -> Iterator[Problem]:
-    """Find what is wrong between the settings of one bottle and of all that it extends."""
-    yield from _credentials_in_env(layer)
-    labels: dict[str, str] = {}
-    for host, remote in layer.remotes.entries.items():
-        label = remote.value.name
-        if label in labels:
-            message = f"repeats {label} of git.remotes.{labels[label]}; give each remote its own Name"
-            yield _at(remote.source, f"git.remotes.{host}.Name", message)
-        labels.setdefault(label, host)
-
-
-def _credentials_in_env(layer: Layer) -> Iterator[Problem]:
-    """Refuse to place in the bottle what egress injects, since the bottle would then hold the credential."""
-    routes = (route.value for route in layer.routes.entries.values())
-    injected = {route.auth.token_ref for route in routes if route.auth}
-    if layer.provider and layer.provider.value.auth_token:
-        injected.add(layer.provider.value.auth_token)
-    for name, entry in layer.env.entries.items():
-        match = _HOST_VAR.fullmatch(entry.value)
-        if match and match[1] in injected:
-            message = (
-                f"would put {match[1]} into the bottle, and egress already adds that credential outside it; "
-                "remove this line"
-            )
-            yield _at(entry.source, f"env.{name}", message)
-
-
-def _at(source: ManifestSource, key: str, message: str) -> Problem:
-    return Problem(file=str(source.path), line=source.line, column=source.column, key=key, message=message)

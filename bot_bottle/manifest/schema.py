@@ -168,12 +168,10 @@ class AgentProviderKeys(_Keys):
 class LimitsKeys(_Keys):
     """``limits``: what one bottle may use of the machine."""
 
-    memory: Memory | None = Field(default=None, examples=["4GiB"])
-    cpus: Annotated[float, Field(ge=0.05, le=4096, allow_inf_nan=False)] | None = Field(
-        default=None, examples=[2]
-    )
-    pids: Annotated[int, Field(ge=16, le=4194304)] | None = Field(default=None, examples=[512])
-    open_files: Annotated[int, Field(ge=64, le=1048576)] | None = Field(default=None, examples=[4096])
+    memory: Memory = Field(default="", examples=["4GiB"])
+    cpus: Annotated[float, Field(ge=0.05, le=4096, allow_inf_nan=False)] = Field(default=0, examples=[2])
+    pids: Annotated[int, Field(ge=16, le=4194304)] = Field(default=0, examples=[512])
+    open_files: Annotated[int, Field(ge=64, le=1048576)] = Field(default=0, examples=[4096])
 
 
 def _one_or_list(value: object) -> object:

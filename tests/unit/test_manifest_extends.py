@@ -16,7 +16,6 @@ from bot_bottle.manifest.model import (
     Manifest,
     ManifestAgentProvider,
     ManifestGitRemote,
-    ManifestLimits,
     ManifestRoute,
     ManifestSource,
 )
@@ -56,11 +55,11 @@ def test_what_a_child_does_not_write_it_inherits_with_its_place(tree: Tree) -> N
 def test_a_block_stands_where_it_is_named(tree: Tree) -> None:
     tree.bottle("limits:\n  pids: 64\nagent_provider:\n\n  auth_token: T\n")
     sources = tree.resolve().bottle_for("a").sources
-    assert str(sources["limits"]) == "bottles/b.md:2"
+    assert str(sources["limits.pids"]) == "bottles/b.md:3"
     assert str(sources["agent_provider"]) == "bottles/b.md:4"
 
 
-def test_env_by_name_user_by_field_the_rest_as_a_whole(tree: Tree) -> None:
+def test_env_by_name_user_and_limits_by_field_the_rest_as_a_whole(tree: Tree) -> None:
     tree.bottle(
         "extends: base\nenv: {EDITOR: ed}\ngit: {user: {email: child@example.com}}\nlimits: {cpus: 1}\n"
         "agent_provider: {template: command, argv: [x]}\nsupervise: false\n"
@@ -68,7 +67,7 @@ def test_env_by_name_user_by_field_the_rest_as_a_whole(tree: Tree) -> None:
     bottle = tree.resolve().bottle_for("a")
     assert bottle.env == {"EDITOR": "ed", "LANG": "en"}
     assert (bottle.git.user.name, bottle.git.user.email) == ("Base", "child@example.com")
-    assert (bottle.limits.memory, bottle.limits.pids, bottle.limits.cpus) == (None, None, 1)
+    assert (bottle.limits.memory, bottle.limits.pids, bottle.limits.cpus) == (1 << 30, 100, 1)
     assert (bottle.agent_provider.template, bottle.agent_provider.auth_token) == ("command", "")
     assert not bottle.supervise
     places = {key: str(source) for key, source in bottle.sources.items()}
@@ -76,6 +75,7 @@ def test_env_by_name_user_by_field_the_rest_as_a_whole(tree: Tree) -> None:
     assert places["env.LANG"] == "bottles/base.md:2"
     assert places["git.user.name"] == "bottles/base.md:5"
     assert places["git.user.email"] == "bottles/b.md:4"
+    assert (places["limits.pids"], places["limits.cpus"]) == ("bottles/base.md:6", "bottles/b.md:5")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_remotes_merge_by_host_and_an_empty_mapping_drops_them(tree: Tree) -> No
     tree.bottle("extends: base\ngit: {remotes: {}}\n")
     assert tree.resolve().bottle_for("a").git.remotes == ()
     tree.bottle(f"extends: base\ngit: {{remotes: {{{remote('one', 'c.example')}}}}}\n")
-    assert "git.remotes.c.example.Name: repeats one of git.remotes.a.example" in tree.refusal()
+    assert 'git.remotes["c.example"].Name: repeats one of git.remotes.a.example' in tree.refusal()
 
 
 def test_what_egress_adds_cannot_be_put_into_a_bottle_by_way_of_a_parent(tree: Tree) -> None:
@@ -228,7 +228,7 @@ LAYERS = st.builds(
     user_name=st.none() | said(TEXT),
     user_email=st.none() | said(TEXT),
     provider=st.none() | said(st.builds(ManifestAgentProvider, template=TEXT)),
-    limits=st.none() | said(st.builds(ManifestLimits, pids=st.integers(16, 20))),
+    limits=named(lambda _name, value: 16 + value).map(lambda limits: Named(limits.entries)),
     supervise=st.none() | said(st.booleans()),
     workspace=st.none() | said(st.sampled_from(["copy", "empty"])),
 )
@@ -236,8 +236,8 @@ LAYERS = st.builds(
 
 def ordered(layer: Layer) -> tuple[object, ...]:
     """Give a layer with the order of its mappings, which equality alone does not see."""
-    groups = (layer.env, layer.routes, layer.remotes)
-    return (layer, *(tuple(group.entries) for group in groups))
+    groups = (layer.env, layer.routes, layer.remotes, layer.limits)
+    return (layer, *(tuple((name, said.over) for name, said in group.entries.items()) for group in groups))
 
 
 @given(LAYERS, LAYERS, LAYERS)
@@ -260,7 +260,7 @@ def test_no_word_of_the_child_is_lost_and_nothing_comes_from_nowhere(
     bases: list[Layer], child: Layer
 ) -> None:
     result = reduce(fold, (*bases, child), Layer())
-    for group in ("env", "routes", "remotes"):
+    for group in ("env", "routes", "remotes", "limits"):
         entries = getattr(result, group).entries
         own = getattr(child, group)
         assert own.entries.items() <= entries.items()
@@ -269,7 +269,7 @@ def test_no_word_of_the_child_is_lost_and_nothing_comes_from_nowhere(
             any(mine == theirs.get(name) for theirs in (own.entries, *inherited))
             for name, mine in entries.items()
         )
-    for single in ("user_name", "user_email", "provider", "limits", "supervise", "workspace"):
+    for single in ("user_name", "user_email", "provider", "supervise", "workspace"):
         words = [word for layer in (child, *reversed(bases)) if (word := getattr(layer, single)) is not None]
         assert getattr(result, single) == (words[0] if words else None)
 

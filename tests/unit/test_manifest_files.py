@@ -350,6 +350,71 @@ def test_a_link_out_of_the_folder_is_refused_and_one_within_is_followed(tree: Tr
     assert tree.resolve().bottle_for("alias").name == "b"
 
 
+@pytest.fixture
+def elsewhere(tree: Tree) -> Path:
+    """Give a folder that everybody can write, with the operator's bottles moved to a folder below it."""
+    tree.agent()
+    tree.bottle("")
+    folder = tree.home.parent.parent / "shared"
+    folder.mkdir()
+    (tree.home / "bottles").rename(folder / "bottles")
+    (tree.home / "bottles").symlink_to(folder / "bottles")
+    folder.chmod(0o777)
+    return folder
+
+
+def test_a_folder_that_is_a_link_is_judged_by_where_it_leads(tree: Tree, elsewhere: Path) -> None:
+    said = tree.refusal()
+    assert f"{elsewhere} can be written by every user of this machine; run: chmod go-w" in said
+    assert f"(it is on the way to {tree.home}/bottles)" in said
+    elsewhere.chmod(0o755)
+    assert tree.resolve().bottle_for("a").name == "b"
+
+
+def test_a_home_that_is_a_link_is_judged_by_where_it_leads(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    tree = Tree(shared)
+    tree.agent()
+    tree.bottle("")
+    link = tmp_path / "link"
+    link.symlink_to("shared/home/.bot-bottle")
+    assert Manifest.resolve(tmp_path, link).bottle_for("a").name == "b"
+    (shared / "home").chmod(0o777)
+    with pytest.raises(ManifestError, match="can be written by every user"):
+        Manifest.resolve(tmp_path, link).bottle_for("a")
+
+
+def test_in_a_sticky_folder_only_the_operators_own_entries_count(tree: Tree, elsewhere: Path) -> None:
+    elsewhere.chmod(0o1777)
+    assert tree.resolve().bottle_for("a").name == "b"
+    if os.geteuid() != 0:
+        return  # only root can make an entry of another account
+    (elsewhere / "bottles").rename(elsewhere / "real")
+    (elsewhere / "bottles").symlink_to("real")
+    assert tree.resolve().bottle_for("a").name == "b"
+    os.chown(elsewhere / "bottles", 12345, 12345, follow_symlinks=False)
+    assert f"{elsewhere}/bottles belongs to another user of this machine" in tree.refusal()
+
+
+def test_a_links_way_within_the_folder_is_judged_too(tree: Tree) -> None:
+    tree.agent()
+    open_to_all = tree.home / "bottles" / "open"
+    open_to_all.mkdir()
+    put(open_to_all / "x.md", "---\n---\n")
+    (tree.home / "bottles" / "b.md").symlink_to("open/x.md")
+    assert tree.resolve().bottle_for("a").name == "b"
+    open_to_all.chmod(0o777)
+    assert f"{open_to_all} can be written by every user" in tree.refusal()
+
+
+def test_links_that_go_round_are_a_sentence(tree: Tree) -> None:
+    tree.agent()
+    (tree.home / "bottles").rmdir()
+    (tree.home / "bottles").symlink_to("bottles")
+    assert "there is no bottle 'b'" in tree.refusal()
+
+
 def test_a_repositorys_agents_folder_that_leads_elsewhere_is_ignored(tree: Tree) -> None:
     tree.bottle("")
     tree.agent(name="private")

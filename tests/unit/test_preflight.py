@@ -186,7 +186,7 @@ def test_every_setting_is_shown_with_the_file_it_came_from(plan: BottlePlan) -> 
             "git.remotes.git.example": at(6),
             "supervise": at(7),
             "workspace": at(8),
-            "limits": at(9),
+            "limits.memory": at(9),
         },
     )
     agent = replace(
