@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from bot_bottle.manifest.problem import shown
-from bot_bottle.print_util import env_lines, origin_text, remote_text, sourced, unmet_notes
+from bot_bottle.print_util import bottle_notes, env_lines, origin_text, remote_text, sourced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ def preflight_lines(
         ("limits", tuple(_limit_line(limit, plan.bottle) for limit in plan.limits)),
         ("workspace", (_workspace_text(plan),)),
         ("audit", (str(plan.audit_path),)),
-        ("note", (*plan.notes, *unmet_notes(plan.bottle))),
+        ("note", (*plan.notes, *bottle_notes(plan.bottle))),
     ]
     return layout(rows)
 

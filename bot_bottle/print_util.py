@@ -82,6 +82,32 @@ def _memory_text(amount: int) -> str:
     return f"{amount} bytes"
 
 
+def env_notes(bottle: ManifestBottle) -> tuple[tuple[str, ManifestSource | None], ...]:
+    """Say which variables of the bottle take the place of those that lead programs to egress.
+
+    Each sentence comes with the place where the variable was written. Nothing is protected by these
+    variables, since there is no other way out; a bottle that changes them harms its own programs alone.
+    """
+    if not bottle.env:
+        return ()
+    from bot_bottle.backend.util import NETWORK_ENV  # noqa: PLC0415 - brings ssl, which few summaries need
+
+    harm = (
+        "replaces what leads programs to egress and lets them trust it; "
+        "what reads it will most likely reach nothing"
+    )
+    return tuple(
+        (f"env.{name}: {harm}", bottle.sources.get(f"env.{name}"))
+        for name, entry in bottle.env.items()
+        if name in NETWORK_ENV and entry != NETWORK_ENV[name]
+    )
+
+
+def bottle_notes(bottle: ManifestBottle) -> tuple[str, ...]:
+    """Give all that a summary says of a bottle besides its settings."""
+    return (*unmet_notes(bottle), *(sourced(note, source) for note, source in env_notes(bottle)))
+
+
 def unmet_notes(bottle: ManifestBottle) -> tuple[str, ...]:
     """Say what the bottle declares and this version cannot give it, so that nothing is ignored in silence."""
     notes: list[str] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ from bot_bottle.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 
@@ -47,12 +49,34 @@ def run(
 def run_attached(argv: Sequence[str]) -> int:
     """Run a program of the operator's choice (an editor) on the operator's own terminal; gives its exit code.
 
-    Raises ``UsageError`` where it cannot be started.
+    The code is 128 + N where signal N ended it. What the keyboard sends (Ctrl-C) is the program's while it
+    runs: the terminal sends it to both, and it must not end what waits (as in system(3)). Raises
+    ``UsageError`` where it cannot be started.
     """
     try:
-        return subprocess.run(list(argv), check=False).returncode
+        with _deaf_to_the_keyboard():
+            code = subprocess.run(list(argv), check=False).returncode
     except OSError as error:
         raise UsageError(f"{argv[0]} cannot be started ({error.strerror})") from error
+    return code if code >= 0 else 128 - code
+
+
+@contextlib.contextmanager
+def _deaf_to_the_keyboard() -> Iterator[None]:
+    """Let SIGINT and SIGQUIT do nothing here while the body runs.
+
+    They are handled, not ignored: execve(2) gives handled signals their default action in the program that
+    is started, where ignored ones would stay ignored. What was ignored before (nohup, ``&``) stays so.
+    """
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGQUIT)}
+    before = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, lambda *_: None)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def start_on(connection: socket.socket, argv: Sequence[str], *, stderr: int) -> subprocess.Popen[bytes]:

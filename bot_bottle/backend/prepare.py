@@ -7,6 +7,7 @@ and only to be sure that they are there.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state, paths
@@ -15,7 +16,7 @@ from bot_bottle.agent_provider.registry import agent_provision_plan
 from bot_bottle.backend.base import AGENT_HOME, AGENT_USER, BottlePlan
 from bot_bottle.backend.util import NETWORK_ENV
 from bot_bottle.egress.routes import egress_resolve_token_values, egress_routes_for_bottle
-from bot_bottle.env import resolve_env
+from bot_bottle.env import entry_kind, resolve_env
 from bot_bottle.operator_config import load_operator_config
 from bot_bottle.workspace import check_workspace
 
@@ -98,6 +99,22 @@ def prepare_plan(
     )
     backend.check(plan)
     return plan
+
+
+def with_answers(plan: BottlePlan, ask: Callable[[str, str], str]) -> BottlePlan:
+    """Ask for the prompted ``env`` values of a plan that was made without them.
+
+    A launch asks so only after the operator has seen the plan and said yes. ``ask`` is that of
+    :func:`prepare_plan`. Raises ``UsageError`` for a value that no variable can hold.
+    """
+    asked = {
+        name: entry
+        for name, entry in plan.bottle.env.items()
+        if entry_kind(entry) == "asked" and name not in plan.provision.guest_env
+    }
+    if not asked:
+        return plan
+    return replace(plan, guest_env={**plan.guest_env, **resolve_env(asked, {}, ask).forwarded})
 
 
 def metadata_for(plan: BottlePlan) -> bottle_state.BottleMetadata:

@@ -248,15 +248,16 @@ def _write(answers: Answers, bottle: str, agent: str, cwd: Path) -> None:
     written: list[Path] = []
     try:
         for path, text in places:
-            make_private_dir(path.parent)
-            write_new(path, text.encode())
+            try:
+                make_private_dir(path.parent)
+                write_new(path, text.encode())
+            except OSError as error:  # which of a full disk does not say what could not be written
+                raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
             written.append(path)
         Manifest.resolve(cwd).bottle_for(answers.name)
-    except BaseException as error:
+    except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UsageError(f"{error.filename}: cannot be written ({error.strerror})") from error
         raise
     for path in written:
         print(path)

@@ -37,10 +37,10 @@ def launch(
 ) -> int:
     """Plan, show, ask and run; gives the agent's exit code (0 for a dry run, 1 for a no)."""
     from bot_bottle.backend.launch import run_session  # noqa: PLC0415 - `--help` must stay light
-    from bot_bottle.backend.prepare import prepare_plan  # noqa: PLC0415
+    from bot_bottle.backend.prepare import prepare_plan, with_answers  # noqa: PLC0415
     from bot_bottle.preflight import print_preflight  # noqa: PLC0415
 
-    plan = prepare_plan(spec, backend, config, ask=_asker(spec, dry_run=dry_run))
+    plan = prepare_plan(spec, backend, config, ask=_asked_later(spec, dry_run=dry_run))
     print_preflight(
         plan,
         boundary=backend.boundary,
@@ -53,6 +53,7 @@ def launch(
     if not yes and not terminal.confirm("Start this bottle?"):
         terminal.say(["bot-bottle: nothing was started"])
         return 1
+    plan = with_answers(plan, terminal.ask_secret)
     terminal.end_in_order_on_signals()
     return run_session(plan, tty=not spec.headless and terminal.owns_terminal())
 
@@ -68,9 +69,8 @@ def wants_dry_run(*, flag: bool) -> bool:
     return flag or os.environ.get(DRY_RUN_ENV, "") not in {"", "0"}
 
 
-def _asker(spec: BottleSpec, *, dry_run: bool) -> Callable[[str, str], str] | None:
-    if dry_run:
-        return lambda _name, _message: ""  # nothing will run, so nothing needs to be known
-    if spec.headless or not terminal.is_interactive():
+def _asked_later(spec: BottleSpec, *, dry_run: bool) -> Callable[[str, str], str] | None:
+    """Give a stand-in for prompted values, which are asked for after the yes; None where nobody could be."""
+    if not dry_run and (spec.headless or not terminal.is_interactive()):
         return None
-    return terminal.ask_secret
+    return lambda _name, _message: ""

@@ -46,12 +46,25 @@ def ask(question: str, default: str) -> str:
 
 
 def ask_secret(name: str, message: str) -> str:
-    """Ask for one variable's value without echo."""
-    from getpass import getpass  # noqa: PLC0415 - only for bottles that ask
+    """Ask for one variable's value without echo.
+
+    Raises ``UsageError`` at the end of input, and where the terminal cannot be kept from showing it.
+    """
+    import warnings  # noqa: PLC0415 - only for bottles that ask
+    from getpass import GetPassWarning, getpass  # noqa: PLC0415
 
     from bot_bottle.manifest.problem import shown  # noqa: PLC0415
 
-    return getpass(f"{shown(message, 200)} ({name}): ")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", GetPassWarning)  # it would go on to read with echo
+            return getpass(f"{shown(message, 200)} ({name}): ")
+    except EOFError as error:
+        raise UsageError(f"env.{name}: no value was given; nothing was started") from error
+    except GetPassWarning as error:
+        raise UsageError(
+            f"env.{name}: this terminal would show what is typed; use ${{HOST_VAR}} instead"
+        ) from error
 
 
 def say(lines: Iterable[str]) -> None:

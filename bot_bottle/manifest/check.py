@@ -13,6 +13,7 @@ from bot_bottle.errors import ManifestError, UsageError
 from bot_bottle.manifest.loader import REPOSITORY_FOLDER, load_manifest, load_routes_file
 from bot_bottle.manifest.problem import ManifestFileError, Problem
 from bot_bottle.operator_config import load_operator_config
+from bot_bottle.print_util import env_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +112,14 @@ def _report(manifest: Manifest, only: Path | None) -> Report:
         if agent.path in chosen:
             problems += _agent_problems(manifest, agent)
     ordered = sorted(set(problems), key=lambda p: (p.file, p.line, p.column, p.key))
-    return Report(files=tuple(chosen), problems=tuple(ordered), warnings=manifest.warnings)
+    notes = dict.fromkeys(
+        f"{source.path}:{source.line}:{source.column}: {note}; remove this line unless that is meant"
+        for bottle in manifest.bottles.values()
+        if bottle.path in chosen
+        for note, source in env_notes(bottle)
+        if source
+    )
+    return Report(files=tuple(chosen), problems=tuple(ordered), warnings=(*manifest.warnings, *notes))
 
 
 def _routes_report(path: Path) -> Report:

@@ -162,11 +162,11 @@ def states(home: Path) -> list[dict[str, object]]:
 def test_a_session_from_question_to_resume(home: Path) -> None:
     declare(home, "", 'env: {KEY: "?the key please"}\n')
     with Terminal(home, "start", "a") as terminal:
+        assert "the key please" not in terminal.wait_for("Start this bottle? [y/N] ")
+        terminal.enter("y\n")
         terminal.wait_for("the key please (KEY): ")
         terminal.enter("typed-secret\n")
-        assert "typed-secret" not in terminal.wait_for("Start this bottle? [y/N] ")
-        terminal.enter("y\n")
-        terminal.wait_for("$ ")
+        assert "typed-secret" not in terminal.wait_for("$ ")
         terminal.enter('stty size; echo "<$KEY>"\n')
         terminal.wait_for("33 101")
         terminal.wait_for("<typed-secret>")
@@ -232,3 +232,47 @@ def test_ctrl_c_of_an_unattended_run_is_130_and_nothing_runs_on(home: Path) -> N
         terminal.enter("\x03")
         assert terminal.exit_code() == 130
     wait_until_gone(below)
+
+
+def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
+    """Declare a bottle whose editor is a shell script; gives the bottle's file."""
+    for folder in ("bottles", "agents"):
+        (tmp_path / "bb" / folder).mkdir(parents=True, mode=0o755)
+    declare(tmp_path / "bb", "exit 0", "env: {A: old}\n")
+    editor = tmp_path / "editor"
+    editor.write_text(f"#!/bin/sh\n{script}\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path / "bb" / "bottles" / "b.md"
+
+
+@pytest.mark.parametrize("key", ["\x03", "\x1c"])
+def test_ctrl_c_belongs_to_the_editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    path = edited(
+        tmp_path,
+        monkeypatch,
+        "trap 'echo cau''ght; over=1' INT QUIT; echo rea''dy\n"
+        'while [ -z "$over" ]; do sleep 0.05; done; sed -i s/old/new/ "$1"',
+    )
+    with Terminal(tmp_path / "bb", "edit", "b") as terminal:
+        terminal.wait_for("ready")
+        terminal.enter(key)
+        terminal.wait_for("caught")
+        assert terminal.exit_code() == 0
+    assert "env: {A: new}" in path.read_text()
+
+
+def test_ctrl_c_ends_an_editor_that_takes_it_and_leaves_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = edited(
+        tmp_path, monkeypatch, "sed -i s/old/new/ \"$1\"; echo rea''dy; while :; do sleep 0.05; done"
+    )
+    with Terminal(tmp_path / "bb", "edit", "b") as terminal:
+        terminal.wait_for("ready")
+        terminal.enter("\x03")
+        terminal.wait_for("the editor ended with exit code 130")
+        terminal.wait_for("your text is in")
+        assert terminal.exit_code() == 2
+    assert "env: {A: old}" in path.read_text()

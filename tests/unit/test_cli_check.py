@@ -155,3 +155,14 @@ def test_what_is_no_manifest_is_a_sentence(tree: Tree, capsys: Capture, name: st
     put(tree.cwd / "README.txt", "x")
     assert main(["check", str(tree.cwd / name)]) == 2
     assert capsys.readouterr().err.startswith(f"bot-bottle: {tree.cwd}")
+
+
+def test_a_variable_in_the_place_of_the_sidecars_is_a_warning(tree: Tree, capsys: Capture) -> None:
+    base = tree.bottle("env: {SSL_CERT_FILE: /my/ca.pem, no_proxy: 'localhost,127.0.0.1,::1'}\n", name="base")
+    tree.bottle("extends: base\nagent_provider: {template: command, argv: [x]}\n")
+    assert main(["check"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"{base}:2:22: env.SSL_CERT_FILE: replaces what leads programs to egress" in err
+    assert main(["check", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["warnings"]) == 1

@@ -17,6 +17,7 @@ from bot_bottle.cli import main
 from bot_bottle.manifest.build import bottle_from_text
 from bot_bottle.manifest.model import Manifest
 from bot_bottle.manifest.starter import Answers, StarterRemote, starter_files, upstream_of
+from tests.support.no_room import WORDS, no_room
 
 Capture = pytest.CaptureFixture[str]
 
@@ -167,6 +168,13 @@ def test_where_it_could_not_be_used_nothing_is_left(home: Path, capsys: Capture)
         (["w"], "there is no terminal to ask on; pass --yes"),
         (["W", "--yes"], "is no name"),
         (["w", "--yes", "--provider", "codex"], "is no provider of this version"),
+def test_a_full_disk_names_the_file_and_leaves_nothing(home: Path, capsys: Capture) -> None:
+    with no_room():
+        assert main(["init", "w", "--yes"]) == 2
+    assert capsys.readouterr().err == f"bot-bottle: {home}/bottles/w.md: cannot be written ({WORDS})\n"
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
         (["w", "--yes", "--provider", "command"], "--command is missing"),
         (["w", "--yes", "--provider", "command", "--command", " "], "--command names no program"),
         (["w", "--yes", "--provider", "command", "--command", "'"], "--command No closing quotation"),

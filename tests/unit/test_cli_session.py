@@ -11,7 +11,7 @@ import pytest
 
 from bot_bottle import bottle_state
 from bot_bottle.backend import registry
-from bot_bottle.cli import main
+from bot_bottle.cli import main, terminal
 from tests.support.scripted_backend import ScriptedBackend
 
 if TYPE_CHECKING:
@@ -192,7 +192,52 @@ def test_a_secret_that_must_be_asked_for_fails_unattended_by_name(
         "---\nagent_provider: {template: command, argv: [x]}\nenv: {K: '?key'}\n---\n",
     )
     assert main(["start", "a", "--yes", "--headless"]) == 2
-    assert "env.K" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "env.K" in err
+    assert "bottle      :" not in err
+    assert ScriptedBackend.launched == []
+    answer(monkeypatch, "y\n")
+    assert main(["start", "a", "--headless"]) == 2
+
+
+@pytest.mark.parametrize(("typed", "asked"), [("y\n", ["K"]), ("n\n", [])])
+def test_a_secret_is_asked_for_after_the_yes(
+    home: Path, monkeypatch: pytest.MonkeyPatch, typed: str, asked: list[str]
+) -> None:
+    write(
+        home / "bottles" / "b.md",
+        "---\nagent_provider: {template: command, argv: [x, '{prompt_file}']}\n"
+        "env: {K: '?key', L: x, BOT_BOTTLE_PROMPT_FILE: '?overridden'}\n---\n",
+    )
+    shown = answer(monkeypatch, typed)
+    names: list[str] = []
+
+    def ask(name: str, message: str) -> str:
+        assert shown.getvalue().endswith("Start this bottle? [y/N] ")
+        names.append(name)
+        return f"<{message}>"
+
+    monkeypatch.setattr(terminal, "ask_secret", ask)
+    main(["start", "a"])
+    assert names == asked
+    assert [plan.guest_env["K"] for plan in ScriptedBackend.launched] == ["<key>"] * len(asked)
+    assert "<key>" not in shown.getvalue()
+
+
+def test_a_variable_in_the_place_of_the_sidecars_is_told_before_a_launch(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(
+        home / "bottles" / "b.md",
+        "---\nagent_provider: {template: command, argv: [x]}\nenv: {EDITOR: vi, HTTPS_PROXY: 'http://p:1'}\n---\n",
+    )
+    assert main(["start", "a", "--dry-run"]) == 0
+    note = "note        : env.HTTPS_PROXY: replaces what leads programs to egress"
+    assert note in capsys.readouterr().out
+    assert main(["info", "a"]) == 0
+    out = capsys.readouterr().out
+    assert note in out
+    assert out.rstrip().endswith("<- bottles/b.md:3")
 
 
 def test_a_machine_that_cannot_is_doctors_sentence_and_exit_3(

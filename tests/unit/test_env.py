@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
+import warnings
+
 import pytest
 
+from bot_bottle.cli import terminal
 from bot_bottle.env import resolve_env
 from bot_bottle.errors import UsageError
 
@@ -42,3 +46,22 @@ def test_a_value_with_nul_is_refused_without_being_shown() -> None:
     with pytest.raises(UsageError) as caught:
         resolve_env({"A": "?x"}, {}, lambda _name, _message: "se\0cret")
     assert "se\0cret" not in str(caught.value)
+
+
+def test_an_input_that_ends_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(_prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("getpass.getpass", ended)
+    with pytest.raises(UsageError, match=r"env\.KEY: no value was given; nothing was started"):
+        terminal.ask_secret("KEY", "the key")
+
+
+def test_a_terminal_that_would_show_the_value_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shows(_prompt: str) -> str:
+        warnings.warn("Can not control echo on the terminal.", getpass.GetPassWarning, stacklevel=2)
+        return "shown"
+
+    monkeypatch.setattr("getpass.getpass", shows)
+    with pytest.raises(UsageError, match=r"env\.KEY: this terminal would show what is typed"):
+        terminal.ask_secret("KEY", "the key")
