@@ -1,0 +1,26 @@
+# The Codex CLI on any Debian or Ubuntu base; what the base has already is not installed again.
+ARG BASE_IMAGE=node:22-bookworm-slim
+FROM ${BASE_IMAGE}
+ARG CODEX_VERSION=0.169.0
+USER 0:0
+
+RUN set -eu; missing=""; \
+    command -v git >/dev/null || missing="$missing git"; \
+    command -v curl >/dev/null || missing="$missing curl"; \
+    command -v ps >/dev/null || missing="$missing procps"; \
+    [ -s /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"; \
+    command -v codex >/dev/null || command -v npm >/dev/null || missing="$missing nodejs npm"; \
+    [ -n "$missing" ] || exit 0; \
+    command -v apt-get >/dev/null || { echo "the base image lacks$missing and has no apt-get" >&2; exit 1; }; \
+    export DEBIAN_FRONTEND=noninteractive; \
+    apt-get -q update; \
+    apt-get -q install -y --no-install-recommends $missing; \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt/*
+
+RUN set -eu; \
+    command -v codex >/dev/null && exit 0; \
+    npm install --global --no-audit --no-fund --loglevel=error \
+        "@openai/codex@${CODEX_VERSION}"; \
+    npm cache clean --force >/dev/null 2>&1; \
+    rm -rf /root/.npm; \
+    codex --version
