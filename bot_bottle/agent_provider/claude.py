@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 TEMPLATE = "claude"
 MANIFEST_KEYS = frozenset({"auth_token"})
 REQUIRED_KEYS: Mapping[str, str] = MappingProxyType({})
+ALTERNATIVES: frozenset[str] = frozenset()
 INSTALL = "npm install -g @anthropic-ai/claude-code"
 SKILLS_FOLDER = ".claude/skills"
-NOT_YET = ""
 ASKS: Mapping[str, str] = MappingProxyType({"auth_token": "BOT_BOTTLE_CLAUDE_OAUTH_TOKEN"})
 
 API_HOST = "api.anthropic.com"

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 TEMPLATE = "command"
 MANIFEST_KEYS = frozenset({"argv"})
 REQUIRED_KEYS: Mapping[str, str] = MappingProxyType({"argv": "[my-agent, --run]"})
+ALTERNATIVES: frozenset[str] = frozenset()
 INSTALL = ""
 SKILLS_FOLDER = ""
-NOT_YET = ""
 ASKS: Mapping[str, str] = MappingProxyType({"argv": "my-agent --run"})
 
 _FOLDER = f"{AGENT_HOME}/.bot-bottle"

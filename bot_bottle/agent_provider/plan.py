@@ -48,6 +48,7 @@ class ProvisionRequest:
 
     ``agent_prompt`` is the agent's declared prompt, ``prompt`` a headless run's task, ``resume`` asks to go
     on with the preserved session. ``host_env`` is the operator's environment and is never copied as it is.
+    With ``preview`` the plan is only shown: nothing of the host is read for it.
     """
 
     provider: ManifestAgentProvider
@@ -55,4 +56,5 @@ class ProvisionRequest:
     headless: bool = False
     prompt: str = ""
     resume: bool = False
+    preview: bool = False
     host_env: Mapping[str, str] = field(default_factory=dict, repr=False)

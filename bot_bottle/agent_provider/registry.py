@@ -6,7 +6,6 @@ import difflib
 from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.agent_provider import claude, codex, command
-from bot_bottle.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -19,19 +18,19 @@ class Provider(Protocol):
     """What a provider's module offers.
 
     ``MANIFEST_KEYS`` are the ``agent_provider`` keys it understands besides ``template``, ``REQUIRED_KEYS``
-    those of them it cannot do without (each with what to write). ``INSTALL`` is the command that installs
-    its program, named as the template is; empty where the manifest names the program. ``SKILLS_FOLDER`` is
-    where the program looks for skills, below the home, on the host and in the bottle alike; empty if it has
-    none. ``NOT_YET`` says why this version cannot launch it, empty where it can. ``ASKS`` are
-    the keys that ``init`` asks for, each with what most operators answer.
+    those of them it cannot do without (each with what to write), ``ALTERNATIVES`` those of which one at most
+    may be written. ``INSTALL`` is the command that installs its program, named as the template is; empty
+    where the manifest names the program. ``SKILLS_FOLDER`` is where the program looks for skills, below the
+    home, on the host and in the bottle alike; empty if it has none. ``ASKS`` are the keys that ``init`` asks
+    for, each with what most operators answer.
     """
 
     TEMPLATE: str
     MANIFEST_KEYS: frozenset[str]
     REQUIRED_KEYS: Mapping[str, str]
+    ALTERNATIVES: frozenset[str]
     INSTALL: str
     SKILLS_FOLDER: str
-    NOT_YET: str
     ASKS: Mapping[str, str]
 
     def provision(self, request: ProvisionRequest) -> AgentProvisionPlan:
@@ -66,11 +65,6 @@ def skills_folder(template: str) -> str:
     return _PROVIDERS[template].SKILLS_FOLDER
 
 
-def launch_refusal(template: str) -> str:
-    """Say why this version cannot launch a template; ``""`` if it can."""
-    return _PROVIDERS[template].NOT_YET
-
-
 def provider_programs() -> tuple[tuple[str, str], ...]:
     """Give each provider's own program, as it is looked up on the host, and the command that installs it."""
     return tuple((name, provider.INSTALL) for name, provider in _PROVIDERS.items() if provider.INSTALL)
@@ -84,18 +78,16 @@ def agent_provision_plan(
     headless: bool = False,
     prompt: str = "",
     resume: bool = False,
+    preview: bool = False,
 ) -> AgentProvisionPlan:
     """Say, as data, what the bottle's provider needs to run ``agent`` once.
 
     ``env`` is the operator's environment, for providers that forward a host credential to the sidecar;
-    ``prompt`` is a headless run's task; ``resume`` asks to go on with the preserved session. Raises
-    ``UsageError`` where the provider cannot run so.
+    ``prompt`` is a headless run's task; ``resume`` asks to go on with the preserved session; ``preview`` is
+    for showing only, and reads nothing of the host. Raises ``UsageError`` where the provider cannot run so.
     """
     from bot_bottle.agent_provider.plan import ProvisionRequest  # noqa: PLC0415 - only a launch needs it
 
-    refusal = launch_refusal(bottle.agent_provider.template)
-    if refusal:
-        raise UsageError(refusal)
     request = ProvisionRequest(
         provider=bottle.agent_provider,
         agent_prompt=agent.prompt,
@@ -103,6 +95,7 @@ def agent_provision_plan(
         headless=headless,
         prompt=prompt,
         resume=resume,
+        preview=preview,
     )
     return _PROVIDERS[bottle.agent_provider.template].provision(request)
 
@@ -122,6 +115,8 @@ def check_provider_keys(template: str, written: Collection[str]) -> list[tuple[s
             problems.append(
                 (key, f"is for template {' or '.join(owners)} only, and this is {template}; remove it")
             )
+    rivals = sorted(provider.ALTERNATIVES & set(written))
+    problems += [(key, f"stands beside {rivals[0]}; keep one of them") for key in rivals[1:]]
     for key, example in provider.REQUIRED_KEYS.items():
         if key not in written:
             problems.append(("", f"template {template} needs {key}; write for example {key}: {example}"))

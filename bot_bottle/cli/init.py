@@ -59,12 +59,13 @@ def command(  # noqa: PLR0913 - one for each option
     cwd = terminal.current_folder()
     chosen = _name(asker, name, cwd)
     template = _template(asker, provider)
-    token, argv = _provider_keys(asker, template, token_var, words)
+    token, argv, forward = _provider_keys(asker, template, token_var, words)
     answers = Answers(
         name=chosen,
         template=template,
         auth_token=token,
         argv=argv,
+        forward_host_credentials=forward,
         hosts=_hosts(asker, hosts),
         remote=None if no_remote else _remote(asker, remote, identity_file, cwd),
     )
@@ -107,14 +108,10 @@ def _name(asker: _Asker, given: str | None, cwd: Path) -> str:
 
 
 def _template(asker: _Asker, given: str | None) -> str:
-    from bot_bottle.agent_provider.registry import (  # noqa: PLC0415
-        DEFAULT_TEMPLATE,
-        known_templates,
-        launch_refusal,
-    )
+    from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE, known_templates  # noqa: PLC0415
     from bot_bottle.manifest.starter import checked  # noqa: PLC0415
 
-    usable = [template for template in known_templates() if not launch_refusal(template)]
+    usable = known_templates()
 
     def known(text: str) -> None:
         if text not in usable:
@@ -127,7 +124,7 @@ def _template(asker: _Asker, given: str | None) -> str:
 
 def _provider_keys(
     asker: _Asker, template: str, token_var: str | None, words: str | None
-) -> tuple[str, tuple[str, ...]]:
+) -> tuple[str, tuple[str, ...], bool]:
     from bot_bottle.agent_provider.registry import asked_keys  # noqa: PLC0415
     from bot_bottle.manifest.starter import checked  # noqa: PLC0415
     from bot_bottle.manifest.values import token_name  # noqa: PLC0415
@@ -151,7 +148,7 @@ def _provider_keys(
             if words is not None
             else asker.ask("Program and arguments", keys["argv"], _some_words)
         )
-    return token, tuple(shlex.split(argv))
+    return token, tuple(shlex.split(argv)), "forward_host_credentials" in keys
 
 
 def _some_words(text: str) -> None:

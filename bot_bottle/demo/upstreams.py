@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ _TLS_HANDSHAKE = 0x16  # RFC 8446, 5.1: the content type every TLS connection st
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """One request as it arrived. ``method`` is empty for bytes that are no HTTP; ``raw`` is the head's bytes.
+
+    A message on an upgraded connection is the request that upgraded it, with no ``raw`` and its own ``body``.
 
     ``local`` is the address and port the client dialled; ``sni`` the name it asked for in TLS.
     """
@@ -54,14 +56,22 @@ class Seen:
         return next(iter(self.values("host")), "")
 
 
+#: Speaks on a connection after it was upgraded; calls its second argument with each message that arrived.
+Upgraded: TypeAlias = Callable[[socket.socket, Callable[[bytes], None]], None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A response; an iterable ``body`` is sent chunk by chunk as it is produced (RFC 9112, 7.1)."""
+    """A response; an iterable ``body`` is sent chunk by chunk as it is produced (RFC 9112, 7.1).
+
+    With ``upgraded`` it is sent as a head alone, and the connection is that function's until it returns.
+    """
 
     status: int = 200
     content_type: str = "text/plain"
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | Iterable[bytes] = b""
+    upgraded: Upgraded | None = None
 
 
 Handler: TypeAlias = Callable[[Seen], Answer]
@@ -232,7 +242,12 @@ class ScriptedServer:
         self._record(seen)
         if not method:
             return False
-        _send(connection, self._handler(seen), head_only=method == "HEAD")
+        answer = self._handler(seen)
+        if answer.upgraded:
+            connection.sendall(_head(answer))
+            answer.upgraded(connection, lambda message: self._record(replace(seen, raw=b"", body=message)))
+            return False
+        _send(connection, answer, head_only=method == "HEAD")
         return "close" not in ",".join(seen.values("connection")).lower()
 
     def _record(self, seen: Seen) -> None:
@@ -320,9 +335,7 @@ def _parse_head(raw: bytes) -> tuple[str, str, tuple[tuple[str, str], ...]]:
 def _send(connection: socket.socket, answer: Answer, *, head_only: bool) -> None:
     fixed = answer.body if isinstance(answer.body, bytes) else None
     framing = f"Content-Length: {len(fixed)}" if fixed is not None else "Transfer-Encoding: chunked"
-    lines = [f"HTTP/1.1 {answer.status} Scripted", f"Content-Type: {answer.content_type}", framing]
-    lines += [f"{key}: {value}" for key, value in answer.headers]
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    head = _head(answer, f"Content-Type: {answer.content_type}", framing)
     if head_only:
         connection.sendall(head)
         return
@@ -333,6 +346,12 @@ def _send(connection: socket.socket, answer: Answer, *, head_only: bool) -> None
     for chunk in _chunks(answer.body):
         connection.sendall(b"%x\r\n%s\r\n" % (len(chunk), chunk))
     connection.sendall(b"0\r\n\r\n")
+
+
+def _head(answer: Answer, *fields: str) -> bytes:
+    lines = [f"HTTP/1.1 {answer.status} Scripted", *fields]
+    lines += [f"{key}: {value}" for key, value in answer.headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def _chunks(body: bytes | Iterable[bytes]) -> Iterator[bytes]:

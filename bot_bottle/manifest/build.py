@@ -146,6 +146,7 @@ def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
                 template=provider.template or DEFAULT_TEMPLATE,
                 argv=tuple(provider.argv),
                 auth_token=provider.auth_token,
+                api_key=provider.api_key,
                 dockerfile=provider.dockerfile,
                 forward_host_credentials=provider.forward_host_credentials,
             ),

@@ -71,11 +71,15 @@ class ManifestEgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestAgentProvider:
-    """The program that runs. ``auth_token`` names a host variable, ``argv`` is a plain command's argv."""
+    """The program that runs. ``argv`` is a plain command's argv.
+
+    ``auth_token`` and ``api_key`` name a host variable each.
+    """
 
     template: str
     argv: tuple[str, ...] = ()
     auth_token: str = ""
+    api_key: str = ""
     dockerfile: str = ""
     forward_host_credentials: bool = False
 

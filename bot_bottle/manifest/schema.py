@@ -150,6 +150,9 @@ class AgentProviderKeys(_Keys):
     argv: list[Argument] = Field(
         default=[], min_length=1, description="program and arguments", examples=[["my-agent", "--run"]]
     )
+    api_key: TokenName = Field(
+        default="", description="host variable that holds the provider's API key", examples=["MY_API_KEY"]
+    )
     auth_token: TokenName = Field(
         default="", description="host variable that holds the provider's credential", examples=["MY_TOKEN"]
     )
@@ -206,7 +209,9 @@ class AgentKeys(_Keys):
 
     bottle: Name = Field(description="the bottle this agent runs in", examples=["my-bottle"])
     skills: list[SkillName] = Field(
-        default=[], description="folders of ~/.claude/skills to bring along", examples=[["tdd"]]
+        default=[],
+        description="folders to bring along from where the bottle's program looks for skills",
+        examples=[["tdd"]],
     )
     git: AgentGitKeys = Field(default=AgentGitKeys(), examples=[{"user": {"name": "Some Bot"}}])
     name: object = None
@@ -262,6 +267,7 @@ REFUSED: dict[type[BaseModel], dict[str, str]] = {
             _NO_CREDENTIAL,
         ),
         **dict.fromkeys(("remotes", "IdentityFile", "KnownHostKey"), _NO_REMOTES),
+        "api_key": _NO_CREDENTIAL,
         "git_user": "has moved to git.user",
     },
     AgentGitKeys: {"remotes": _NO_REMOTES},

@@ -34,12 +34,16 @@ class StarterRemote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What ``init`` was told. ``auth_token`` is a variable's name; ``argv`` a plain command."""
+    """What ``init`` was told. ``auth_token`` is a variable's name; ``argv`` a plain command.
+
+    ``forward_host_credentials`` is set for providers that can use the login of this host.
+    """
 
     name: str
     template: str
     auth_token: str = ""
     argv: tuple[str, ...] = ()
+    forward_host_credentials: bool = False
     hosts: tuple[str, ...] = ()
     remote: StarterRemote | None = None
 
@@ -90,6 +94,8 @@ def _bottle(answers: Answers) -> str:
         lines.append(
             f"  auth_token: {answers.auth_token}   # a variable of this host, never the credential itself"
         )
+    if answers.forward_host_credentials:
+        lines.append("  forward_host_credentials: true   # egress adds what this host is logged in with")
     if answers.argv:
         lines.append(f"  argv: [{', '.join(_quoted(part) for part in answers.argv)}]")
     if answers.hosts:

@@ -199,14 +199,10 @@ def test_templates_say_which_keys_they_know() -> None:
     assert [key for key, _ in check_provider_keys("command", {"auth_token"})] == ["auth_token", ""]
 
 
-def test_codex_is_declared_and_checked_but_not_launched(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="this version cannot launch codex"):
-        plan(tmp_path, template="codex")
-
-
 def test_no_provider_is_named_outside_its_folder() -> None:
-    # A dotted name is a folder of the operator's own home, which a backend may know as private.
-    named = re.compile(r"(?<![.\w])(claude|anthropic)", re.IGNORECASE)
+    # A dotted name is a folder of the operator's own home, which a backend may know as private; *-api-key is
+    # a header field.
+    named = re.compile(r"(?<![.\w])(claude|anthropic|codex|openai(?!-api-key)|chatgpt)", re.IGNORECASE)
     package = Path(bot_bottle.__file__).parent
     naming = {
         str(path.relative_to(package)) for path in package.rglob("*.py") if named.search(path.read_text())

@@ -203,9 +203,9 @@ def test_info_shows_each_setting_with_its_file_and_what_cannot_be_had_yet(
         "git identity: Own (agent), b@example.com (bottle)  <- agents/a.md:3, bottles/base.md:3\n",
         "git gate    : p -> https://h.example/p.git  <- bottles/base.md:3\n",
         "egress      : a.example  <- bottles/b.md:4\n",
+        "[auth:Bearer CODEX_HOST_CREDENTIAL_TOKEN] [content rules off]",
         "supervise   : on  <- bottles/base.md:4\n",
         "workspace   : copy  <- bottles/base.md:5\n",
-        "this version cannot launch codex",
         "the git gate is not in this version: nothing can be pushed",
         "nobody can be asked at run time in this version",
         "no backend of this version builds images",
@@ -226,7 +226,7 @@ def test_info_shows_each_setting_with_its_file_and_what_cannot_be_had_yet(
     }
     assert bottle["sources"]["git.user.name"]["file"] == str(home / "agents" / "a.md")
     assert (bottle["supervise"], bottle["workspace"]) == (True, "copy")
-    assert len(described["notes"]) == 4
+    assert len(described["notes"]) == 3
 
 
 def test_info_of_an_identity(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -373,10 +373,16 @@ def test_an_agents_identity_and_skills_enter_the_bottle(
     assert len(ScriptedBackend.launched) == 1
 
 
-def test_codex_is_refused_before_anything_starts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(home / "bottles" / "b.md", "---\nagent_provider: {template: codex}\n---\n")
+def test_a_login_that_is_missing_ends_a_start_before_anything_began(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CODEX_HOME", str(home / "nothing-here"))
+    provider = "{template: codex, forward_host_credentials: true}"
+    write(home / "bottles" / "b.md", f"---\nagent_provider: {provider}\n---\n")
     assert main(["check"]) == 0
+    assert main(["info", "a"]) == 0
+    assert "chatgpt.com [auth:Bearer" in capsys.readouterr().out
     assert main(["start", "a", "--yes", "--headless", "--prompt", "x"]) == 2
-    assert "this version cannot launch codex" in capsys.readouterr().err
+    assert "auth.json does not exist: Codex is not logged in on this host" in capsys.readouterr().err
     assert ScriptedBackend.launched == []
     assert bottle_state.list_states() == ()

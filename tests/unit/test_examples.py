@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bot_bottle.agent_provider.registry import agent_provision_plan, known_templates, launch_refusal
+from bot_bottle.agent_provider.registry import agent_provision_plan, known_templates
 from bot_bottle.egress.routes import egress_routes_for_bottle
-from bot_bottle.errors import UsageError
 from bot_bottle.manifest.model import Manifest
+from tests.support.codex_login import CodexLogin
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -34,18 +34,15 @@ def test_every_example_loads(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (EXAMPLES / "agents").glob("*.md")))
-def test_every_example_makes_a_plan(manifest: Manifest, name: str) -> None:
+def test_every_example_makes_a_plan(manifest: Manifest, name: str, tmp_path: Path) -> None:
     agent = manifest.require_agent(name)
     bottle = manifest.bottle_for(name)
     template = bottle.agent_provider.template
     assert agent.prompt
     assert template in known_templates()
-    refusal = launch_refusal(template)
-    if refusal:
-        with pytest.raises(UsageError, match="this version cannot launch"):
-            agent_provision_plan(bottle, agent, env={}, headless=True, prompt="task")
-        return
-    plan = agent_provision_plan(bottle, agent, env={}, headless=True, prompt="task")
+    CodexLogin().write(tmp_path / ".codex")
+    home = {"HOME": str(tmp_path)}
+    plan = agent_provision_plan(bottle, agent, env=home, headless=True, prompt="task")
     egress_routes_for_bottle(bottle, plan.egress_routes)
     assert plan.template == template
 
