@@ -43,12 +43,12 @@ def _agent(manifest: Manifest, name: str, *, as_json: bool) -> None:
     from bot_bottle.agent_provider.registry import agent_provision_plan  # noqa: PLC0415
     from bot_bottle.egress.routes import egress_routes_for_bottle  # noqa: PLC0415
     from bot_bottle.preflight import declared_rows, layout  # noqa: PLC0415
-    from bot_bottle.print_util import declared_limits, sourced, unmet_notes  # noqa: PLC0415
+    from bot_bottle.print_util import bottle_notes, declared_limits, sourced  # noqa: PLC0415
 
     agent, bottle = manifest.require_agent(name), manifest.bottle_for(name)
     plan = agent_provision_plan(bottle, agent, env={}, preview=True)
     routes = egress_routes_for_bottle(bottle, plan.egress_routes)
-    notes = unmet_notes(bottle)
+    notes = bottle_notes(bottle)
     if as_json:
         from bot_bottle.cli.resolved import resolved_manifest  # noqa: PLC0415
 

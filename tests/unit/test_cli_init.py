@@ -68,6 +68,12 @@ def test_without_a_question_the_usual_is_written_and_right(home: Path, capsys: C
     assert made.egress.routes == ()
 
 
+def test_a_login_of_this_host_is_used_where_the_provider_can(home: Path) -> None:
+    assert main(["init", "w", "--yes", "--provider", "codex"]) == 0
+    assert main(["check"]) == 0
+    assert Manifest.resolve(Path.cwd()).bottle_for("w").agent_provider.forward_host_credentials
+
+
 def test_a_bottle_from_flags(home: Path, capsys: Capture) -> None:
     flags = ["--provider", "command", "--command", "my-agent --say 'two words'", "--host", "API.example."]
     remote = ["--remote", "git@git.example:me/p.git", "--identity-file", "~/.ssh/key"]
@@ -104,7 +110,7 @@ def test_questions_are_asked_until_the_answer_will_do(home: Path, monkeypatch: p
     text = shown.getvalue()
     assert "Name of the bottle and the agent [my-project]: " in text
     assert "is no name" in text
-    assert "is no provider of this version; choose one of: claude, command" in text
+    assert "is no provider of this version; choose one of: claude, codex, command" in text
     assert "must be the name of a host variable, never the credential itself" in text
     assert "holds a scheme" in text
     assert "Declare the git remote https://git.example/me/p.git? [Y/n] " in text
@@ -174,7 +180,8 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(home: Path, capsys: Captu
     [
         (["w"], "there is no terminal to ask on; pass --yes"),
         (["W", "--yes"], "is no name"),
-        (["w", "--yes", "--provider", "codex"], "is no provider of this version"),
+        (["w", "--yes", "--provider", "other"], "is no provider of this version"),
+        (["w", "--yes", "--provider", "codex", "--token-var", "T"], "--token-var does not go with"),
         (["w", "--yes", "--provider", "command"], "--command is missing"),
         (["w", "--yes", "--provider", "command", "--command", " "], "--command names no program"),
         (["w", "--yes", "--provider", "command", "--command", "'"], "--command No closing quotation"),
