@@ -176,6 +176,21 @@ class Leftover:
     describe: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """One thing that launches share and that was made ahead, such as an image.
+
+    ``what`` says what it is for, ``name`` what its engine calls it, ``size`` is in bytes, ``fresh`` tells
+    whether it was made just now. ``bottles`` are those that it serves, none where it serves all.
+    """
+
+    what: str
+    name: str
+    size: int
+    fresh: bool
+    bottles: tuple[str, ...] = ()
+
+
 class BottleBackend(ABC):
     """What isolates."""
 
@@ -223,6 +238,17 @@ class BottleBackend(ABC):
         ``UnavailableError``, ``UsageError`` or ``LaunchError``.
         """
         del plan
+
+    def build_ahead(
+        self, bottles: Sequence[ManifestBottle], config: OperatorConfig, *, refresh: bool = False
+    ) -> tuple[Prepared, ...]:
+        """Make now what :meth:`build` would make for these bottles, so that their launches need not wait.
+
+        ``refresh`` makes it again from the newest bases. Gives what is ready, nothing where this backend
+        makes nothing ahead. Raises as :meth:`build`.
+        """
+        del bottles, config, refresh
+        return ()
 
     @abstractmethod
     def launch(self, plan: BottlePlan) -> AbstractContextManager[Bottle]:

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "edit": ("edit", "Edit an agent or a bottle; the old file stays until the new one is right."),
     "schema": ("schema", "Print the JSON Schema of manifest files."),
     "audit": ("audit", "Show the record of one bottle, or verify that it is whole."),
+    "build": ("build", "Build ahead what starts of agents would have to wait for."),
     "cleanup": ("cleanup", "Remove what dead launches left; kept bottles only when asked."),
     "doctor": ("doctor", "Say what this machine can run, and what would change that."),
     "demo": ("demo", "Show the whole thing at work, with nothing but this machine."),

@@ -85,8 +85,9 @@ def _own_source(path: Path, what: str) -> AgentSource:
             "Dockerfile, or remove the key to use the provider's own"
         )
     instructions = parse_dockerfile(text)
-    if not any(one.word == "FROM" for one in instructions):
-        raise UsageError(f"{path}: is no Dockerfile; it has no FROM")
+    words = [one.word for one in instructions]
+    if "FROM" not in words or words[0] not in {"FROM", "ARG"}:
+        raise UsageError(f"{path}: is no Dockerfile; it must begin with FROM, or with ARG before it")
     folder = None
     if needs_context(instructions):
         folder = path.resolve().parent

@@ -195,9 +195,16 @@ def _run_build(engine: Engine, build: Build, tag: str, progress: Progress) -> st
                 if "error" in event:
                     progress.detail(str(event["error"]))
                     said = progress.show_tail()
-                    raise LaunchError(f"{build.what} could not be built, at {printable(step)[:200]}: {said}")
+                    raise LaunchError(
+                        f"{build.what} could not be built, at {_short(step)}: {_short(said, 300)}"
+                    )
     progress.close()
     return image
+
+
+def _short(text: str, limit: int = 80) -> str:
+    clean = printable(" ".join(text.split()))
+    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
 
 
 def proxy_args() -> dict[str, str]:

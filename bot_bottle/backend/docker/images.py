@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bot_bottle.backend.base import Prepared
 from bot_bottle.backend.docker.agent_image import agent_source, ensure_agent_image
+from bot_bottle.backend.docker.engine import connect
+from bot_bottle.backend.docker.progress import Progress
 from bot_bottle.backend.docker.sidecar_image import ensure_sidecar_image
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bot_bottle.backend.base import BottlePlan
+    from bot_bottle.backend.docker.builds import BuiltImage
     from bot_bottle.backend.docker.engine import Engine
-    from bot_bottle.backend.docker.progress import Progress
+    from bot_bottle.manifest.model import ManifestBottle
     from bot_bottle.operator_config import DockerConfig
 
 
@@ -22,3 +30,30 @@ def sidecar_image(engine: Engine, config: DockerConfig, progress: Progress) -> s
 def agent_image(engine: Engine, plan: BottlePlan, config: DockerConfig, progress: Progress) -> str:
     """Give the id of the image of a plan's agent; raises as :func:`ensure_agent_image`."""
     return ensure_agent_image(engine, agent_source(plan.bottle, plan.state_dir), config, progress).id
+
+
+def build_ahead(
+    bottles: Sequence[ManifestBottle], config: DockerConfig, *, refresh: bool = False
+) -> tuple[Prepared, ...]:
+    """Build every image that launches of ``bottles`` need, with progress on stderr; see ``BottleBackend``."""
+    progress = Progress(sys.stderr)
+    found: dict[str, Prepared] = {}
+    # Wrong Dockerfiles are told before anything takes its time.
+    sources = {bottle.name: agent_source(bottle) for bottle in bottles}
+    try:
+        with connect() as engine:
+            sidecar = ensure_sidecar_image(engine, config, progress, refresh=refresh)
+            ready = [_prepared("the sidecar of every bottle", sidecar)]
+            for name, source in sources.items():
+                before = next((one for one in found.values() if one.what == source.where), None)
+                if before is None:
+                    image = ensure_agent_image(engine, source, config, progress, refresh=refresh)
+                    before = _prepared(source.where, image)
+                found[before.name] = replace(before, bottles=(*before.bottles, name))
+    finally:
+        progress.close()
+    return (*ready, *found.values())
+
+
+def _prepared(what: str, image: BuiltImage) -> Prepared:
+    return Prepared(what=what, name=image.tag, size=image.size, fresh=image.fresh)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: How much of a build's output is shown when it fails.
 _TAIL = 20
+#: A step may be a whole script; its beginning says which one it is.
+_NOTE = 100
 _CLEAR = "\r\x1b[K"
 
 
@@ -51,11 +53,12 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Say what happens now, and on no terminal keep it as a line of its own."""
+        clean = printable(text)
+        self._tail.append(clean)
         if self._live:
-            self.detail(text)
+            self._show(f"{self._step}: {clean}")
         else:
-            self._tail.append(printable(text))
-            self._show(printable(text))
+            self._print(clean if len(clean) <= _NOTE else f"{clean[: _NOTE - 1]}…")
 
     def done(self, text: str) -> None:
         """Say that all is made."""
