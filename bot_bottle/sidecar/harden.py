@@ -24,6 +24,11 @@ def harden(launcher_pid: int) -> None:
     if os.getppid() != launcher_pid:
         raise SystemExit(4)
     conceal(libc)
+    ignore_keys()
+
+
+def ignore_keys() -> None:
+    """Leave Ctrl-C and the terminal's hang-up to the launcher, who ends this process in an orderly way."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
