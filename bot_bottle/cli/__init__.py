@@ -22,6 +22,9 @@ _EXIT_UNEXPECTED = 70
 #: A disk without room is no mistake of the program, whichever file was being written.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
+#: Set where a shell's completion script calls back (see ``completion.py``).
+_COMPLETE_ENV = "_BOT_BOTTLE_COMPLETE"
+
 #: Shows an unexpected error whole, its text included; only the operator can say that this is safe.
 _DEBUG_ENV = "BOT_BOTTLE_DEBUG"
 
@@ -54,6 +57,10 @@ def _run(args: list[str]) -> int:
 
     from bot_bottle.cli.commands import cli  # noqa: PLC0415
 
+    if _COMPLETE_ENV in os.environ:
+        from bot_bottle.cli.completion import answer_shells  # noqa: PLC0415
+
+        answer_shells()
     try:
         result = cli.main(args=args, prog_name="bot-bottle", standalone_mode=False)
     except BotBottleError as error:

@@ -3,94 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import pty
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
 import pytest
 
 from bot_bottle.backend.registry import get_bottle_backend
 from tests.conftest import cannot
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from tests.support.own_terminal import OwnTerminal
 
 pytestmark = pytest.mark.integration
 
 _PATIENCE = 30.0
 
 
-class Terminal:
+class Terminal(OwnTerminal):
     """One ``bot-bottle`` on a pseudo-terminal of its own."""
 
     def __init__(self, home: Path, *args: str) -> None:
         env = {**os.environ, "BOT_BOTTLE_HOME": str(home), "TERM": "xterm"}
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            os.chdir(home)
-            os.execve(sys.executable, [sys.executable, "-m", "bot_bottle", *args], env)
-        self.resize(33, 101)
-        self._unread = b""
-        self._code: int | None = None
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Change the terminal's size, which signals the program in front."""
-        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def enter(self, text: str) -> None:
-        """Type on the keyboard."""
-        os.write(self._fd, text.encode())
-
-    def wait_for(self, text: str) -> str:
-        """Read until ``text`` has appeared; gives what stood before it."""
-        deadline = time.monotonic() + _PATIENCE
-        while text.encode() not in self._unread:
-            if time.monotonic() > deadline or not self._read(deadline):
-                raise AssertionError(f"{text!r} never came, but: {self._unread.decode(errors='replace')}")
-        before, _, self._unread = self._unread.partition(text.encode())
-        return before.decode(errors="replace")
-
-    def exit_code(self) -> int:
-        """Read to the end and give the exit code."""
-        deadline = time.monotonic() + _PATIENCE
-        while self._read(deadline):
-            pass
-        if self._code is None:
-            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self._code
-
-    def _read(self, deadline: float) -> bool:
-        ready, _, _ = select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return False
-        try:
-            data = os.read(self._fd, 65536)
-        except OSError:  # EIO: nobody holds the other side any more
-            return False
-        self._unread += data
-        return bool(data)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._code is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        os.close(self._fd)
+        super().__init__([sys.executable, "-m", "bot_bottle", *args], env, home)
 
 
 def descendants(pid: int) -> set[int]:

@@ -13,6 +13,7 @@ import pytest
 from bot_bottle.cli import main
 from bot_bottle.cli.commands import COMMANDS
 from tests.support.manifest_tree import Tree
+from tests.support.own_terminal import OwnTerminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +62,10 @@ def complete(tree: Tree, words: str, *, shell: str = "bash") -> tuple[list[str],
         ("bot-bottle start ", ["helper", "hopeless", "theirs"]),
         ("bot-bottle start he", ["helper"]),
         ("bot-bottle start --backend b", ["bubblewrap"]),
+        ("bot-bottle start --backend = b", ["bubblewrap"]),  # as bash splits --backend=b
+        ("bot-bottle start --backend = bubblewrap he", ["helper"]),
+        ("bot-bottle start --prompt = a = b he", ["helper"]),
+        ("bot-bottle start --backend=b", ["--backend=bubblewrap"]),  # without = in COMP_WORDBREAKS
         ("bot-bottle info h", ["helper", "helper-abcde", "hopeless"]),
         ("bot-bottle edit ", ["base", "helper", "hopeless"]),
         ("bot-bottle resume ", ["helper-abcde"]),
@@ -115,27 +120,49 @@ def test_the_script_calls_the_program_back(shell: str, capsys: pytest.CaptureFix
     assert "bot-bottle" in script
 
 
-_IN_BASH = """
-source <(bot-bottle completion bash)
-COMP_WORDS=(bot-bottle start he)
-COMP_CWORD=2
-_bot_bottle_completion bot-bottle
-printf '%s\\n' "${COMPREPLY[@]}"
-"""
+#: How each shell is started bare, and made to take the script it is given.
+_SHELLS = {
+    "bash": (["--norc", "--noprofile", "-i"], "source <(bot-bottle completion bash)"),
+    "zsh": (["-f", "-i"], "autoload -U compinit; compinit -u -D; source <(bot-bottle completion zsh)"),
+    "fish": (["--no-config", "-i"], "bot-bottle completion fish | source"),
+}
 
 
-@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
-def test_bash_takes_the_script(tree: Tree) -> None:
-    program = tree.cwd / "bot-bottle"
-    program.write_text(f"#!{sys.executable}\nimport sys\nfrom bot_bottle.cli import main\nsys.exit(main())\n")
-    program.chmod(0o755)
-    done = subprocess.run(
-        ["bash", "--norc", "-c", _IN_BASH],
-        env={**os.environ, "BOT_BOTTLE_HOME": str(tree.home), "PATH": f"{tree.cwd}:{os.environ['PATH']}"},
-        cwd=tree.cwd,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("bot-bottle start hel", "start helper"),
+        ("bot-bottle start --backend b", "start --backend bubblewrap"),
+        ("bot-bottle start --backend=b", "start --backend=bubblewrap"),
+        ("bot-bottle start --backend=bubblewrap hel", "start --backend=bubblewrap helper"),
+    ],
+)
+@pytest.mark.parametrize("shell", list(_SHELLS))
+def test_a_real_shell_completes_what_is_typed(tree: Tree, shell: str, typed: str, line: str) -> None:
+    """Type on the shell's own terminal and let a program in ``bot-bottle``'s place say what came of it."""
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not on this machine")
+    stand_in = tree.cwd / "bot-bottle"
+    stand_in.write_text(
+        f"#!{sys.executable}\nimport os, sys\n"
+        "if '_BOT_BOTTLE_COMPLETE' in os.environ or sys.argv[1] == 'completion':\n"
+        "    from bot_bottle.cli import main\n"
+        "    sys.exit(main())\n"
+        "print('called', 'with', *sys.argv[1:], '.')\n"
     )
-    assert done.stdout == "helper\n"
+    stand_in.chmod(0o755)
+    arguments, setup = _SHELLS[shell]
+    env = {
+        **os.environ,
+        "BOT_BOTTLE_HOME": str(tree.home),
+        "HOME": str(tree.cwd),
+        "PATH": f"{tree.cwd}:{os.environ['PATH']}",
+        "TERM": "dumb" if shell == "bash" else "xterm",
+    }
+    with OwnTerminal([program, *arguments], env, tree.cwd) as terminal:
+        # What is written by an arithmetic expansion cannot be the echo of what was typed.
+        terminal.enter(f"{setup}; echo ready-{'(math 20 + 22)' if shell == 'fish' else '$((20 + 22))'}\n")
+        terminal.wait_for("ready-42")
+        terminal.enter(f"{typed}\t\n")
+        terminal.wait_for(f"called with {line} .")
