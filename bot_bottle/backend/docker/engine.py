@@ -152,7 +152,8 @@ def _require_modern(facts: EngineFacts, endpoint: Endpoint) -> None:
     if match is None or (int(match[1]), int(match[2])) < _MIN_API:
         raise UnavailableError(
             f"the engine at {printable(endpoint.url)} is too old "
-            f"(API {printable(facts.api_version) or 'none'}); a bottle needs Docker 20.10, Podman 4.0 or later"
+            f"(API {printable(facts.api_version) or 'none'}); "
+            "a bottle needs Docker 20.10, Podman 4.0 or later"
         )
 
 
@@ -175,10 +176,12 @@ def explain(error: BaseException) -> str:
     """Give an engine's own words, in one printable line, or what the connection broke on."""
     from docker import errors  # noqa: PLC0415
 
+    cause = endpoints.first_cause(error)
     if isinstance(error, errors.APIError) and error.explanation:
         text = str(error.explanation)
+    elif isinstance(error, errors.DockerException) and not isinstance(cause, OSError):
+        text = str(error)  # the SDK's own: a credential helper that fails, a wrong name
     else:
-        cause = endpoints.first_cause(error)
-        text = (getattr(cause, "strerror", None) or str(cause)) if cause is not None else ""
-        text = f"the engine does not answer ({text})" if text else "the engine does not answer"
+        why = getattr(cause, "strerror", None) or str(cause or "")
+        text = f"the engine does not answer ({why})" if why else "the engine does not answer"
     return printable(" ".join(text.split()))[:600]

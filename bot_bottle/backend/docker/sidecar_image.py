@@ -1,27 +1,24 @@
 """The sidecar's image: built from this very installation, for whatever Python the base image brings.
 
-The libraries come from the host's pip as wheels, in the versions that this installation runs on, so the
-build itself needs no package index and sees none of pip's settings.
+Its libraries come from outside the build (see :mod:`.libraries`), so that the build itself needs no package
+index and sees none of pip's settings.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
 import re
-import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bot_bottle
-from bot_bottle import process
 from bot_bottle.backend.docker import builds
 from bot_bottle.backend.docker.context import Context, Entry, folder_entries
 from bot_bottle.backend.docker.engine import engine_errors, explain
 from bot_bottle.backend.docker.labels import make_labels
+from bot_bottle.backend.docker.libraries import BaseFacts, library_entries, library_pins
 from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UnavailableError
 
@@ -46,12 +43,9 @@ SIDECAR_UID = 65532
 #: Where the two trees that the Dockerfile copies lie in its context.
 _FIRST, _SECOND = "first/opt/bot-bottle/build", "second/opt/bot-bottle/lib"
 
-#: What the sidecar imports beyond the standard library, its dependencies included; see pyproject.toml.
-_LIBRARIES = ("uvloop", "httptools", "cryptography", "cffi")
 #: Rooms of this package that no sidecar enters.
 _NOT_THE_SIDECARS = frozenset({"__pycache__", "backend", "cli", "demo", "agent_provider"})
 _MIN_PYTHON = (3, 11)
-_PIP_SECONDS = 600.0
 
 _PROBE = """
 import json, os, platform, sys
@@ -59,20 +53,6 @@ libc, version = platform.libc_ver()
 print(json.dumps({"python": sys.version_info[:2], "machine": platform.machine(), "libc": libc,
                   "libc_version": version}))
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseFacts:
-    """What wheels must fit: ``python`` (3, 12), ``machine`` ``x86_64``, the C library's version (2, 36)."""
-
-    python: tuple[int, int]
-    machine: str
-    glibc: tuple[int, int]
-
-    def platforms(self) -> tuple[str, ...]:
-        """Name the wheel platforms that run there, the newest first (PEP 600)."""
-        names = [f"manylinux_2_{minor}_{self.machine}" for minor in range(self.glibc[1], 16, -1)]
-        return (*names, f"manylinux2014_{self.machine}")
 
 
 def ensure_sidecar_image(
@@ -85,8 +65,9 @@ def ensure_sidecar_image(
     """
     base = config.sidecar_base_image or DEFAULT_BASE
     base_id = builds.have_image(engine, base, progress, instead=_INSTEAD, refresh=refresh)
-    pins = _pins()
-    with Context(_own_entries(config)) as own:
+    pins = library_pins()
+    own_entries = list(_own_entries(config))
+    with Context(own_entries) as own:
         key = builds.content_key("sidecar", 1, own.digest, pins, base_id)
     if not refresh:
         present = builds.built_image(engine, f"{REPOSITORY}:{key}")
@@ -94,9 +75,8 @@ def ensure_sidecar_image(
             return present
     facts = _look_into(engine, base, base_id)
     with tempfile.TemporaryDirectory(prefix="bot-bottle-wheels-") as folder:
-        _fetch_libraries(pins, facts, Path(folder), progress)
-        entries = [*_own_entries(config), *folder_entries(Path(folder), under=_SECOND, skip=_UNWANTED)]
-        with Context(entries) as context:
+        libraries = library_entries(pins, facts, Path(folder), progress, under=_SECOND)
+        with Context([*own_entries, *libraries]) as context:
             build = builds.Build(
                 what="the sidecar's image",
                 repository=REPOSITORY,
@@ -108,10 +88,6 @@ def ensure_sidecar_image(
             return builds.ensure_built(engine, build, progress)
 
 
-#: What wheels bring that nothing runs.
-_UNWANTED = frozenset({"__pycache__", "bin"})
-
-
 def _own_entries(config: DockerConfig) -> Iterator[Entry]:
     """List the context without the libraries: this package, the Dockerfile and its scripts."""
     here = Path(__file__).parent
@@ -119,20 +95,10 @@ def _own_entries(config: DockerConfig) -> Iterator[Entry]:
     yield Entry(name=f"{_FIRST}/ca.pem", data=config.build_ca_pem.encode())
     for name in ("packages.sh", "prepare.sh"):
         yield Entry(name=f"{_FIRST}/{name}", data=here.joinpath("sidecar_build", name).read_bytes())
-    yield from folder_entries(
-        Path(bot_bottle.__file__).parent, under=f"{_SECOND}/bot_bottle", skip=_NOT_THE_SIDECARS
-    )
-
-
-def _pins() -> dict[str, str]:
-    """Give the libraries in the versions that this installation itself runs on."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # a dependency of another library's older or newer release
-    return found
+    package = Path(bot_bottle.__file__).parent
+    for entry in folder_entries(package, under=f"{_SECOND}/bot_bottle", skip=_NOT_THE_SIDECARS):
+        # Read once: what the key stands for and what is built must be the same.
+        yield entry if entry.source is None else replace(entry, source=None, data=entry.source.read_bytes())
 
 
 def _look_into(engine: Engine, base: str, base_id: str) -> BaseFacts:
@@ -191,42 +157,3 @@ def read_base_facts(said: bytes, base: str) -> BaseFacts:
             f"are built for; {_INSTEAD}"
         )
     return BaseFacts(python=python, machine=machine, glibc=(int(libc[1]), int(libc[2])))
-
-
-def pip_argv(pins: dict[str, str], facts: BaseFacts, folder: Path) -> list[str]:
-    """Give the command that unpacks ``pins`` for another Python into ``folder``.
-
-    ``-P``: the folder that bot-bottle was called in may hold a ``pip`` of a stranger's.
-    """
-    platforms = [part for name in facts.platforms() for part in ("--platform", name)]
-    return [
-        *(sys.executable, "-P", "-m", "pip", "install", "--quiet", "--no-input", "--no-deps"),
-        *("--no-compile", "--no-warn-script-location", "--disable-pip-version-check"),
-        *("--only-binary=:all:", "--implementation", "cp"),
-        *("--python-version", f"{facts.python[0]}.{facts.python[1]}"),
-        *platforms,
-        *("--target", str(folder)),
-        *(f"{name}=={version}" for name, version in pins.items()),
-    ]
-
-
-def _fetch_libraries(pins: dict[str, str], facts: BaseFacts, folder: Path, progress: Progress) -> None:
-    progress.step("fetching the sidecar's libraries")
-    result = process.run(
-        pip_argv(pins, facts, folder), cwd=folder, env=dict(os.environ), timeout=_PIP_SECONDS
-    )
-    if result.returncode == 0:
-        return
-    said = result.stderr.decode("utf-8", "replace")
-    if "No module named pip" in said:
-        raise UnavailableError(
-            "pip is needed to fetch the sidecar's libraries and is not installed here; "
-            "install it with: pip install 'bot-bottle[docker]', or: python3 -m ensurepip"
-        )
-    errors = [line for line in said.splitlines() if line.startswith("ERROR")]
-    wanted = ", ".join(f"{name} {version}" for name, version in pins.items())
-    line = process.first_line("\n".join(errors).encode() or result.stderr, "pip failed")
-    raise UnavailableError(
-        f"the sidecar's libraries ({wanted}) could not be had for Python {facts.python[0]}.{facts.python[1]} "
-        f"on {facts.machine}; pip says: {printable(line)}"
-    )

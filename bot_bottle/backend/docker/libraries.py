@@ -1,0 +1,142 @@
+"""The sidecar's libraries, for the Python of its image: copied from this installation, or fetched by pip.
+
+Both give the same versions, those that this installation itself runs on. A library that was installed from a
+wheel which fits the image is copied as it lies here; only one that does not is fetched.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot_bottle import process
+from bot_bottle.backend.docker.context import Entry, file_entry, folder_entries
+from bot_bottle.bottle_state import printable
+from bot_bottle.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from bot_bottle.backend.docker.progress import Progress
+
+#: What the sidecar imports beyond the standard library, its dependencies included; see pyproject.toml.
+_LIBRARIES = ("uvloop", "httptools", "cryptography", "cffi")
+_PIP_SECONDS = 600.0
+
+#: What nothing runs, and what says how a library came here rather than what it is.
+_UNWANTED = frozenset({"__pycache__", "bin", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseFacts:
+    """What libraries must fit: ``python`` as (3, 12), ``machine`` as ``x86_64``, ``glibc`` as (2, 36)."""
+
+    python: tuple[int, int]
+    machine: str
+    glibc: tuple[int, int]
+
+    def platforms(self) -> tuple[str, ...]:
+        """Name the wheel platforms that run there, the newest first (PEP 600)."""
+        names = [f"manylinux_2_{minor}_{self.machine}" for minor in range(self.glibc[1], 16, -1)]
+        return (*names, f"manylinux2014_{self.machine}")
+
+    def takes(self, tag: str) -> bool:
+        """Tell whether a wheel of this tag (``cp311-abi3-manylinux_2_17_x86_64``) runs there (PEP 425)."""
+        python, abi, platform = ([*tag.split("-"), "", ""])[:3]
+        match = re.fullmatch(r"cp3(\d+)", python)
+        if match is None or platform not in self.platforms():
+            return False
+        minor = int(match[1])
+        # The stable ABI of an older Python is every newer one's too.
+        return (abi == "abi3" and minor <= self.python[1]) or (abi == python and minor == self.python[1])
+
+
+def library_pins() -> dict[str, str]:
+    """Give the libraries in the versions that this installation itself runs on."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # a dependency of another library's older or newer release
+    return found
+
+
+def library_entries(
+    pins: Mapping[str, str], facts: BaseFacts, folder: Path, progress: Progress, *, under: str
+) -> Iterator[Entry]:
+    """List the libraries' files below ``under``; what must be fetched is unpacked into ``folder``.
+
+    Raises ``UnavailableError`` where pip is needed and missing, or cannot fetch them.
+    """
+    missing: dict[str, str] = {}
+    for name, version in pins.items():
+        distribution = importlib.metadata.distribution(name)
+        if any(facts.takes(tag) for tag in wheel_tags(distribution.read_text("WHEEL") or "")):
+            yield from _installed(distribution, under)
+        else:
+            missing[name] = version
+    if missing:
+        progress.step("fetching the sidecar's libraries")
+        _fetch(missing, facts, folder)
+        yield from folder_entries(folder, under=under, skip=_UNWANTED)
+
+
+def wheel_tags(text: str) -> tuple[str, ...]:
+    """Read the tags of an installed wheel; none where the library came in another way (a distribution's)."""
+    return tuple(line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("Tag:"))
+
+
+def _installed(distribution: importlib.metadata.Distribution, under: str) -> Iterator[Entry]:
+    for file in distribution.files or ():
+        parts = file.parts
+        if file.is_absolute() or ".." in parts or _UNWANTED.intersection(parts):
+            continue  # a script outside the library
+        entry = file_entry(Path(str(distribution.locate_file(file))), f"{under}/{file.as_posix()}")
+        if entry is not None:
+            yield entry
+
+
+def pip_argv(pins: Mapping[str, str], facts: BaseFacts, folder: Path) -> list[str]:
+    """Give the command that unpacks ``pins`` for another Python into ``folder``.
+
+    ``-P``: the folder that bot-bottle was called in may hold a ``pip`` of a stranger's.
+    """
+    platforms = [part for name in facts.platforms() for part in ("--platform", name)]
+    return [
+        *(sys.executable, "-P", "-m", "pip", "install", "--quiet", "--no-input", "--no-deps"),
+        *("--no-compile", "--no-warn-script-location", "--disable-pip-version-check"),
+        *("--only-binary=:all:", "--implementation", "cp"),
+        *("--python-version", f"{facts.python[0]}.{facts.python[1]}"),
+        *platforms,
+        *("--target", str(folder)),
+        *(f"{name}=={version}" for name, version in pins.items()),
+    ]
+
+
+def _fetch(pins: Mapping[str, str], facts: BaseFacts, folder: Path) -> None:
+    argv = pip_argv(pins, facts, folder)
+    result = process.run(argv, cwd=folder, env=dict(os.environ), timeout=_PIP_SECONDS)
+    if result.returncode != 0:
+        raise UnavailableError(explain_pip(result.stderr, pins, facts))
+
+
+def explain_pip(stderr: bytes, pins: Mapping[str, str], facts: BaseFacts) -> str:
+    """Say in one sentence why pip gave no libraries, and what to do."""
+    if b"No module named pip" in stderr:
+        return (
+            "pip is needed to fetch the sidecar's libraries and is not installed here; "
+            "install it with: pip install 'bot-bottle[docker]', or: python3 -m ensurepip"
+        )
+    errors = [line for line in stderr.splitlines() if line.startswith(b"ERROR")]
+    said = process.first_line(b"\n".join(errors) or stderr, "pip failed")
+    wanted = ", ".join(f"{name} {version}" for name, version in pins.items())
+    return (
+        f"the sidecar's libraries ({wanted}) could not be had for Python {facts.python[0]}.{facts.python[1]} "
+        f"on {printable(facts.machine)}; pip says: {printable(said)}"
+    )
