@@ -96,7 +96,7 @@ def _find(lines: Iterable[bytes], end: ChainEnd, name: str) -> int:
             found = offset
         offset += len(line)
         seq, prev = seq + 1, str(record["hash"])
-    if (seq, prev) == (end.seq, end.prev):
+    if seq is None or (seq, prev) == (end.seq, end.prev):
         found = offset  # no whole record beyond the log's end
     if found is None:
         raise ValueError(f"{name}: its chain does not meet the end of the log")

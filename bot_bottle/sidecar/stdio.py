@@ -19,12 +19,13 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from bot_bottle.sidecar.control import receive_message
-from bot_bottle.sidecar.handover import take_one
+from bot_bottle.sidecar.handover import PLACE, take_one
 
 if TYPE_CHECKING:
     import asyncio
     import socket
     from collections.abc import Callable
+    from pathlib import Path
 
     from bot_bottle.audit import AuditLog
     from bot_bottle.sidecar.channel import Message
@@ -41,12 +42,13 @@ _PATIENCE_SECONDS = 10.0
 
 
 class StdioChannel:
-    """Such a channel; ``listening`` is where the listeners are handed over."""
+    """Such a channel; ``listening`` at ``place`` is where the listeners are handed over."""
 
-    def __init__(self, stdin: int, stdout: int, listening: socket.socket) -> None:
+    def __init__(self, stdin: int, stdout: int, listening: socket.socket, place: Path = PLACE) -> None:
         self._stdin = stdin
         self._outbox = Outbox(stdout)
         self._listening = listening
+        self._place = place
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_end: Callable[[], None] = lambda: None
         self._line = b""
@@ -150,7 +152,7 @@ class StdioChannel:
             return
         self._loop.remove_reader(self._listening.fileno())
         try:
-            with take_one(self._listening) as doorkeeper:
+            with take_one(self._listening, self._place) as doorkeeper:
                 doorkeeper.settimeout(_PATIENCE_SECONDS)
                 received = receive_message(doorkeeper)
             if received is None:
