@@ -46,16 +46,16 @@ def run(
         raise UnavailableError(f"{argv[0]} did not finish within {timeout:.0f} s") from error
 
 
-def run_attached(argv: Sequence[str]) -> int:
-    """Run a program of the operator's choice (an editor) on the operator's own terminal; gives its exit code.
+def run_attached(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
+    """Run a program on the operator's own terminal (an editor of theirs, say); gives its exit code.
 
-    The code is 128 + N where signal N ended it. What the keyboard sends (Ctrl-C) is the program's while it
-    runs: the terminal sends it to both, and it must not end what waits (as in system(3)). Raises
-    ``UsageError`` where it cannot be started.
+    Without ``env`` it gets this process's own. The code is 128 + N where signal N ended it. What the keyboard
+    sends (Ctrl-C) is the program's while it runs: the terminal sends it to both, and it must not end what
+    waits (as in system(3)). Raises ``UsageError`` where it cannot be started.
     """
     try:
         with _deaf_to_the_keyboard():
-            code = subprocess.run(list(argv), check=False).returncode
+            code = subprocess.run(list(argv), env=env, check=False).returncode
     except OSError as error:
         raise UsageError(f"{argv[0]} cannot be started ({error.strerror})") from error
     return code if code >= 0 else 128 - code

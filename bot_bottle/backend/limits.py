@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from bot_bottle.backend.base import LimitStatus
 
 if TYPE_CHECKING:
     from bot_bottle.manifest.model import ManifestLimits
@@ -54,6 +56,29 @@ def effective_limits(asked: ManifestLimits, machine_memory: int) -> EffectiveLim
         processes=asked.pids or _DEFAULT_PROCESSES,
         open_files=asked.open_files or _DEFAULT_OPEN_FILES,
     )
+
+
+#: Whether a limit holds, and through what or why not.
+Held: TypeAlias = tuple[bool, str]
+
+
+def limit_statuses(
+    limits: EffectiveLimits, *, memory: Held, processes: Held, open_files: Held, cpu: Held, disk: str
+) -> tuple[LimitStatus, ...]:
+    """Say of each limit whether it holds; ``disk`` says why there is none on it."""
+    return (
+        _status("memory", amount(limits.memory), memory),
+        _status("processes", str(limits.processes), processes),
+        _status("open files", f"{limits.open_files} a process", open_files),
+        _status("cpu", "all", (True, "no limit asked for"))
+        if limits.cpus is None
+        else _status("cpu", f"{limits.cpus:g}", cpu),
+        _status("disk", "", (False, disk)),
+    )
+
+
+def _status(name: str, value: str, held: Held) -> LimitStatus:
+    return LimitStatus(name=name, value=value, holds=held[0], how=held[1])
 
 
 def amount(count: int) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 #: Name -> where its class lives; imported only when it is used. The first that works is the default.
 _BACKENDS = {
     "bubblewrap": "bot_bottle.backend.bubblewrap.backend:BubblewrapBackend",
+    "docker": "bot_bottle.backend.docker.backend:DockerBackend",
 }
 
 #: Metadata older than its ``backend`` field belongs to this one.

@@ -7,12 +7,14 @@ import resource
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bot_bottle.backend.base import LimitStatus
+from bot_bottle.backend import limits as limits_module
 from bot_bottle.backend.bubblewrap.cgroup import CgroupLimits
-from bot_bottle.backend.limits import EffectiveLimits, amount, effective_limits
+from bot_bottle.backend.limits import EffectiveLimits, effective_limits
 
 if TYPE_CHECKING:
+    from bot_bottle.backend.base import LimitStatus
     from bot_bottle.backend.bubblewrap.cgroup import CgroupPlace
+    from bot_bottle.backend.limits import Held
     from bot_bottle.manifest.model import ManifestLimits
 
 #: bubblewrap's monitor and PID 1 count as processes of the bottle but are none of the agent's.
@@ -51,32 +53,16 @@ def machine_memory() -> int:
 def limit_statuses(limits: EffectiveLimits, place: CgroupPlace) -> tuple[LimitStatus, ...]:
     """Say of each limit whether it holds here, and through what or why not."""
     by_cgroup = f"cgroup v{place.version}{', by systemd' if place.scope else ''}"
-    return (
-        LimitStatus(
-            name="memory",
-            value=amount(limits.memory),
-            holds=place.can("memory"),
-            how=by_cgroup if place.can("memory") else place.reason or "no memory controller",
-        ),
-        LimitStatus(
-            name="processes",
-            value=str(limits.processes),
-            holds=True,
-            how=f"rlimit and {by_cgroup}" if place.can("pids") else "rlimit",
-        ),
-        LimitStatus(name="open files", value=f"{limits.open_files} a process", holds=True, how="rlimit"),
-        _cpu_status(limits, place, by_cgroup),
-        LimitStatus(name="disk", value="", holds=False, how="home and workspace are folders of this disk"),
-    )
 
+    def held(name: str) -> Held:
+        can = place.can(name)
+        return can, by_cgroup if can else place.reason or f"no {name} controller"
 
-def _cpu_status(limits: EffectiveLimits, place: CgroupPlace, by_cgroup: str) -> LimitStatus:
-    can = place.can("cpu")
-    if limits.cpus is None:
-        return LimitStatus(name="cpu", value="all", holds=True, how="no limit asked for")
-    return LimitStatus(
-        name="cpu",
-        value=f"{limits.cpus:g}",
-        holds=can,
-        how=by_cgroup if can else place.reason or "no cpu controller",
+    return limits_module.limit_statuses(
+        limits,
+        memory=held("memory"),
+        processes=(True, f"rlimit and {by_cgroup}" if place.can("pids") else "rlimit"),
+        open_files=(True, "rlimit"),
+        cpu=held("cpu"),
+        disk="home and workspace are folders of this disk",
     )

@@ -44,6 +44,11 @@ def installation_id() -> str:
     return found
 
 
+def has_installation() -> bool:
+    """Tell whether this installation has ever put anything on an engine."""
+    return _file().exists()
+
+
 def make_labels(role: Role, identity: str = "") -> dict[str, str]:
     """Give the labels of one thing of ours; ``identity`` is empty for what several bottles share."""
     labels = {INSTALLATION: installation_id(), ROLE: role}

@@ -1,0 +1,203 @@
+"""The agent's container: what it is made of, and how it lives and ends.
+
+It has no network but loopback, no capability, no device, nothing of the host, and nothing in its settings
+that is worth reading. Its first process belongs to an account of its own, so that the agent can neither end
+it nor hold its input open; that input is the launcher's connection, and with it the container ends.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bot_bottle.backend.base import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
+from bot_bottle.backend.docker import inside, seccomp
+from bot_bottle.backend.docker.engine import engine_errors
+from bot_bottle.backend.docker.execs import ROOT, Execs
+from bot_bottle.backend.docker.labels import make_labels
+from bot_bottle.backend.docker.streams import Multiplexed
+from bot_bottle.backend.docker.volumes import remove_containers
+from bot_bottle.backend.limits import run_bytes, shared_memory_bytes, tmp_bytes
+from bot_bottle.backend.util import AGENT_CA_BUNDLE, AGENT_CA_DIR, AGENT_CA_PATH
+from bot_bottle.errors import LaunchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from docker import APIClient
+
+    from bot_bottle.backend.docker.engine import Engine
+    from bot_bottle.backend.docker.facts import EngineFacts
+    from bot_bottle.backend.limits import EffectiveLimits
+
+HOSTNAME = "bottle"
+#: The account of the container's first process; the agent is another one.
+HOLDER_UID = 65533
+
+_MIB = 1 << 20
+#: The first process, the one that waits on its input, and the shells around the agent.
+_OWN_PROCESSES = 4
+_FAILED = "the bottle's container could not be made"
+#: What the engine says where its machine has no IPv6.
+_NO_IPV6 = "net.ipv6"
+_CAPABLE = "seccomp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """What one agent's container is made of; ``runtime`` is empty for the engine's own choice."""
+
+    name: str
+    identity: str
+    image: str
+    home_volume: str
+    limits: EffectiveLimits
+    runtime: str = ""
+
+
+def container_options(
+    api: APIClient, settings: AgentSettings, facts: EngineFacts, *, ipv6: bool = True
+) -> dict[str, Any]:
+    """Give what ``create_container`` takes. Nothing in it is a value of the agent's environment."""
+    from docker.types import LogConfig, Mount, Ulimit  # noqa: PLC0415 - the SDK is for this backend alone
+
+    limits = settings.limits
+    # The doorkeeper needs no capability to listen on ports below 1024 here; the agent's own network is this.
+    sysctls = {"net.ipv4.ip_unprivileged_port_start": "0"}
+    if ipv6:
+        sysctls["net.ipv6.conf.all.disable_ipv6"] = "0"
+        sysctls["net.ipv6.conf.lo.disable_ipv6"] = "0"
+    host_config = api.create_host_config(
+        network_mode="none",
+        dns=["127.0.0.1"],
+        dns_search=["."],
+        auto_remove=True,
+        init=False,
+        read_only=True,
+        privileged=False,
+        cap_drop=["ALL"],
+        security_opt=_security(facts),
+        ipc_mode="private",
+        sysctls=sysctls,
+        runtime=settings.runtime or None,
+        log_config=LogConfig(type="none"),
+        mounts=[Mount(target=AGENT_HOME, source=settings.home_volume, type="volume")],
+        tmpfs={
+            "/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={tmp_bytes(limits.memory)}",  # noqa: S108 - inside
+            "/var/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={tmp_bytes(limits.memory) // 4}",  # noqa: S108
+            "/run": f"rw,exec,nosuid,nodev,mode=755,uid={AGENT_UID},gid={AGENT_UID},"
+            f"size={run_bytes(limits.memory)}",
+            inside.OWN_DIR: f"rw,noexec,nosuid,nodev,mode=755,size={_MIB}",
+            AGENT_CA_DIR: f"rw,noexec,nosuid,nodev,mode=755,size={_MIB}",
+        },
+        shm_size=shared_memory_bytes(limits.memory),
+        mem_limit=limits.memory if facts.holds_memory else None,
+        memswap_limit=limits.memory if facts.holds_memory else None,
+        nano_cpus=round(limits.cpus * 1e9) if limits.cpus is not None and facts.holds_cpu else None,
+        pids_limit=held_processes(settings.limits, facts) or None,
+        ulimits=[
+            Ulimit(name="nofile", soft=limits.open_files, hard=limits.open_files),
+            Ulimit(name="core", soft=0, hard=0),
+        ],
+    )
+    return {
+        "image": settings.image,
+        "name": settings.name,
+        "hostname": HOSTNAME,
+        "entrypoint": ["/bin/sh", "-c", inside.HOLD],
+        "command": [],
+        "user": f"{HOLDER_UID}:{HOLDER_UID}",
+        "working_dir": "/",
+        "labels": make_labels("agent", settings.identity),
+        "stdin_open": True,
+        "tty": False,
+        "healthcheck": {"test": ["NONE"]},
+        # The client's own settings may hold a proxy's password, which the SDK would put into the environment.
+        "use_config_proxy": False,
+        "host_config": host_config,
+    }
+
+
+def held_processes(limits: EffectiveLimits, facts: EngineFacts) -> int:
+    """Give the container's bound on processes, PID 1 and its ``cat`` included; 0 where there is none."""
+    return limits.processes + _OWN_PROCESSES if facts.holds_pids else 0
+
+
+def _security(facts: EngineFacts) -> list[str]:
+    options = ["no-new-privileges"]
+    # Where the engine has no filter at all it would refuse the container; the preflight says so.
+    return [*options, f"seccomp={seccomp.profile()}"] if _CAPABLE in facts.security else options
+
+
+class AgentContainer:
+    """One agent's container, created, started and prepared in this order; close it on every way out."""
+
+    def __init__(self, engine: Engine, settings: AgentSettings) -> None:
+        self.settings = settings
+        self.id = ""
+        self._engine = engine
+        self._begun = False
+        self._hold: Multiplexed | None = None
+        self.execs = Execs(engine.api, "")
+
+    def start(self) -> None:
+        """Create the container and start it, held open by this process; raises ``LaunchError``."""
+        try:
+            self._start(ipv6=True)
+        except LaunchError as error:
+            if _NO_IPV6 not in str(error):
+                raise
+            self.close()
+            self._start(ipv6=False)
+
+    def _start(self, *, ipv6: bool) -> None:
+        api = self._engine.api
+        with engine_errors(_FAILED):
+            options = container_options(api, self.settings, self._engine.facts, ipv6=ipv6)
+            self._begun = True
+            self.id = api.create_container(**options)["Id"]
+            # Attached before the start: at no moment does it run without somebody holding it open.
+            self._hold = Multiplexed(api.attach_socket(self.id, params={"stdin": 1, "stream": 1}))
+            api.start(self.id)
+        self.execs = Execs(api, self.id, processes=held_processes(self.settings.limits, self._engine.facts))
+
+    def prepare(self, env: Mapping[str, str], ca_pem: str, *, resumed: bool) -> None:
+        """Write the agent's environment and the CA where only root can, before the agent first runs."""
+        script = inside.place_script(AGENT_CA_BUNDLE, AGENT_CA_PATH)
+        code, words = self.execs.run_own(
+            script, user=ROOT, given=inside.render_env(env), env={inside.CA_VARIABLE: ca_pem}
+        )
+        if code != 0:
+            raise LaunchError(f"{_FAILED}: {words.decode('utf-8', 'replace')[-300:].strip()}")
+        if resumed:
+            code, words = self.execs.run_own(inside.OPEN_HOME, AGENT_HOME, AGENT_WORKSPACE)
+            if code != 0:
+                raise LaunchError(
+                    f"the kept workspace of {self.settings.identity} is no folder any more: "
+                    f"{words.decode('utf-8', 'replace')[-300:].strip() or AGENT_WORKSPACE}"
+                )
+
+    def alive(self) -> bool:
+        """Tell whether the container that was started still runs; one started again by hand is another."""
+        if self._hold is None:
+            return False
+        try:
+            return self._hold.read_now() != []
+        except (OSError, ValueError):
+            return False
+
+    def close(self) -> None:
+        """End and remove the container; safe to call again. What cannot be removed is said on stderr."""
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.close()
+        if not self._begun:
+            return
+        try:
+            with engine_errors("the bottle's container could not be removed from the engine"):
+                # By its labels: an interrupted create_container never told its id.
+                remove_containers(self._engine.api, "agent", self.settings.identity)
+        except LaunchError as error:
+            print(f"bot-bottle: {error}; try: bot-bottle cleanup", file=sys.stderr)
+        self._begun = False

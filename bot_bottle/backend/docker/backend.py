@@ -1,0 +1,228 @@
+"""Bottles in containers, on the engine that the operator's client would use too."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from bot_bottle import bottle_state, paths
+from bot_bottle.backend import limits as shared_limits
+from bot_bottle.backend.base import BottleBackend, ProbeResult
+from bot_bottle.backend.docker import engine as engines
+from bot_bottle.backend.docker import images, labels, leftovers, volumes
+from bot_bottle.backend.docker.agent import AgentContainer, AgentSettings
+from bot_bottle.backend.docker.bottle import DockerBottle
+from bot_bottle.backend.docker.engine import engine_errors
+from bot_bottle.backend.docker.progress import Progress
+from bot_bottle.backend.docker.salvage import salvage
+from bot_bottle.backend.docker.sidecar import ContainerSidecar
+from bot_bottle.backend.util import sidecar_config, write_trust
+from bot_bottle.errors import UnavailableError, UsageError
+from bot_bottle.operator_config import load_operator_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bot_bottle.backend.base import BottlePlan, Leftover, LimitStatus
+    from bot_bottle.backend.docker.engine import Engine
+    from bot_bottle.backend.docker.facts import EngineFacts
+    from bot_bottle.manifest.model import ManifestBottle
+    from bot_bottle.operator_config import DockerConfig
+
+NAME = leftovers.NAME
+_AUTO = "auto"
+_GVISOR = "runsc"
+
+
+class DockerBackend(BottleBackend):
+    """Bottles made of an agent's container without a network and a sidecar's container beside it."""
+
+    name = NAME
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._images: tuple[str, str] | None = None
+
+    @property
+    def boundary(self) -> str:
+        """Say what stands between agent and host; needs the engine. Raises ``UnavailableError``."""
+        facts = self._connect().facts
+        parts = ["container without network"]
+        if _runtime(_config()) == _GVISOR:
+            parts.append("own kernel in user space (gVisor)")
+        else:
+            filtered = "seccomp" in facts.security
+            parts.append("seccomp" if filtered else "NO system-call filter (the engine has none)")
+            parts.append("shared kernel")
+        return f"{', '.join(parts)}; {self._connect().describe}"
+
+    def probe(self) -> ProbeResult:
+        """Ask the engine what it can; see :class:`BottleBackend`."""
+        try:
+            engine = self._connect()
+            _require_runtime(engine, _config())
+        except (UnavailableError, UsageError) as error:
+            detail, _, remedy = str(error).partition("; ")
+            return ProbeResult(backend=NAME, level="unavailable", detail=detail, remedy=remedy)
+        missing = _missing(engine.facts)
+        detail = ", ".join((engine.describe, *_kind(engine.facts)))
+        if missing:
+            detail = f"{detail}; {', '.join(missing)}"
+        return ProbeResult(backend=NAME, level="degraded" if missing else "ok", detail=detail)
+
+    def limits(self, bottle: ManifestBottle) -> tuple[LimitStatus, ...]:
+        """Say which limits the engine holds."""
+        facts = self._connect().facts
+        by = f"cgroup v{facts.cgroup_version} of the engine" if facts.cgroup_version else "the engine"
+
+        def held(can: bool, what: str) -> shared_limits.Held:  # noqa: FBT001 - one fact of two
+            return can, by if can else f"the engine cannot limit {what}"
+
+        return shared_limits.limit_statuses(
+            shared_limits.effective_limits(bottle.limits, facts.memory),
+            memory=held(facts.holds_memory, "memory"),
+            processes=held(facts.holds_pids, "processes"),
+            open_files=(True, "rlimit"),
+            cpu=held(facts.holds_cpu, "processors"),
+            disk="home and workspace are a volume of the engine",
+        )
+
+    def check(self, plan: BottlePlan) -> None:
+        """Refuse a plan that this engine cannot launch; see :class:`BottleBackend`."""
+        for host, pin in plan.pins.items():
+            if ipaddress.ip_address(pin.address).is_loopback:
+                raise UsageError(
+                    f"the pin of {host} leads to {pin.address}, which a sidecar in a container cannot reach: "
+                    "loopback there is its own; pin an address of this machine that containers reach, or use "
+                    "--backend bubblewrap"
+                )
+        engine = self._connect()
+        _require_runtime(engine, _config())
+        if plan.spec.identity:
+            volumes.require_same_engine(plan.identity, engine.endpoint.url)
+            volumes.require_home(engine.api, plan.identity)
+
+    def build(self, plan: BottlePlan) -> None:
+        """Have both images, built where they are not there yet."""
+        self._images = self._build(plan)
+
+    @contextlib.contextmanager
+    def launch(self, plan: BottlePlan) -> Iterator[DockerBottle]:
+        """Bring up sidecar and agent side by side, join them, and take both down on every way out."""
+        sidecar_image, agent_image = self._images or self._build(plan)
+        engine, config = self._connect(), _config()
+        identity = plan.identity
+        resumed = bool(plan.spec.identity)
+        with contextlib.ExitStack() as stack:
+            volumes.note_engine(identity, engine.endpoint.url)
+            with engine_errors("what an earlier launch left could not be removed"):
+                volumes.remove_containers(engine.api, "agent", identity)
+            sidecar = ContainerSidecar.start(
+                engine, image=sidecar_image, config=sidecar_config(plan), network=config.network
+            )
+            stack.callback(sidecar.close)
+            home = volumes.require_home if resumed else volumes.make_home
+            settings = AgentSettings(
+                name=volumes.agent_name(identity),
+                identity=identity,
+                image=agent_image,
+                home_volume=home(engine.api, identity),
+                limits=shared_limits.effective_limits(plan.bottle.limits, engine.facts.memory),
+                runtime=_runtime(config),
+            )
+            agent = AgentContainer(engine, settings)
+            stack.callback(agent.close)
+            agent.start()
+            write_trust(plan.state_dir, sidecar.ca_pem)
+            with ThreadPoolExecutor(1) as helper:
+                prepared = helper.submit(agent.prepare, plan.guest_env, sidecar.ca_pem, resumed=resumed)
+                sidecar.open_doors(agent.id)
+                prepared.result()
+            bottle = DockerBottle(identity, agent, sidecar, engine.client_env())
+            stack.callback(bottle.close)
+            yield bottle
+
+    def forget(self, identity: str) -> None:
+        """Remove a bottle's home from the engine, and bring home what is left of its record."""
+        if not volumes.noted_engine(identity):
+            return
+        engine = self._connect()
+        volumes.require_same_engine(identity, engine.endpoint.url)
+        salvage(engine.api, identity, paths.audit_path(identity))
+        with engine_errors(f"the containers of {identity} could not be removed"):
+            volumes.remove_containers(engine.api, "agent", identity)
+        volumes.remove_home(engine.api, identity)
+
+    def kept_at(self, identity: str) -> str:
+        """Name the volume and the engine it lies on."""
+        place = f"the volume {volumes.home_name(identity)}"
+        noted = volumes.noted_engine(identity)
+        return f"{place} on {bottle_state.printable(noted)}" if noted else place
+
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """List what dead launches left on the engine; nothing where there never was one."""
+        if not labels.has_installation():
+            return ()
+        return leftovers.find(self._connect().api)
+
+    def remove(self, leftover: Leftover) -> None:
+        """Remove one leftover; removing it twice is no error."""
+        leftovers.remove(self._connect().api, leftover)
+
+    def _build(self, plan: BottlePlan) -> tuple[str, str]:
+        engine, config = self._connect(), _config()
+        progress = Progress(sys.stderr)
+        sidecar = images.sidecar_image(engine, config, progress)
+        return sidecar, images.agent_image(engine, plan, config, progress)
+
+    def _connect(self) -> Engine:
+        if self._engine is None:
+            self._engine = engines.connect()
+            weakref.finalize(self, self._engine.close)
+        return self._engine
+
+
+def _config() -> DockerConfig:
+    return load_operator_config().docker
+
+
+def _runtime(config: DockerConfig) -> str:
+    """Give the runtime the operator named; empty for the engine's own."""
+    return "" if config.runtime in {"", _AUTO} else config.runtime
+
+
+def _require_runtime(engine: Engine, config: DockerConfig) -> None:
+    runtime = _runtime(config)
+    if runtime and runtime not in engine.runtimes:
+        known = ", ".join(engine.runtimes) or "none"
+        raise UsageError(
+            f"docker.runtime in config.toml is {runtime}, which the engine does not have; it has: {known}"
+        )
+
+
+def _kind(facts: EngineFacts) -> tuple[str, ...]:
+    """Say whose rights the engine's containers have."""
+    if facts.rootless:
+        return ("rootless",)
+    return ("users remapped",) if facts.remaps_users else ("runs as root",)
+
+
+def _missing(facts: EngineFacts) -> tuple[str, ...]:
+    """Say what of a bottle's boundary this engine cannot give."""
+    unheld = [
+        name
+        for name, held in (
+            ("memory", facts.holds_memory),
+            ("cpu", facts.holds_cpu),
+            ("processes", facts.holds_pids),
+        )
+        if not held
+    ]
+    found = [f"not bounded here: {' and '.join(unheld)}"] if unheld else []
+    if "seccomp" not in facts.security:
+        found.append("no system-call filter: the engine has no seccomp")
+    return tuple(found)

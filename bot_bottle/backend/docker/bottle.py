@@ -1,0 +1,182 @@
+"""A running bottle in a container."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import sys
+import termios
+from typing import TYPE_CHECKING, BinaryIO
+
+from bot_bottle import process
+from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
+from bot_bottle.backend.docker import inside
+from bot_bottle.backend.docker.execs import AGENT, Command, NoProgramError
+from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
+from bot_bottle.backend.terminal import (
+    STDERR,
+    STDIN,
+    STDOUT,
+    has_terminal,
+    is_terminal_or_closed,
+    leave_on_signals,
+)
+from bot_bottle.errors import LaunchError, UnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Protocol
+
+    from bot_bottle.backend.docker.agent import AgentContainer
+    from bot_bottle.backend.streams import Input, Sink
+
+    class Sidecar(Protocol):
+        """The sidecar, as far as the bottle needs it."""
+
+        def alive(self) -> bool:
+            """Tell whether it still runs."""
+            ...
+
+
+_CLIENT = "docker"
+#: The client would swallow Ctrl-P for its own way of detaching, and a session left behind would be taken for
+#: one that ended: nobody types this.
+_DETACH_KEYS = "ctrl-^,ctrl-@,ctrl-^,ctrl-@,ctrl-^,ctrl-@"
+#: A shell's word for a program it did not find, or may not run (POSIX, "Exit Status for Commands").
+_ERRNO = {127: errno.ENOENT, 126: errno.EACCES}
+
+
+class DockerBottle(Bottle):
+    """The agent's side of one container."""
+
+    def __init__(
+        self, name: str, agent: AgentContainer, sidecar: Sidecar, client_env: Mapping[str, str]
+    ) -> None:
+        self.name = name
+        self._agent = agent
+        self._sidecar = sidecar
+        self._client_env = dict(client_env)
+        self._closed = False
+
+    def agent_argv(self, argv: Sequence[str], *, tty: bool = True) -> list[str]:
+        """Give the client program's argv that runs ``argv``; the environment is added inside."""
+        return [*self._client_argv(tty=tty), *argv]
+
+    def exec_agent(self, argv: Sequence[str], *, tty: bool = True) -> int:
+        """Run the agent; with ``tty`` on the operator's terminal, if there is one. See :class:`Bottle`.
+
+        Raises ``UsageError`` where the program cannot be run, ``UnavailableError`` where the terminal needs
+        the client program ``docker`` and this machine has none.
+        """
+        self._require_alive()
+        try:
+            if tty and has_terminal():
+                code = self._exec_on_terminal(argv)
+            else:
+                stdin: Input = None if is_terminal_or_closed(STDIN) else STDIN
+                with leave_on_signals():
+                    code = self._run(
+                        Command(argv=tuple(argv)), stdin, descriptor_sink(STDOUT), descriptor_sink(STDERR)
+                    )
+        except NoProgramError as error:
+            raise cannot_run(argv, _ERRNO[error.code]) from error
+        if not self._sidecar.alive():
+            print(f"bot-bottle: {_sidecar_gone(self.name)}", file=sys.stderr)
+        return code
+
+    def exec(
+        self, script: str, *, user: str = AGENT_USER, stdin: bytes = b"", timeout: float | None = None
+    ) -> ExecResult:
+        """Run a shell script in the workspace; see :class:`Bottle`.
+
+        Raises ``UsageError`` for another user than the agent's and for a script of 128 KiB or more, and
+        ``LaunchError`` where it writes more than 64 MiB.
+        """
+        if user != AGENT_USER:
+            raise UsageError(
+                f"a docker bottle has one user, {AGENT_USER}; {user!r} cannot run anything in it"
+            )
+        stdout, stderr = Collector(), Collector()
+        code = self._run(_script(script), stdin, stdout, stderr, timeout)
+        return ExecResult(returncode=code, stdout=bytes(stdout.data), stderr=bytes(stderr.data))
+
+    def exec_stream(self, script: str, *, stdin: BinaryIO | None, stdout: BinaryIO | None) -> ExecResult:
+        """Run a shell script with its input and output streamed; without ``stdout`` the output is captured.
+
+        Raises what :meth:`exec` raises.
+        """
+        captured, stderr = Collector(), Collector()
+        sink = captured if stdout is None else stdout.write
+        code = self._run(_script(script), stdin, sink, stderr)
+        if stdout is not None:
+            stdout.flush()
+        return ExecResult(returncode=code, stdout=bytes(captured.data), stderr=bytes(stderr.data))
+
+    def close(self) -> None:
+        """End everything in the bottle; safe to call again."""
+        self._closed = True
+        self._agent.close()
+
+    def _run(
+        self, command: Command, stdin: Input, stdout: Sink, stderr: Sink, timeout: float | None = None
+    ) -> int:
+        self._require_alive()
+        try:
+            return self._agent.execs.run(command, stdin, stdout, stderr, timeout)
+        except LaunchError as error:
+            if self._agent.alive():
+                raise
+            raise LaunchError(_agent_gone(self.name)) from error
+
+    def _exec_on_terminal(self, argv: Sequence[str]) -> int:
+        if shutil.which(_CLIENT, path=self._client_env.get("PATH")) is None:
+            raise UnavailableError(
+                "an agent on a terminal needs the client program 'docker', which is not on PATH; "
+                "install it (docker-cli), or run with --headless"
+            )
+        execs = self._agent.execs
+        with execs.slot() as slot:
+            command = [*self._client_argv(tty=True), "/bin/sh", "-c", inside.ON_TERMINAL, "sh", slot, *argv]
+            with _terminal_put_back(), leave_on_signals():
+                code = process.run_attached(command, env=self._client_env)
+            if not self._agent.alive():
+                raise LaunchError(_agent_gone(self.name))
+            execs.require_ran(slot, code)
+            return code
+
+    def _client_argv(self, *, tty: bool) -> list[str]:
+        streams = ["--interactive", "--tty", f"--detach-keys={_DETACH_KEYS}"] if tty else ["--interactive"]
+        place = ["--user", AGENT, "--workdir", AGENT_WORKSPACE]
+        return [_CLIENT, "exec", *streams, *place, self._agent.settings.name]
+
+    def _require_alive(self) -> None:
+        if self._closed:
+            raise LaunchError(f"the bottle {self.name} is closed")
+        if not self._agent.alive():
+            raise LaunchError(_agent_gone(self.name))
+        if not self._sidecar.alive():
+            raise LaunchError(_sidecar_gone(self.name))
+
+
+def _script(script: str) -> Command:
+    return Command(script=require_script(script, spare=len(inside.SCRIPT_VARIABLE) + 1))
+
+
+def _agent_gone(name: str) -> str:
+    return f"the container of bottle {name} has ended, or was started again; the session is over"
+
+
+def _sidecar_gone(name: str) -> str:
+    return f"the sidecar of bottle {name} has ended; nothing reaches the network from it any more"
+
+
+@contextlib.contextmanager
+def _terminal_put_back() -> Iterator[None]:
+    """Restore the terminal's settings: a client that is killed on the way leaves it raw."""
+    before = termios.tcgetattr(STDIN)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
