@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import stat
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from bot_bottle.backend.base import ProbeLevel
 
 _OLDEST_PYTHON = (3, 11)
+
+#: How many files of one cause are named.
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +111,16 @@ def _own_files() -> Iterator[Finding]:
             kind="folder",
             name=str(home),
             level="unavailable",
-            detail="can be written by others, so its manifests are refused",
+            detail="can be written by others, so its manifests and its config.toml are refused",
             remedy=f"chmod go-w '{home}'",
+        )
+    elif info.st_uid not in {0, os.geteuid()}:
+        yield Finding(
+            kind="folder",
+            name=str(home),
+            level="unavailable",
+            detail="belongs to another user, so its manifests and its config.toml are refused",
+            remedy=f"chown {os.geteuid()} '{home}'",
         )
     else:
         yield Finding(kind="folder", name=str(home), level="ok", detail="yours alone to write")
@@ -119,15 +131,28 @@ def _manifest(cwd: Path) -> Iterator[Finding]:
     from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
 
     manifest = Manifest.resolve(cwd)
-    broken = [*manifest.broken_bottles.items(), *manifest.broken_agents.items()]
-    for name, error in broken:
-        yield Finding(kind="manifest", name=name, level="degraded", detail=str(error).replace("\n", "; "))
+    told = str(paths.home_dir())  # what is wrong with that folder itself has a line already
+    causes: dict[str, list[str]] = {}
+    for file, error in manifest.broken_files.items():
+        causes.setdefault(str(error).replace("\n", "; "), []).append(f"{file.parent.name}/{file.stem}")
+    for cause, names in causes.items():
+        if not cause.startswith(f"{told} "):
+            yield Finding(kind="manifest", name=_some(names), level="degraded", detail=cause)
     for warning in manifest.warnings:
         yield Finding(kind="manifest", name="warning", level="degraded", detail=warning)
-    if not broken:
+    if not causes:
         detail = f"{len(manifest.bottles)} bottles and {len(manifest.agents)} agents, all readable"
         yield Finding(kind="manifest", name=str(manifest.home), level="ok", detail=detail)
     try:
         load_operator_config()
     except BotBottleError as error:
-        yield Finding(kind="config", name="config.toml", level="unavailable", detail=printable(str(error)))
+        if not str(error).startswith(f"{told}: the folder of the config file "):
+            yield Finding(
+                kind="config", name="config.toml", level="unavailable", detail=printable(str(error))
+            )
+
+
+def _some(names: list[str]) -> str:
+    """Name a few of many."""
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

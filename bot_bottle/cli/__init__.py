@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
@@ -41,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     code = _run(list(sys.argv[1:] if argv is None else argv))
     try:
-        print(end="", flush=True)  # a reader that has gone is noticed here; no stdout at all is none
+        if sys.stdout is not None:  # closed before the start (`>&-`)
+            sys.stdout.flush()  # a reader that has gone is noticed here
     except BrokenPipeError:
         _drop_output()
         return code or _EXIT_BROKEN_PIPE
@@ -78,6 +78,8 @@ def _run(args: list[str]) -> int:
         return _EXIT_BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last place where an error can be shown without its secrets
         if isinstance(error, OSError) and _output_fails():
+            _drop_output()
+            _say(f"the output cannot be written: {error.strerror}")
             return _EXIT_NO_OUTPUT
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             _say(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
@@ -96,18 +98,20 @@ def _output_fails() -> bool:
     return False
 
 
-def _drop_output() -> None:
+def _drop_output(descriptor: int = 1) -> None:
     """Send what is still buffered nowhere, so that the interpreter's own flush at its end succeeds."""
     sink = os.open(os.devnull, os.O_WRONLY)
-    if sink != 1:
-        os.dup2(sink, 1)
+    if sink != descriptor:
+        os.dup2(sink, descriptor)
         os.close(sink)
 
 
 def _say(text: str) -> None:
     safe = "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
-    with contextlib.suppress(OSError):
+    try:
         print(f"bot-bottle: {safe}", file=sys.stderr, flush=True)
+    except OSError:
+        _drop_output(2)  # else the interpreter would end with an exit code of its own
 
 
 def _show_unexpected(error: BaseException) -> None:

@@ -42,8 +42,10 @@ def command(*, paths: tuple[Path, ...], as_json: bool) -> int:
         )
     else:
         terminal.warn(_warnings(reports))
-        for problem in problems:
-            print(problem)
+        for line in dict.fromkeys(
+            str(problem) for problem in problems
+        ):  # one cause of many files is one line
+            print(line)
         broken = len({problem.file for problem in problems})
         are = "file is" if len(files) == 1 else "files are"
         print(

@@ -424,9 +424,39 @@ def test_doctor_tells_of_a_folder_that_others_can_write_and_of_broken_files(
     out = capsys.readouterr().out
     assert f"-> chmod go-w '{home}'" in out
     assert "config.toml" in out
+    assert out.count(str(home)) == 2  # the line and its remedy
     home.chmod(0o700)
     assert main(["doctor"]) == 0
     assert "nonsense: unknown key" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another account")
+def test_doctor_tells_of_a_home_of_another_account(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declare(home, "")
+    os.chown(home, 12345, 12345)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert f"folder {home}: belongs to another user" in out
+    assert out.count(str(home)) == 2
+
+
+def test_doctor_has_one_line_for_one_cause(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declare(home, "")
+    for number in range(20):
+        for folder, text in (("bottles", "---\n---\n"), ("agents", "---\nbottle: b\n---\n")):
+            path = home / folder / f"n{number}.md"
+            path.write_text(text)
+            path.chmod(0o644)
+    (home / "bottles").chmod(0o777)
+    assert main(["doctor"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if str(home / "bottles") in line)
+    assert line.startswith(
+        "degraded     manifest bottles/b, bottles/n0, bottles/n1, bottles/n10, bottles/n11 and 16 more: "
+    )
+    assert main(["check"]) == 2
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 2
+    assert out[1].endswith("to mend in 21 of 42 files")
 
 
 def test_doctor_without_git_says_how_to_get_it(
@@ -526,6 +556,20 @@ def test_output_that_cannot_be_written_is_a_sentence(
         assert "Exception ignored" not in done.stderr
         assert done.returncode == (code if late else 1)
         assert not late or said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [("check", 1), ("check --json", 1), ("info a", 1), ("schema bottle", 1), ("doctor", 1), ("info none", 2)],
+)
+def test_a_full_disk_never_changes_what_the_exit_code_says(home: Path, arguments: str, code: int) -> None:
+    declare(home, "agent_provider: {template: command, argv: [x]}\n")
+    for errors in ("&1", str(home / "errors")):
+        script = f'exec "{sys.executable}" -m bot_bottle {arguments} >/dev/full 2>{errors}'
+        assert subprocess.run(["sh", "-c", script], check=False, timeout=60).returncode == code
+    said = (home / "errors").read_text().splitlines()
+    assert said[-1].startswith("bot-bottle: ")
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("arguments", ["list", "cleanup", "start a"])
