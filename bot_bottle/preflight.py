@@ -98,7 +98,12 @@ def declared_rows(
             tuple(sourced(route_text(route), origin_text(route.origin, sources)) for route in routes)
             or ("(no way out)",),
         ),
-        ("supervise", (sourced("on", sources.get("supervise")),) if bottle.supervise else ()),
+        (
+            "supervise",
+            (sourced("on" if bottle.supervise else "off", sources["supervise"]),)
+            if "supervise" in sources
+            else (),
+        ),
     ]
 
 

@@ -64,7 +64,7 @@ def declared_limits(bottle: ManifestBottle) -> tuple[str, ...]:
     memory = None if limits.memory is None else _memory_text(limits.memory)
     named = (
         ("memory", memory),
-        ("cpus", limits.cpus),
+        ("cpus", None if limits.cpus is None else f"{limits.cpus:g}"),
         ("pids", limits.pids),
         ("open_files", limits.open_files),
     )

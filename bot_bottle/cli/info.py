@@ -52,7 +52,12 @@ def _agent(manifest: Manifest, name: str, *, as_json: bool) -> None:
     if as_json:
         from bot_bottle.cli.resolved import resolved_manifest  # noqa: PLC0415
 
-        print_json(resolved_manifest(agent, bottle, plan, routes, notes))
+        print_json(
+            {
+                **resolved_manifest(agent, bottle, plan, routes, notes),
+                "git_identity": manifest.git_identity_summary(name),
+            }
+        )
         return
     rows = [
         *declared_rows(manifest, name, bottle, plan, routes),

@@ -229,6 +229,57 @@ def test_info_shows_each_setting_with_its_file_and_what_cannot_be_had_yet(
     assert len(described["notes"]) == 3
 
 
+def test_each_effective_setting_has_a_place_in_both_forms(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "bottles" / "base.md").write_text(
+        "---\nenv: {A: x}\nagent_provider: {template: command, argv: [run]}\nlimits:\n  memory: 1GiB\n"
+        "  pids: 64\nsupervise: true\nworkspace: copy\n---\n"
+    )
+    (home / "bottles" / "base.md").chmod(0o644)
+    declare(
+        home,
+        "extends: base\nenv: {B: x}\nlimits:\n  cpus: 1.5\n  open_files: 99\nsupervise: false\n"
+        "workspace: empty\negress: {routes: [{host: a.example}]}\ngit: {user: {email: b@example.com}}\n",
+        "bottle: b\nskills: [one]\ngit: {user: {name: Own}}\n",
+    )
+    assert main(["info", "a"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    placed = [line for line in lines if line.split(":")[0].strip() not in {"agent", "bottle", "prompt"}]
+    assert len(placed) == 12
+    assert [line for line in placed if "  <- " not in line] == []
+    for said in (
+        "env         : A  <- bottles/base.md",
+        "              B  <- bottles/b.md",
+        "skills      : one  <- agents/a.md:3",
+        "limits      : memory 1GiB  <- bottles/base.md:5",
+        "              cpus 1.5  <- bottles/b.md:5",
+        "supervise   : off  <- bottles/b.md:7",
+        "workspace   : empty  <- bottles/b.md:8",
+    ):
+        assert any(line.endswith(said) for line in lines), said
+    assert main(["info", "a", "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    places = described["bottle"]["sources"] | described["agent"]["sources"]
+    assert {key: place["file"].rpartition("/")[2] for key, place in places.items()} == {
+        "env.A": "base.md",
+        "env.B": "b.md",
+        "agent_provider": "base.md",
+        "egress.routes[0]": "b.md",
+        "limits.memory": "base.md",
+        "limits.pids": "base.md",
+        "limits.cpus": "b.md",
+        "limits.open_files": "b.md",
+        "supervise": "b.md",
+        "workspace": "b.md",
+        "git.user.name": "a.md",
+        "git.user.email": "b.md",
+        "bottle": "a.md",
+        "skills": "a.md",
+    }
+    assert described["git_identity"] == "Own (agent), b@example.com (bottle)"
+
+
 def test_info_of_an_identity(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state("one-aaaaa", kept=True)
     assert main(["info", "one-aaaaa"]) == 0
