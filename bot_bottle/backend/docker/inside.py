@@ -1,6 +1,6 @@
 """The shell scripts that run inside an agent's container around what it is asked to run.
 
-They need a POSIX shell and ``cat``, nothing else, so that any image will do. The agent's environment lies in
+They need a POSIX shell, ``mkdir``, ``chmod`` and ``cat``, so that nearly any image will do. The agent's environment lies in
 a file that root wrote before the agent first ran: in no container's settings, in no argv, on no disk.
 """
 
@@ -31,9 +31,9 @@ FAILED = "failed"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-# PID 1. Its input is held open by the launcher's connection: when that goes, however, `cat` ends, the shell
-# ends, and the kernel ends everything else. `wait` also reaps what is orphaned in the container.
-HOLD = "exec 3<&0 </dev/null; cat <&3 >/dev/null & exec 3<&-; wait $!"
+# PID 1. Its input is held open by the launcher's connection: when that goes, however, the second shell meets
+# its end, the first one ends with it, and the kernel ends everything else. `wait` also reaps what is orphaned.
+HOLD = "exec 3<&0 </dev/null; while read -r word; do :; done <&3 & exec 3<&-; wait $!"
 
 # Written by root: the environment from standard input, the CA from a variable.
 _PLACE = f"""\

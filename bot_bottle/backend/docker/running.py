@@ -52,19 +52,17 @@ class Running:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             poller = select.poll()
-            events = select.POLLIN
-            if streams.wants_to_write or (self._sending and self._source.pending):
-                events |= select.POLLOUT
-            poller.register(streams.fileno(), events)
             if self._awaits_source():
                 poller.register(self._source.fd, select.POLLIN)
+            self._send(streams)
+            unsent = streams.wants_to_write or (self._sending and self._source.pending)
+            poller.register(streams.fileno(), select.POLLIN | (select.POLLOUT if unsent else 0))
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready = dict(poller.poll(None if left is None else int(left * 1000) + 1))
             if not ready and left is not None and deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"the process was killed after {timeout} s")
             if self._source.fd in ready:
                 self._source.fill()
-            self._send(streams)
             pieces = self._receive(streams)
             if pieces is not None and not self._take(pieces):
                 return None
