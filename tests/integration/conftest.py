@@ -1,4 +1,4 @@
-"""Real programs that several tests start."""
+"""Real programs that several tests start, and the bottle that the contract's tests share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from tests.conftest import cannot
 from tests.support.outside import download_cache
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.support.lab import Lab, RunningBottle
 
 PACKAGE = "@anthropic-ai/claude-code"
 
@@ -37,3 +40,16 @@ def claude() -> Path:
             shutil.rmtree(prefix, ignore_errors=True)
             cannot(f"npm could not install {PACKAGE}: {result.stderr.strip()[-500:]}")
     return program
+
+
+@pytest.fixture(scope="session")
+def room(lab: Lab) -> Iterator[RunningBottle]:
+    """Launch the bottle that tests of the contract share, one for each backend and account."""
+    lab.declare(
+        "contract",
+        "agent_provider: {template: command, argv: [/bin/true]}\n"
+        'env: {MARK: "one two\\nthree \'four\' \\"$five\\" `six`\\\\"}\n'
+        "egress: {routes: [{host: allowed.test}]}\n",
+    )
+    with lab.launch("contract") as running:
+        yield running

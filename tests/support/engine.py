@@ -74,27 +74,19 @@ class Engine:
             self._await_answer()
             self._open_the_way_back()
             self._socket.chmod(0o666)
-            with self.api() as api:
+            with engine_api(self.url) as api:
                 api.import_image_from_file(str(base), *BASE_IMAGE.split(":"))
         except BaseException:
             self.close()
             raise
 
-    @contextlib.contextmanager
-    def api(self) -> Iterator[APIClient]:
-        """Speak to the engine."""
-        from docker import APIClient  # noqa: PLC0415 - most tests need no engine
-
-        client = APIClient(base_url=self.url, version="auto", timeout=120)
-        try:
-            yield client
-        finally:
-            client.close()
-
     def close(self) -> None:
         """End the engine and every container in it; remove its files."""
         if self._world.call("wait", pid=self._pid, timeout=0) is None:
-            with contextlib.suppress(Exception), self.api() as api:  # a broken engine is ended all the same
+            with (
+                contextlib.suppress(Exception),
+                engine_api(self.url) as api,
+            ):  # a broken engine is ended all the same
                 for container in api.containers(all=True):
                     api.remove_container(container["Id"], force=True)
             self._world.call("kill", pid=self._pid, number=signal.SIGTERM)
@@ -146,6 +138,18 @@ class Engine:
             added = self._world.run(["env", f"PATH={_SYSTEM_PATH}", *command])
             if added.returncode != 0:
                 raise NoEngineError(f"{' '.join(command)}: {added.err.strip()}")
+
+
+@contextlib.contextmanager
+def engine_api(url: str) -> Iterator[APIClient]:
+    """Speak to an engine."""
+    from docker import APIClient  # noqa: PLC0415 - most tests need no engine
+
+    client = APIClient(base_url=url, version="auto", timeout=120)
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 def _place_on_disk() -> str:

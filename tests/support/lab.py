@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from bot_bottle.backend.base import AGENT_USER
 from tests.support.engine import BASE_IMAGE
 from tests.support.outside import BASE_PYTHON, REPO, Account, Completed, World
+from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _counter = itertools.count(1)
 
 
@@ -51,6 +53,11 @@ class Lab:
             self.env["DOCKER_HOST"] = self.engine_host
             config += f'[docker]\nbase_image = "{BASE_IMAGE}"\nsidecar_base_image = "{BASE_IMAGE}"\n'
         self.write("config.toml", config)
+
+    @property
+    def inside_python(self) -> str:
+        """The interpreter as it is found in this backend's bottles."""
+        return "python3" if self.engine_host else BASE_PYTHON
 
     @property
     def project(self) -> Path:
@@ -90,6 +97,34 @@ class Lab:
             stdin=stdin,
             timeout=timeout,
         )
+
+    def spawn(self, *args: str, log: Path, env: Mapping[str, str] | None = None) -> int:
+        """Start ``bot-bottle ARGS`` as this account with its output in ``log``; gives its process id."""
+        self.own()
+        pid: int = self.world.call(
+            "spawn",
+            argv=[sys.executable, "-m", "bot_bottle", *args],
+            env={**self.env, **(env or {})},
+            cwd=str(self.project),
+            uid=self.account.uid,
+            log=str(log),
+        )
+        return pid
+
+    def terminal(self, *args: str, env: Mapping[str, str] | None = None) -> Terminal:
+        """Run ``bot-bottle ARGS`` as this account on a terminal."""
+        return Terminal(
+            self.world,
+            [sys.executable, "-m", "bot_bottle", *args],
+            account=self.account,
+            env={**self.env, **(env or {})},
+            cwd=self.project,
+        )
+
+    def states(self, agent: str) -> list[dict[str, Any]]:
+        """Give what ``bot-bottle list`` says of one agent's bottles."""
+        listed = self.cli("list", "--json").json()
+        return [state for state in listed if state["agent"] == agent]
 
     def launch(
         self, agent: str, *, env: Mapping[str, str] | None = None, identity: str = "", copy_cwd: bool = False
@@ -139,20 +174,49 @@ class RunningBottle:
         self.guest_env: dict[str, str] = launched["guest_env"]
         self.children: list[int] = launched["children"]
 
-    def sh(self, script: str, *, stdin: bytes = b"", timeout: float = 30) -> Completed:
+    def sh(
+        self, script: str, *, stdin: bytes = b"", timeout: float | None = 30, user: str = AGENT_USER
+    ) -> Completed:
         """Run a POSIX shell script inside, as the agent."""
-        answer = self._call(op="exec", script=script, stdin=base64.b64encode(stdin).decode(), timeout=timeout)
-        if "timeout" in answer:
-            raise AssertionError(f"the script in the bottle ran longer than {timeout} s: {script[:200]}")
-        return Completed(
-            returncode=answer["returncode"],
-            stdout=base64.b64decode(answer["stdout"]),
-            stderr=base64.b64decode(answer["stderr"]),
-        )
+        data = base64.b64encode(stdin).decode()
+        return _completed(self._call(op="exec", script=script, stdin=data, timeout=timeout, user=user))
 
     def py(self, code: str, *, timeout: float = 30) -> Completed:
         """Run Python code inside, as the agent, with nothing but the standard library."""
-        return self.sh(f"exec {BASE_PYTHON} -I -S -", stdin=code.encode(), timeout=timeout)
+        return self.sh(f"exec {self._lab.inside_python} -I -S -", stdin=code.encode(), timeout=timeout)
+
+    def stream(self, script: str, *, source: Path | None = None, sink: Path | None = None) -> Completed:
+        """Run a script inside with its streams from and to files of the launcher's account."""
+        self._lab.own()
+        return _completed(
+            self._call(op="exec_stream", script=script, source=str(source or ""), sink=str(sink or ""))
+        )
+
+    def agent(self, *argv: str, stdin: bytes = b"", tty: bool = False) -> Completed:
+        """Run a program as the agent, on the launcher's own streams."""
+        return _completed(self._call(op="agent", argv=argv, stdin=base64.b64encode(stdin).decode(), tty=tty))
+
+    def cp_in(self, host: Path, guest: str) -> None:
+        """Copy into the bottle."""
+        self._lab.own()
+        self._call(op="cp_in", host=str(host), guest=guest)
+
+    def cp_out(self, guest: str, host: Path) -> None:
+        """Copy out of the bottle."""
+        self._lab.own()
+        self._call(op="cp_out", guest=guest, host=str(host))
+
+    def close_bottle(self) -> None:
+        """Close the bottle while its session goes on."""
+        self._call(op="close")
+
+    def interrupt(self) -> str:
+        """Raise ``KeyboardInterrupt`` in the session; gives the launcher's last words."""
+        self._connection.sendall(b'{"op": "interrupt"}\n')
+        self._answers.read()
+        self._hang_up()
+        self.wait()
+        return self.log.read_text()
 
     def audit(self) -> list[dict[str, Any]]:
         """Read the bottle's audit log as it is now."""
@@ -206,4 +270,18 @@ class RunningBottle:
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise AssertionError(answer["error"])
+        if "raised" in answer:
+            raise RaisedError(answer["raised"], answer["message"])
         return answer
+
+
+class RaisedError(Exception):
+    """What the product raised in the launcher: the exception's name, then its words."""
+
+
+def _completed(answer: dict[str, Any]) -> Completed:
+    return Completed(
+        returncode=answer["returncode"],
+        stdout=base64.b64decode(answer["stdout"]),
+        stderr=base64.b64decode(answer["stderr"]),
+    )
