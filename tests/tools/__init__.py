@@ -1,0 +1,1 @@
+"""Programs that tests need and no package brings."""
