@@ -49,6 +49,26 @@ _ALWAYS_FIT = frozenset({"end", "recovered"})
 _quote = json.encoder.encode_basestring_ascii
 
 
+class RecordForm:
+    """A record that is written again and again, with one text left open; see :meth:`AuditLog.fill`."""
+
+    __slots__ = ("after", "before", "event", "fields", "open_field", "to_prev", "to_seq", "to_time")
+
+    def __init__(self, event: str, *, open_field: str, fields: Mapping[str, AuditValue]) -> None:
+        """Lay a record out; raises ``ValueError`` for an open field that does not come before ``prev``."""
+        if not _RESERVED.isdisjoint(fields) or not open_field < "prev" or open_field in fields:
+            raise ValueError("a form's open field is a new one that sorts before 'prev'")
+        self.event = event
+        self.open_field = open_field
+        self.fields = dict(fields)
+        # Sorted names, as in every record, cut where the four values go that each record brings itself.
+        laid_out = _encode({**fields, "event": event, open_field: "", "prev": "", "seq": 0, "time": ""})
+        self.before, rest = _cut(laid_out, f'"{open_field}":', '""')
+        self.to_prev, rest = _cut(rest, '"prev":"', "")
+        self.to_seq, rest = _cut(rest, '"seq":', "0")
+        self.to_time, self.after = _cut(rest, '"time":"', "")
+
+
 class AuditLog:
     """The writing end of one bottle's log. Not thread-safe; one open log a file (``flock``)."""
 
@@ -146,6 +166,22 @@ class AuditLog:
             raise ValueError("an audit field may not be named like one of the chain's own")
         self._write_record(b"", event, fields)
 
+    def fill(self, form: RecordForm, text: str) -> None:
+        """Write what ``append`` would write of ``form``'s event and fields, with ``text`` in the open one.
+
+        Raises as :meth:`append` does.
+        """
+        if self._broken or self._fd < 0:
+            raise OSError("the audit log no longer accepts records")
+        line = (
+            f"{form.before}{_quote(text)}{form.to_prev}{self._prev}{form.to_seq}{self._seq}"
+            f"{form.to_time}{_now()}{form.after}"
+        )
+        if self._secrets and self._betrays(line):
+            self.append(form.event, **{**form.fields, form.open_field: text})
+        else:
+            self._write_text(b"", line, form.event)
+
     def _heal(self, fragment: bytes) -> None:
         # One write for the line feed and the record, so that a second crash cannot part them.
         torn: dict[str, AuditValue] = {"torn_sha256": sha256(fragment), "torn_bytes": len(fragment)}
@@ -163,6 +199,9 @@ class AuditLog:
         if self._secrets and self._betrays(text):
             record.update({name: self._redact(value) for name, value in fields.items()})
             text = _encode(record)
+        self._write_text(before, text, event)
+
+    def _write_text(self, before: bytes, text: str, event: str) -> None:
         digest = sha256(text.encode("ascii"))
         line = before + f'{text[:-1]},"hash":"{digest}"}}\n'.encode("ascii")
         if event not in _ALWAYS_FIT:
@@ -302,6 +341,12 @@ def _encode(record: Mapping[str, AuditValue]) -> str:
         else:
             parts.append(label + canonical(value))
     return "{" + ",".join(parts) + "}"
+
+
+def _cut(text: str, label: str, filler: str) -> tuple[str, str]:
+    """Part ``text`` behind ``label``, leaving ``filler`` out; no quoted value can hold a label."""
+    before, _label, after = text.partition(label)
+    return before + label, after.removeprefix(filler)
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""One client connection: parses requests, keeps their order, and answers what cannot be a request."""
+"""One client connection: keeps its requests in order, and answers what cannot be a request."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-import httptools
-
+from bot_bottle.egress.bodies import ChunkedBody, LengthBody
 from bot_bottle.egress.denial import denial_body, denial_headers, header_timeout, own_head
 from bot_bottle.egress.exchange import Exchange, internal_error
-from bot_bottle.egress.headers import BadMessageError, RawHeader, header_too_large, read_request_headers
+from bot_bottle.egress.grammar import BadMessageError, is_origin_form, read_request_line
+from bot_bottle.egress.headers import read_request_headers
+from bot_bottle.egress.reader import RequestReader
 from bot_bottle.egress.target import with_sni
 from bot_bottle.egress.tls import SniSSLObject
 
 if TYPE_CHECKING:
     from bot_bottle.decision import Deny
+    from bot_bottle.egress.bodies import Body
     from bot_bottle.egress.headers import RequestHeaders
+    from bot_bottle.egress.precedent import Precedents
     from bot_bottle.egress.proxy import EgressProxy
     from bot_bottle.egress.target import Arrival
 
-_MAX_HEAD_BYTES = 64 * 1024
-_MAX_HEADERS = 200
 #: How much of our own answers is gathered before the loop gets a chance to send it and to say "enough".
 _MAX_GATHERED_BYTES = 64 * 1024
 
@@ -44,22 +45,14 @@ class ClientConnection(asyncio.Protocol):
         self._early: list[bytes] = []
         self._out: list[bytes] = []
         self._out_bytes = 0
-        self._held = b""
+        self._reader = RequestReader(self)
         self._parsing = False
         self._going_on = False
         self._queue: deque[Exchange] = deque()
         self._receiving: Exchange | None = None
         self._tunnel: Exchange | None = None
-        self._parser = httptools.HttpRequestParser(self)
-        self._in_head = False
-        self._head_done = False
-        self._head_bytes = 0
-        self._unparsed = 0
-        self._body_left = 0
-        self._url = b""
-        self._headers: list[RawHeader] = []
-        self._connect: tuple[bytes, RequestHeaders] | None = None
-        self._resumed_body: Exchange | None = None
+        self._precedents: Precedents | None = None
+        self._arrival_number = 0
         self._poison: tuple[int, Deny] | None = None
         self._holding = False
         self._reading = True
@@ -101,9 +94,7 @@ class ClientConnection(asyncio.Protocol):
         if self._tunnel is not None:
             self._tunnel.on_client_bytes(data)
             return
-        self._held = self._held + data if self._held else data
-        self._parse()
-        self.flush()
+        self._read(data)
 
     def eof_received(self) -> bool:
         """Let a client that has said all it will say still get its answer."""
@@ -115,7 +106,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Give up everything under way."""
         self._transport = None
-        self._held = b""
+        self._reader.drop()
         queue, self._queue = self._queue, deque()
         for exchange in queue:
             exchange.abandon()
@@ -157,7 +148,7 @@ class ClientConnection(asyncio.Protocol):
                 self.abort()
         elif self.write_paused:
             return  # what it has begun to say waits because we do not read
-        elif self._in_head:
+        elif self._reader.in_head:
             if now - self._head_began > _HEAD_SECONDS:  # from its first byte: dripping more does not help
                 self._answer(408, header_timeout())
         elif quiet > _IDLE_SECONDS and self._transport:
@@ -200,7 +191,7 @@ class ClientConnection(asyncio.Protocol):
         """From here on bytes belong to ``exchange``'s upgraded connection."""
         self._tunnel = exchange
         self._holding = False
-        if self._held:
+        if not self._reader.empty:
             self.abort()  # said before the answer, so no part of the new protocol
         self._update_reading()
 
@@ -235,99 +226,116 @@ class ClientConnection(asyncio.Protocol):
         transport, self._transport = self._transport, None
         return transport
 
-    # Parsing.
+    # Reading requests.
 
-    def _parse(self) -> None:
-        """Parse what is held, a message at a time, for as long as what comes of it has room."""
-        data, self._held = self._held, b""
-        position = 0
+    def _read(self, data: bytes | None = None) -> None:
+        """Read what came, or go on with what was held back (``None``), and send what comes of it."""
+        reader = self._reader
         self._parsing = True
-        while position < len(data) and self._transport and not self._closing and not self._poison:
-            last = self._queue[-1] if self._queue else None
-            if last and last.websocket:
-                self.abort()  # RFC 6455, 4.1: nothing may follow the handshake before its answer
-                break
-            if last and last.close_after and last.request_done:
-                break  # what follows a "Connection: close" request is nobody's
-            if not self._has_room() or self._out_bytes > _MAX_GATHERED_BYTES:
-                self._held = data[position:]
-                break
-            try:
-                position = self._feed(data, position)
-            except BaseException:
-                self.abort()  # fail closed: what cannot be parsed is not guessed at
-                raise
-        self._parsing = False
+        try:
+            if data is None:
+                reader.resume()
+            else:
+                reader.feed(data)
+        except BadMessageError as error:
+            self._broken(error.status, error.deny)
+        except Exception as error:  # noqa: BLE001 - fail closed: what cannot be read is not guessed at
+            self._broken(500, internal_error(error))
+        finally:
+            self._parsing = False
+        if reader.begun:
+            reader.begun = False
+            self._head_began = self.proxy.loop.time()
         self._update_reading()
+        if self._out:
+            self.flush()
 
     def _go_on(self) -> None:
         self._going_on = False
-        if self._held and self._has_room() and not self._closing:
-            self._parse()
-            self.flush()
+        if self._reader.stopped and self._has_room() and not self._closing:
+            self._read()
+
+    def may_go_on(self, *, in_body: bool) -> bool | None:
+        """Say whether another piece may be read: not yet (``False``) or never again (``None``)."""
+        if self._transport is None or self._closing or self._poison or self._tunnel is not None:
+            return None
+        if self._holding:
+            return False
+        if in_body:
+            return True
+        queue = self._queue
+        if queue:
+            last = queue[-1]
+            if last.websocket:
+                self.abort()  # RFC 6455, 4.1: nothing may follow the handshake before its answer
+                return None
+            if last.close_after and last.request_done:
+                return None  # what follows a "Connection: close" request is nobody's
+            if len(queue) > 1:
+                return False
+        return not self.write_paused and self._out_bytes <= _MAX_GATHERED_BYTES
 
     def _has_room(self) -> bool:
-        """Whether another piece may be parsed; a body may, also from a client that does not read answers."""
+        """Whether another piece may be read; a body may, also from a client that does not read answers."""
         if self._holding:
             return False
         if self._closing or self._tunnel is not None:
             return True
         if len(self._queue) > 1:
             return False
-        return not self.write_paused or self._in_body()
+        return not self.write_paused or self._reader.in_body
 
-    def _in_body(self) -> bool:
-        return self._receiving is not None and not self._receiving.request_done
+    def on_request(self, line: bytes, block: bytes, *, last: bool) -> Body | None:
+        """Make an exchange of a request and start it if it is its turn; gives how its body is read.
 
-    def _feed(self, data: bytes, start: int) -> int:
-        """Give the parser the piece at ``start`` that reaches into no second message; gives where it ends."""
-        if self._receiving is not None and self._in_body() and not self._receiving.facts.chunked:
-            end = min(len(data), start + max(1, self._body_left))
+        Raises :class:`BadMessageError`.
+        """
+        held = self.proxy.precedents
+        if held is not self._precedents:
+            self._precedents, self._arrival_number = held, held.arrival_number(self.arrival)
+        method, _, rest = line.partition(b" ")
+        target, _, version = rest.partition(b" ")
+        key = (self._arrival_number, method, block)
+        precedent = held.find(key) if version == b"HTTP/1.1" and is_origin_form(target) else None
+        if precedent is not None:
+            exchange = Exchange(self, method, target, precedent.facts, key=key, precedent=precedent)
         else:
-            # A head ends in an empty line, and so does a chunked body (RFC 9112, 2.1 and 7.1).
-            found = data.find(b"\r\n\r\n", start)
-            end = len(data) if found < 0 else found + 4
-        piece = data[start:end]
-        behind = self._feed_parser(piece)
-        if behind is not None:
-            return self._upgraded(data, start + behind)
-        if self._in_head and not self._poison and not self._closing:
-            self._unparsed += len(piece)
-            if self._unparsed > _MAX_HEAD_BYTES:
-                self._broken(431, header_too_large().deny)
-        return end
-
-    def _feed_parser(self, piece: bytes) -> int | None:
-        """Parse ``piece``; gives where its head ends if the parser expects another protocol there."""
-        try:
-            self._parser.feed_data(piece)
-        except httptools.HttpParserUpgrade as upgrade:
-            return int(upgrade.args[0])
-        except httptools.HttpParserCallbackError as error:
-            if self._closing:
+            method, target, http_1_0 = read_request_line(line)
+            facts = read_request_headers(block, http_1_0=http_1_0)
+            if method == b"CONNECT":
+                self._connect(target, facts, last=last)
                 return None
-            cause = error.__context__
-            if isinstance(cause, BadMessageError):
-                self._broken(cause.status, cause.deny)
-            else:
-                self._broken(500, internal_error(cause or error))
-        except httptools.HttpParserError as error:
-            if not self._closing:
-                self._malformed(piece, error)
-        return None
+            exchange = Exchange(self, method, target, facts, key=key, http_1_0=http_1_0)
+        self._receiving = exchange
+        self._queue.append(exchange)
+        if len(self._queue) == 1 and not self.write_paused:
+            exchange.start()
+        if exchange.request_done:
+            return None
+        facts = exchange.facts
+        return ChunkedBody() if facts.chunked else LengthBody(facts.content_length or 0)
 
-    def _malformed(self, data: bytes, error: httptools.HttpParserError) -> None:
-        if self._queue and self._queue[-1].close_after and self._queue[-1].request_done:
-            return
-        connect = data.lstrip(b"\r\n").startswith(b"CONNECT ")
-        reason = "bad_authority" if connect else "bad_request"
-        bad = BadMessageError(f"the request is not well-formed HTTP/1.1 ({error})", reason=reason)
-        self._broken(403 if connect else 400, bad.deny)
+    def on_body(self, data: bytes) -> None:
+        """Pass a piece of the body to its exchange."""
+        if self._receiving is not None:
+            self._receiving.on_request_body(data)
+
+    def on_request_end(self) -> None:
+        """End a request whose body has ended."""
+        if self._receiving is not None:
+            self._receiving.on_request_end()
+
+    def _connect(self, target: bytes, facts: RequestHeaders, *, last: bool) -> None:
+        if self._queue:
+            raise BadMessageError("CONNECT came before the answers to earlier requests")
+        if not last or facts.has_body:
+            raise BadMessageError("bytes came before the CONNECT was answered")
+        self.proxy.connect(self, target, facts)
 
     def _broken(self, status: int, deny: Deny) -> None:
         """Refuse what cannot be parsed: at once, or once the requests before it are answered."""
         receiving = self._receiving
-        self._in_head = False
+        self._reader.drop()
         if receiving is not None and not receiving.request_done:
             self._receiving = None
             if self._queue and self._queue[0] is receiving and not receiving.response_begun:
@@ -338,119 +346,8 @@ class ClientConnection(asyncio.Protocol):
         elif self._queue:
             self._poison = (status, deny)
             self._update_reading()
-        else:
+        elif not self._closing:
             self._answer(status, deny)
-
-    def on_message_begin(self) -> None:
-        """Start a request."""
-        if self._resumed_body is not None:
-            return
-        if self._closing:
-            raise ConnectionAbortedError("nothing more is read from this connection")
-        self._in_head = True
-        self._head_done = False
-        self._head_bytes = 0
-        self._unparsed = 0
-        self._url = b""
-        self._headers = []
-        self._head_began = self.proxy.loop.time()
-
-    def on_url(self, url: bytes) -> None:
-        """Collect the request target."""
-        self._url += url
-        self._count(len(url))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header; trailers come after the head and are dropped."""
-        if not self._head_done:
-            self._headers.append((name, value))
-            self._count(len(name) + len(value) + 4)
-
-    def _count(self, size: int) -> None:
-        # What one read brings is counted here, what trickles in without becoming a header by _feed().
-        self._head_bytes += size
-        if self._head_bytes > _MAX_HEAD_BYTES or len(self._headers) > _MAX_HEADERS:
-            raise header_too_large()
-
-    def on_headers_complete(self) -> None:
-        """Make an exchange of the request and start it if it is its turn."""
-        if self._resumed_body is not None:
-            return
-        parser = self._parser
-        self._head_done = True
-        self._in_head = False
-        version = parser.get_http_version()
-        if version not in {"1.1", "1.0"}:
-            raise BadMessageError(f"HTTP/{version} is not spoken here", reason="http_version", status=505)
-        facts = read_request_headers(self._headers, http_1_0=version == "1.0")
-        method = parser.get_method()
-        if method == b"CONNECT":
-            self._connect = (self._url, facts)
-            return
-        websocket = (
-            parser.should_upgrade()
-            and facts.upgrade == b"websocket"
-            and method == b"GET"
-            and version == "1.1"
-        )
-        if websocket and facts.has_body:
-            raise BadMessageError("a WebSocket handshake has no body")
-        exchange = Exchange(
-            self,
-            method=method,
-            target=self._url,
-            facts=facts,
-            http_1_0=version == "1.0",
-            keep_alive=bool(parser.should_keep_alive()),
-            websocket=websocket,
-        )
-        self._receiving = exchange
-        self._body_left = facts.content_length or 0
-        if parser.should_upgrade() and facts.has_body:
-            self._resumed_body = exchange
-        self._queue.append(exchange)
-        if len(self._queue) == 1 and not self.write_paused:
-            exchange.start()
-
-    def on_body(self, data: bytes) -> None:
-        """Pass a piece of the body to its exchange."""
-        self._body_left -= len(data)
-        if self._receiving is not None:
-            self._receiving.on_request_body(data)
-
-    def on_message_complete(self) -> None:
-        """End the request, unless the parser only thinks so because of an upgrade that is not made."""
-        exchange = self._receiving
-        if exchange is None or exchange.request_done:
-            return  # the end of a CONNECT
-        if self._resumed_body is None or not self._parser.should_upgrade():
-            self._resumed_body = None
-            exchange.on_request_end()
-
-    def _upgraded(self, data: bytes, position: int) -> int:
-        """Go on behind a head after which the parser expects another protocol; gives where to go on."""
-        self._parser = httptools.HttpRequestParser(self)
-        if self._connect is not None:
-            (target, facts), self._connect = self._connect, None
-            if self._queue:
-                self._broken(400, BadMessageError("CONNECT came before the answers to earlier requests").deny)
-            elif position < len(data):
-                self._answer(400, BadMessageError("bytes came before the CONNECT was answered").deny)
-            else:
-                self.proxy.connect(self, target, facts)
-            return len(data)
-        exchange = self._receiving
-        if self._resumed_body is not None and exchange is not None:
-            # Another upgrade than WebSocket is ignored (RFC 9110, 7.8), but the parser has left out the body:
-            # a new one is given the framing alone and reads it.
-            facts = exchange.facts
-            framing = (
-                b"Transfer-Encoding: chunked"
-                if facts.chunked
-                else b"Content-Length: %d" % (facts.content_length or 0)
-            )
-            self._feed_parser(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
-        return position
 
     # Closing and answering.
 
@@ -468,7 +365,7 @@ class ClientConnection(asyncio.Protocol):
     def _close(self, *, clean: bool) -> None:
         """Close; where the client may still be sending, read and drop for a moment so that it can read us."""
         self._closing = True
-        self._held = b""
+        self._reader.drop()
         if self._transport is None:
             return
         if clean:
@@ -486,10 +383,11 @@ class ClientConnection(asyncio.Protocol):
         if self._parsing or transport is None or transport.is_closing():
             return
         room = self._has_room()
-        if room and self._held and not self._going_on:
+        stopped = self._reader.stopped
+        if room and stopped and not self._going_on:
             self._going_on = True
             self.proxy.loop.call_soon(self._go_on)
-        reading = room and not self._held
+        reading = room and not stopped
         if reading == self._reading:
             return
         self._reading = reading

@@ -6,8 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 from bot_bottle.decision import Deny
+from bot_bottle.egress.bodies import LAST_CHUNK, chunk
 from bot_bottle.egress.denial import denial_body, denial_headers, own_head
-from bot_bottle.egress.headers import BadMessageError, RequestHeaders, ResponseHeaders, upstream_head
+from bot_bottle.egress.grammar import BadMessageError
+from bot_bottle.egress.headers import head_tail
 from bot_bottle.egress.pool import Destination
 from bot_bottle.egress.target import origin_target, read_request, upstream_authority
 from bot_bottle.egress.upstream import UpstreamError
@@ -17,8 +19,11 @@ if TYPE_CHECKING:
     import asyncio
 
     from bot_bottle.egress.downstream import ClientConnection
+    from bot_bottle.egress.grammar import StatusLine
+    from bot_bottle.egress.headers import RequestHeaders, ResponseHeaders
     from bot_bottle.egress.policy import EgressRequest
-    from bot_bottle.egress.upstream import UpstreamConnection
+    from bot_bottle.egress.precedent import Precedent, PrecedentKey
+    from bot_bottle.egress.upstream import PoolKey, UpstreamConnection
 
 #: How much of a request body waits in memory while its upstream is not connected yet.
 _MAX_WAITING_BYTES = 64 * 1024
@@ -32,48 +37,50 @@ _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 class Exchange:
     """The life of one request on one client connection."""
 
-    __slots__ = (
-        "_body_sent", "_chunked_out", "_client", "_destination", "_dialling", "_dropped", "_dropping",
-        "_finished", "_head", "_http_1_0", "_method", "_request", "_response_begun",
-        "_response_done", "_target", "_tunnelling", "_upstream", "_waiting", "_waiting_bytes",
-        "close_after", "facts", "request_done", "started", "websocket",
-    )  # fmt: skip
+    # What most exchanges never change stands here once; an instance holds the rest.
+    started = False
+    websocket = False
+    _request: EgressRequest | None = None
+    _destination: Destination | None = None
+    _head = b""
+    _upstream: UpstreamConnection | None = None
+    _dialling: asyncio.Task[None] | None = None
+    _waiting: list[bytes] | None = None
+    _waiting_bytes = 0
+    _body_sent = False
+    _dropping = False
+    _dropped = 0
+    _chunked_out = False
+    _tunnelling = False
+    _response_begun = False
+    _response_done = False
+    _finished = False
 
     def __init__(
         self,
         client: ClientConnection,
-        *,
         method: bytes,
         target: bytes,
         facts: RequestHeaders,
-        http_1_0: bool,
-        keep_alive: bool,
-        websocket: bool,
+        *,
+        key: PrecedentKey,
+        http_1_0: bool = False,
+        precedent: Precedent | None = None,
     ) -> None:
+        """Take a request; ``key`` is what its precedent is kept under."""
         self._client = client
         self._method = method
         self._target = target
         self.facts = facts
+        self._key = key
         self._http_1_0 = http_1_0
-        self.websocket = websocket
-        self._request: EgressRequest | None = None
-        self._destination: Destination | None = None
-        self._head = b""
-        self._upstream: UpstreamConnection | None = None
-        self._dialling: asyncio.Task[None] | None = None
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-        self._body_sent = False
-        self._dropping = False
-        self._dropped = 0
-        self._chunked_out = False
-        self._tunnelling = False
-        self._response_begun = False
-        self._response_done = False
-        self._finished = False
-        self.close_after = not keep_alive
-        self.request_done = False
-        self.started = False
+        self._precedent = precedent
+        self.close_after = not facts.keep_alive
+        self.request_done = not facts.has_body
+        if facts.upgrade == b"websocket" and method == b"GET" and not http_1_0:
+            if facts.has_body:
+                raise BadMessageError("a WebSocket handshake has no body")
+            self.websocket = True
 
     # From the client.
 
@@ -95,19 +102,21 @@ class Exchange:
             if self._dropped > _MAX_DROPPED_BYTES:
                 self._client.abort()
         elif self._upstream is None:
+            if self._waiting is None:
+                self._waiting = []
             self._waiting.append(data)
             self._waiting_bytes += len(data)
             if self._waiting_bytes > _MAX_WAITING_BYTES:
                 self._client.hold_reading(self, hold=True)
         else:
             self._body_sent = True
-            self._upstream.write(b"%x\r\n%b\r\n" % (len(data), data) if self.facts.chunked else data)
+            self._upstream.write(chunk(data) if self.facts.chunked else data)
 
     def on_request_end(self) -> None:
         """Take the end of the request."""
         self.request_done = True
         if self._upstream is not None and self.facts.chunked and not self._dropping:
-            self._upstream.write(b"0\r\n\r\n")
+            self._upstream.write(LAST_CHUNK)
         self._finish_if_done()
 
     def on_client_bytes(self, data: bytes) -> None:
@@ -151,6 +160,14 @@ class Exchange:
 
     def _start(self) -> None:
         client = self._client
+        precedent = self._precedent
+        if precedent is not None:
+            request = client.proxy.judge_again(precedent, self._target.decode("ascii"))
+            if request is not None:
+                self._request = request
+                self._head = b"%b %b%b" % (self._method, self._target, precedent.tail)
+                self._send_to(precedent.destination, precedent.pool_key)
+                return
         request = read_request(
             client.arrival,
             method=self._method.decode("ascii"),
@@ -169,22 +186,26 @@ class Exchange:
         route = verdict.route
         if route is None:
             raise TypeError("an allowed request has a route")
-        self._head = upstream_head(
-            method=self._method,
-            target=origin_target(self._target.decode("ascii")).encode("ascii"),
+        tail = head_tail(
             authority=upstream_authority(request.scheme, request.host, request.port),
             facts=self.facts,
             authorization=client.proxy.table.authorization(route),
             websocket=self.websocket,
         )
-        self._destination = Destination(
-            scheme=request.scheme, host=request.host, port=request.port, route=route
-        )
-        held = client.proxy.pool.take(self._destination.key)
+        target = origin_target(self._target.decode("ascii")).encode("ascii")
+        self._head = b"%b %b%b" % (self._method, target, tail)
+        destination = Destination(scheme=request.scheme, host=request.host, port=request.port, route=route)
+        if target == self._target and not (self.websocket or self._http_1_0 or target == b"*"):
+            client.proxy.set_precedent(self._key, self.facts, request, destination, tail)
+        self._send_to(destination, destination.key)
+
+    def _send_to(self, destination: Destination, key: PoolKey) -> None:
+        self._destination = destination
+        held = self._client.proxy.pool.take(key)
         if held is not None:
             self._attach(held)
         else:
-            self._dial(self._destination)
+            self._dial(destination)
 
     def _dial(self, destination: Destination) -> None:
         self._dialling = self._client.proxy.spawn(self._connect(destination))
@@ -208,47 +229,54 @@ class Exchange:
             self._attach(upstream)
 
     def _attach(self, upstream: UpstreamConnection) -> None:
+        client = self._client
         self._upstream = upstream
         upstream.begin(self, head_request=self._method == b"HEAD")
-        parts = [self._head]
-        for data in self._waiting:
-            self._body_sent = True
-            parts.append(b"%x\r\n%b\r\n" % (len(data), data) if self.facts.chunked else data)
-        if self.request_done and self.facts.chunked:
-            parts.append(b"0\r\n\r\n")
-        self._waiting.clear()
-        self._waiting_bytes = 0
-        upstream.write(b"".join(parts))
-        self._client.hold_reading(self, hold=False)
-        if self._client.write_paused:
+        head = self._head
+        if self.facts.has_body:
+            parts = [head]
+            for data in self._waiting or ():
+                self._body_sent = True
+                parts.append(chunk(data) if self.facts.chunked else data)
+            if self.request_done and self.facts.chunked:
+                parts.append(LAST_CHUNK)
+            self._waiting = None
+            self._waiting_bytes = 0
+            head = b"".join(parts)
+            client.hold_reading(self, hold=False)
+        upstream.write(head)
+        if client.write_paused:
             upstream.pause()
 
     # From the upstream.
 
-    def on_response_head(self, status: int, phrase: bytes, headers: ResponseHeaders) -> None:
+    def on_response_head(self, line: StatusLine, headers: ResponseHeaders) -> None:
         """Write the response's head to the client, framed anew."""
-        if status == 101 and not (self.websocket and headers.upgrade == b"websocket"):
-            raise BadMessageError("the server switched protocols unasked", status=502)
-        lines = [b"HTTP/1.1 %d %b" % (status, phrase)]
-        for name, value in headers.kept:
-            if status == 101 and name.lower() == b"sec-websocket-extensions":
-                raise BadMessageError("the server chose a WebSocket extension nobody offered", status=502)
-            lines.append(name + b": " + value)
+        status = line.status
         if status == 101:
-            lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
-        elif status >= 200:
+            self._switch_protocols(line, headers)
+            return
+        lines = [b"HTTP/1.1 %d %b" % (status, line.phrase), *headers.kept]
+        if status >= 200:
             self._response_begun = True
-            lines += self._framing(status, headers)
+            self._frame(lines, status, headers)
         elif self._http_1_0:
             return  # RFC 9110, 15.2: no interim response to an HTTP/1.0 client
         lines.append(b"\r\n")
         self._client.send(b"\r\n".join(lines))
-        if status == 101:
-            self._response_begun = self._tunnelling = True
-            self._client.enter_tunnel(self)
 
-    def _framing(self, status: int, headers: ResponseHeaders) -> list[bytes]:
-        lines: list[bytes] = []
+    def _switch_protocols(self, line: StatusLine, headers: ResponseHeaders) -> None:
+        if not (self.websocket and headers.upgrade == b"websocket"):
+            raise BadMessageError("the server switched protocols unasked", status=502)
+        if any(kept.lower().startswith(b"sec-websocket-extensions:") for kept in headers.kept):
+            raise BadMessageError("the server chose a WebSocket extension nobody offered", status=502)
+        lines = [b"HTTP/1.1 101 %b" % line.phrase, *headers.kept]
+        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        self._client.send(b"\r\n".join(lines))
+        self._response_begun = self._tunnelling = True
+        self._client.enter_tunnel(self)
+
+    def _frame(self, lines: list[bytes], status: int, headers: ResponseHeaders) -> None:
         if headers.content_length is not None and not headers.chunked:
             if status not in {204, 304} or self._method == b"HEAD":
                 lines.append(b"Content-Length: %d" % headers.content_length)
@@ -262,16 +290,15 @@ class Exchange:
             lines.append(b"Connection: close")
         elif self._http_1_0:
             lines.append(b"Connection: keep-alive")
-        return lines
 
     def on_response_body(self, data: bytes) -> None:
         """Write a piece of the body to the client."""
-        self._client.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked_out else data)
+        self._client.send(chunk(data) if self._chunked_out else data)
 
     def on_response_end(self) -> None:
         """End the response; the upstream connection is kept only if the request was whole too."""
         if self._chunked_out:
-            self._client.send(b"0\r\n\r\n")
+            self._client.send(LAST_CHUNK)
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             if self.request_done:
@@ -350,7 +377,7 @@ class Exchange:
             self.close_after = True  # whether the body will come is anyone's guess now (RFC 9110, 10.1.1)
         head = own_head(status, len(body), headers, close=self.close_after)
         self._client.send(head if self._method == b"HEAD" else head + body)
-        self._waiting.clear()
+        self._waiting = None
         self._dropping = True
         self._response_done = True
         self._client.hold_reading(self, hold=False)

@@ -9,15 +9,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from bot_bottle.decision import Deny
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-#: Name and value as they came.
-RawHeader = tuple[bytes, bytes]
+from bot_bottle.egress.grammar import (
+    MAX_HEADER_LINES,
+    BadMessageError,
+    FieldLine,
+    has_control,
+    header_too_large,
+    is_token,
+    read_field_line,
+    split_lines,
+)
 
 #: Connection-specific fields (RFC 9110, 7.6.1) and what egress writes itself or never passes on.
 _CONSUMED = frozenset(
@@ -38,7 +41,10 @@ _CREDENTIALS = frozenset(
     ).split()
 )
 
-_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
+#: Headers by which some server takes another method than the request line's.
+_OVERRIDES = frozenset(
+    b"http-method-override x-http-method x-http-method-override x-method-override x-original-method".split()
+)
 
 _RESPONSE_CONSUMED = frozenset(
     (
@@ -53,42 +59,27 @@ _CONSUME: Final = "consume"
 _OVERRIDE: Final = "override"
 _DROP: Final = "drop"
 _CACHED_NAME = 64
+_LONGEST_NAME = 1024
 
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"timeout\s*=\s*([0-9]{1,6})", re.IGNORECASE)
 
 
-class BadMessageError(ValueError):
-    """A message that cannot be framed in one way only; carries the HTTP status and the refusal."""
-
-    def __init__(self, message: str, *, reason: str = "bad_request", status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
-        self.deny = Deny(
-            reason=reason,
-            rule="egress.http",
-            message=message,
-            next_step="Send one well-formed HTTP/1.1 request (RFC 9112)",
-        )
-
-
-def header_too_large() -> BadMessageError:
-    """Give the refusal of a request whose header passes the bounds."""
-    return BadMessageError("the request's header is over 64 KiB or 200 lines", reason="too_large", status=431)
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHeaders:
-    """What a request's headers say. ``kept`` holds (lower-case name, name, value) of what may go on."""
+    """What a request's headers say; ``kept`` are the lines that may go on.
 
-    kept: list[tuple[bytes, bytes, bytes]]
+    ``keep_alive`` is what the client asked of this connection, ``upgrade`` the protocol it would switch to.
+    """
+
+    kept: tuple[FieldLine, ...] = ()
     host: bytes | None = None
     content_length: int | None = None
     chunked: bool = False
     expect_continue: bool = False
     upgrade: bytes = b""
     override: tuple[str, ...] = ()
+    keep_alive: bool = True
 
     @property
     def has_body(self) -> bool:
@@ -96,91 +87,93 @@ class RequestHeaders:
         return self.chunked or bool(self.content_length)
 
 
-def read_request_headers(headers: Iterable[RawHeader], *, http_1_0: bool = False) -> RequestHeaders:
-    """Sort a request's headers; raises :class:`BadMessageError` where they frame it in two ways."""
-    facts = RequestHeaders([])
+def read_request_headers(block: bytes, *, http_1_0: bool = False) -> RequestHeaders:
+    """Sort a request's header lines; raises :class:`BadMessageError` where they can be read in two ways."""
+    lines = split_lines(block)
+    if len(lines) > MAX_HEADER_LINES:
+        raise header_too_large()
+    kept: list[FieldLine] = []
+    consumed: dict[bytes, bytes] = {}
     named: set[bytes] = set()
-    for name, raw in headers:
-        low, fate = _classify(name) if len(name) <= _CACHED_NAME else _classify_name(name)
-        value = raw.strip(b" \t")
+    override: tuple[str, ...] = ()
+    for raw in lines:
+        line = read_field_line(raw)
+        fate = _fate(line.name) if len(line.name) <= _CACHED_NAME else _fate_of(line.name)
         if fate is _KEEP:
-            facts.kept.append((low, name, value))
+            kept.append(line)
         elif fate is _CONSUME:
-            _consume(facts, named, low, value)
+            _consume(consumed, named, line.name, line.value)
         elif fate is _OVERRIDE:
-            facts.override += (value.decode("latin-1"),)
-            facts.kept.append((low, name, value))
-    if facts.chunked and facts.content_length is not None:
+            override += (line.value.decode("latin-1"),)
+            kept.append(line)
+    length = consumed.get(b"content-length")
+    chunked = b"transfer-encoding" in consumed
+    if chunked and length is not None:
         raise BadMessageError("the request has both Content-Length and Transfer-Encoding", reason="smuggling")
-    if facts.chunked and http_1_0:
+    if chunked and http_1_0:
         # RFC 9112, 6.1: such framing is faulty, since an HTTP/1.0 hop would not have understood it.
         raise BadMessageError("an HTTP/1.0 request has no Transfer-Encoding", reason="smuggling")
     if named:
-        facts.kept = [entry for entry in facts.kept if entry[0] not in named]
-    return facts
+        kept = [line for line in kept if line.name not in named]
+    return RequestHeaders(
+        kept=tuple(kept),
+        host=consumed.get(b"host"),
+        content_length=None if length is None else int(length),
+        chunked=chunked,
+        expect_continue=consumed.get(b"expect", b"").lower() == b"100-continue",
+        upgrade=consumed.get(b"upgrade", b"").lower() if b"upgrade" in named else b"",
+        override=override,
+        keep_alive=b"close" not in named and (not http_1_0 or b"keep-alive" in named),
+    )
 
 
-def _classify_name(name: bytes) -> tuple[bytes, _Fate]:
-    low = name.lower()
-    if b"_" in low:
+def _fate_of(name: bytes) -> _Fate:
+    """Say what becomes of a request's header, by its name in lower case."""
+    if b"_" in name:
         # CGI-like servers take X_Api_Key for X-Api-Key; such a spelling is dropped, never understood.
-        low = low.replace(b"_", b"-")
-        if low in _CONSUMED or low in _OVERRIDES:
-            return low, _DROP
-    if low in _CONSUMED:
-        return low, _CONSUME
-    if low in _OVERRIDES:
-        return low, _OVERRIDE
-    return low, _DROP if low.startswith(_CONSUMED_PREFIXES) else _KEEP
+        plain = name.replace(b"_", b"-")
+        if plain in _CONSUMED or plain in _OVERRIDES or plain.startswith(_CONSUMED_PREFIXES):
+            return _DROP
+    if name in _CONSUMED:
+        return _CONSUME
+    if name in _OVERRIDES:
+        return _OVERRIDE
+    return _DROP if name.startswith(_CONSUMED_PREFIXES) else _KEEP
 
 
-_classify = lru_cache(maxsize=512)(_classify_name)
+_fate = lru_cache(maxsize=512)(_fate_of)
 
 
-def _consume(facts: RequestHeaders, named: set[bytes], low: bytes, value: bytes) -> None:
-    if low == b"host":
-        if facts.host is not None:
-            raise BadMessageError("the request has more than one Host header", reason="duplicate_host")
-        facts.host = value
-    elif low == b"content-length":
-        if facts.content_length is not None or not _DIGITS.fullmatch(value):
-            raise BadMessageError("the request's Content-Length is not one number", reason="smuggling")
-        facts.content_length = int(value)
-    elif low == b"transfer-encoding":
-        if facts.chunked or value.lower() != b"chunked":
-            raise BadMessageError("the only Transfer-Encoding taken is 'chunked'", reason="smuggling")
-        facts.chunked = True
-    elif low == b"connection":
-        named.update(token.strip().lower() for token in value.split(b","))
-    elif low == b"expect":
-        facts.expect_continue = value.lower() == b"100-continue"
-    elif low == b"upgrade":
-        facts.upgrade = value.lower()
+def _consume(consumed: dict[bytes, bytes], named: set[bytes], name: bytes, value: bytes) -> None:
+    if name == b"connection":
+        named.update(token.strip(b" \t").lower() for token in value.split(b","))
+        return
+    if name == b"host" and name in consumed:
+        raise BadMessageError("the request has more than one Host header", reason="duplicate_host")
+    if name == b"content-length" and (name in consumed or not _DIGITS.fullmatch(value)):
+        raise BadMessageError("the request's Content-Length is not one number", reason="smuggling")
+    if name == b"transfer-encoding" and (name in consumed or value.lower() != b"chunked"):
+        raise BadMessageError("the only Transfer-Encoding taken is 'chunked'", reason="smuggling")
+    consumed[name] = value
 
 
-def upstream_head(
-    *,
-    method: bytes,
-    target: bytes,
-    authority: bytes,
-    facts: RequestHeaders,
-    authorization: bytes = b"",
-    websocket: bool = False,
+def head_tail(
+    *, authority: bytes, facts: RequestHeaders, authorization: bytes = b"", websocket: bool = False
 ) -> bytes:
-    """Write the head of the request that goes upstream.
+    """Write the head of the request that goes upstream, from behind its target on.
 
     ``authorization`` is the whole value to inject; with it every other credential header is dropped. With
     ``websocket`` the upgrade is asked for, without extensions, so that frames stay readable.
     """
-    lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (method, target, authority)]
+    lines = [b" HTTP/1.1\r\nHost: " + authority]
     if authorization:
         lines.append(b"Authorization: " + authorization)
-    for low, name, value in facts.kept:
-        if authorization and low in _CREDENTIALS:
+    for name, _value, line in facts.kept:
+        if authorization and name.replace(b"_", b"-") in _CREDENTIALS:
             continue
-        if websocket and low == b"sec-websocket-extensions":
+        if websocket and name == b"sec-websocket-extensions":
             continue
-        lines.append(name + b": " + value)
+        lines.append(line)
     if websocket:
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
     elif facts.chunked:
@@ -193,11 +186,14 @@ def upstream_head(
     return b"\r\n".join(lines)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class ResponseHeaders:
-    """What a response's headers say; ``idle_seconds`` is how long the server keeps the connection."""
+    """What a response's headers say; ``kept`` are whole lines that go on to the client.
 
-    kept: list[RawHeader]
+    ``idle_seconds`` is how long the server keeps the connection.
+    """
+
+    kept: list[bytes]
     content_length: int | None = None
     chunked: bool = False
     keep_alive: bool = True
@@ -205,58 +201,70 @@ class ResponseHeaders:
     idle_seconds: float | None = None
 
 
-def read_response_headers(headers: Sequence[RawHeader], *, http_1_0: bool) -> ResponseHeaders:
-    """Sort a response's headers; raises :class:`BadMessageError` where they cannot be trusted."""
-    if _CONTROL.search(b"\t".join([value for _name, value in headers])):
-        raise BadMessageError(
-            "a response header has control characters", reason="upstream_protocol", status=502
-        )
-    facts = ResponseHeaders([], keep_alive=not http_1_0)
-    named: set[bytes] = set()
-    for name, value in headers:
-        low, fate = _classify_response(name) if len(name) <= _CACHED_NAME else _classify_response_name(name)
+def read_response_headers(block: bytes, *, http_1_0: bool) -> ResponseHeaders:
+    """Sort a response's header lines; raises :class:`BadMessageError` where they cannot be trusted."""
+    lines = split_lines(block)
+    if has_control(block):
+        raise _untrusted("a response header has control characters")
+    kept: list[bytes] = []
+    consumed: list[tuple[bytes, bytes]] = []
+    fate_of = _response_fate
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or len(name) > _LONGEST_NAME:
+            raise _untrusted("a response header is not 'Name: value'")
+        fate = fate_of(name)
         if fate is _KEEP:
-            facts.kept.append((name, value))
+            kept.append(line)
         elif fate is _CONSUME:
-            _consume_response(facts, named, low, value.strip(b" \t"))
+            consumed.append((name.lower(), value.strip(b" \t")))
+    facts = ResponseHeaders(kept=kept, keep_alive=not http_1_0)
+    named: set[bytes] = set()
+    for name, value in consumed:
+        _consume_response(facts, named, name, value)
+    if facts.chunked and (facts.content_length is not None or http_1_0):
+        raise _untrusted("the response is framed in two ways")
     if not named:
         return facts
     if b"close" in named:
         facts.keep_alive = False
     elif b"keep-alive" in named:
         facts.keep_alive = True
+    if b"upgrade" not in named:
+        facts.upgrade = b""
     extra = named - {b"close", b"keep-alive", b"upgrade", b""}
     if extra:
-        facts.kept = [entry for entry in facts.kept if entry[0].lower() not in extra]
+        facts.kept = [line for line in kept if line.partition(b":")[0].lower() not in extra]
     return facts
 
 
-def _classify_response_name(name: bytes) -> tuple[bytes, _Fate]:
+@lru_cache(maxsize=1024)
+def _response_fate(name: bytes) -> _Fate:
+    if not is_token(name):
+        # RFC 9112, 5.1: a space before the colon, or a line that goes on with the one before it.
+        raise _untrusted("a response header is not 'Name: value'")
     low = name.lower()
     if low in _RESPONSE_CONSUMED:
-        return low, _CONSUME
-    return low, _DROP if low.startswith(b"x-bot-bottle-") else _KEEP  # only our own refusals carry these
-
-
-_classify_response = lru_cache(maxsize=512)(_classify_response_name)
+        return _CONSUME
+    return _DROP if low.startswith(b"x-bot-bottle-") else _KEEP  # only our own refusals carry these
 
 
 def _consume_response(facts: ResponseHeaders, named: set[bytes], low: bytes, value: bytes) -> None:
     if low == b"content-length":
         if not _DIGITS.fullmatch(value) or facts.content_length not in {None, int(value)}:
-            raise BadMessageError(
-                "the response's Content-Length is not one number", reason="upstream_protocol", status=502
-            )
+            raise _untrusted("the response's Content-Length is not one number")
         facts.content_length = int(value)
     elif low == b"transfer-encoding":
-        if value.lower() != b"chunked":
-            raise BadMessageError(
-                "the response's Transfer-Encoding is unknown", reason="upstream_protocol", status=502
-            )
+        if value.lower() != b"chunked" or facts.chunked:
+            raise _untrusted("the response's Transfer-Encoding is unknown")
         facts.chunked = True
     elif low == b"connection":
-        named.update(token.strip().lower() for token in value.split(b","))
+        named.update(token.strip(b" \t").lower() for token in value.split(b","))
     elif low == b"upgrade":
         facts.upgrade = value.lower()
     elif low == b"keep-alive" and (match := _KEEP_ALIVE_TIMEOUT.search(value)):
         facts.idle_seconds = float(match[1])
+
+
+def _untrusted(message: str) -> BadMessageError:
+    return BadMessageError(message, reason="upstream_protocol", status=502)

@@ -6,6 +6,7 @@ a name is resolved or a connection made; what is decided later (the address guar
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -13,7 +14,7 @@ from bot_bottle.decision import Allow, Deny
 from bot_bottle.egress.addresses import METADATA_NAMES
 from bot_bottle.egress.git_push import is_git_push
 from bot_bottle.egress.hosts import host_matches, is_ip_literal
-from bot_bottle.egress.paths import AmbiguousPathError, path_allowed
+from bot_bottle.egress.paths import AmbiguousPathError, fully_decoded, path_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
 Via: TypeAlias = Literal["connect", "absolute", "transparent", "local"]
 Scheme: TypeAlias = Literal["http", "https"]
 
+#: Rails, Laravel, Symfony and others take the method from here.
+_METHOD_PARAMETER = re.compile(r"(?:^|[?&;])_method(?:=|\[|$)")
+
 _SHOW_ROUTES = "GET http://_egress.local/allowlist shows what is open"
 _ASK_OPERATOR = f"Ask the operator to widen egress.routes in the bottle's manifest; {_SHOW_ROUTES}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EgressRequest:
+class EgressRequest(NamedTuple):
     """One request as policy sees it, every name already normalised.
 
     ``host`` and ``port`` are where it wants to go. ``claims`` are the host names that the layers around it
@@ -47,6 +50,11 @@ class EgressRequest:
     claims: tuple[tuple[str, str], ...] = ()
     sni_missing: bool = False
     override: tuple[str, ...] = ()
+
+    def aimed_at(self, path: str, query: str) -> EgressRequest:
+        """Give the same request for another target."""
+        # What _replace() gives, at a fifth of its price: this stands on the way of every request.
+        return tuple.__new__(EgressRequest, (*self[:5], path, query, *self[7:]))
 
 
 class RouteTable:
@@ -233,6 +241,28 @@ def method_allowed(step: Step) -> Deny | None:
     return None
 
 
+def no_method_in_query(step: Step) -> Deny | None:
+    """Where a route has methods, no query may name another one, as several web frameworks let it."""
+    route = step.route
+    if (
+        route
+        and route.methods
+        and step.request.query
+        and _METHOD_PARAMETER.search(_clear(step.request.query))
+    ):
+        return Deny(
+            reason="method_override",
+            rule=f"{route.origin}.methods",
+            message=f"the methods of {step.request.host} are limited, so none may be overridden by the query",
+            next_step="Send the method itself, without a _method parameter",
+        )
+    return None
+
+
+def _clear(query: str) -> str:
+    return fully_decoded(query) if "%" in query else query.lower()
+
+
 def path_open(step: Step) -> Deny | None:
     """Only the route's paths, in every way the path can be read."""
     route = step.route
@@ -270,9 +300,14 @@ POLICIES: tuple[Policy, ...] = (
     no_plaintext_credential,
     port_open,
     method_allowed,
+    no_method_in_query,
     path_open,
     credential_present,
 )
+
+#: Those of them that look at the path or the query. The others say the same for any target, so that where
+#: they had no objection once they have none to the same request for another target.
+TARGET_POLICIES: frozenset[Policy] = frozenset((no_git_push, no_method_in_query, path_open))
 
 #: What can be said of a CONNECT before anything is known of the request inside it.
 CONNECT_POLICIES: tuple[Policy, ...] = (no_metadata_name, host_routed, port_open)
@@ -285,14 +320,15 @@ def decide(request: EgressRequest, table: RouteTable, policies: Sequence[Policy]
     """
     verdict: Verdict | None = None
     for route in table.candidates(request.host) or (None,):
-        deny = _first_objection(Step(request, route, table), policies)
+        deny = first_objection(Step(request, route, table), policies)
         if deny is None and route is not None:
             return table.permit(route)
         verdict = verdict or Verdict(deny or _broken_policy("egress.routes"))
     return verdict or Verdict(_broken_policy("egress.routes"))
 
 
-def _first_objection(step: Step, policies: Sequence[Policy]) -> Deny | None:
+def first_objection(step: Step, policies: Sequence[Policy]) -> Deny | None:
+    """Give what the first of ``policies`` that objects says, or ``None``; one that raises objects."""
     for policy in policies:
         try:
             deny = policy(step)

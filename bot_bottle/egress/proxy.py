@@ -6,6 +6,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
+from bot_bottle.audit import RecordForm
 from bot_bottle.decision import Allow, Deny
 from bot_bottle.egress.dns import LOOPBACK, DnsDatagrams, DnsStream
 from bot_bottle.egress.downstream import ClientConnection
@@ -13,15 +14,18 @@ from bot_bottle.egress.intercept import TlsListener, open_tunnel
 from bot_bottle.egress.interceptor import Interceptor
 from bot_bottle.egress.policy import (
     POLICIES,
+    TARGET_POLICIES,
     EgressRequest,
     RouteTable,
     Step,
     Verdict,
     decide,
+    first_objection,
     names_agree,
     sni_present,
 )
 from bot_bottle.egress.pool import UpstreamPool, system_resolver
+from bot_bottle.egress.precedent import Precedent, Precedents
 from bot_bottle.egress.target import Arrival
 from bot_bottle.egress.tls import ServerContexts
 
@@ -29,11 +33,12 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine, Sequence
 
-    from bot_bottle.audit import AuditLog
+    from bot_bottle.audit import AuditLog, AuditValue
     from bot_bottle.egress.ca import CertificateAuthority
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.policy import Policy
-    from bot_bottle.egress.pool import Resolver
+    from bot_bottle.egress.pool import Destination, Resolver
+    from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.sidecar.config import SidecarConfig
     from bot_bottle.sidecar.listeners import ListenerRole
 
@@ -67,6 +72,11 @@ class EgressProxy:
         self.pool = UpstreamPool(pins=config.pins, upstream_ca_pem=config.upstream_ca_pem, resolver=resolver)
         self._audit = audit
         self._policies = tuple(policies)
+        # Run on every request, whatever went before: those that look at its target and those we do not know.
+        self._target_policies = tuple(
+            policy for policy in self._policies if policy in TARGET_POLICIES or policy not in POLICIES
+        )
+        self.precedents = Precedents()
         self._max_clients = max_clients
         self._clients: set[ClientConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -174,14 +184,52 @@ class EgressProxy:
         """Decide a request and put the decision on record; what cannot be recorded is refused."""
         verdict = decide(request, self.table, policies or self._policies)
         decision = verdict.decision
-        injected: str | None = None
-        if verdict.route and verdict.route.auth and isinstance(decision, Allow):
-            injected = verdict.route.auth.token_ref
+        injected = _injected(verdict.route) if verdict.route and isinstance(decision, Allow) else None
         try:
             self._record(request, decision, injected=injected)
         except OSError:
             return Verdict(_unrecorded())
         return verdict
+
+    def set_precedent(
+        self,
+        key: tuple[int, bytes, bytes],
+        facts: RequestHeaders,
+        request: EgressRequest,
+        destination: Destination,
+        tail: bytes,
+    ) -> None:
+        """Let an allowed request stand for those that will differ from it in the target alone."""
+        route = destination.route
+        if self.table.candidates(request.host) != (route,):
+            return  # which of several routes it is depends on the target
+        fields = _fields(request, Allow(rule=route.origin), injected=_injected(route))
+        del fields["path"]
+        precedent = Precedent(
+            facts=facts,
+            request=request,
+            route=route,
+            destination=destination,
+            pool_key=destination.key,
+            tail=tail,
+            form=RecordForm("request", open_field="path", fields=fields),
+        )
+        self.precedents.keep(key, precedent)
+
+    def judge_again(self, precedent: Precedent, target: str) -> EgressRequest | None:
+        """Decide and record a request that differs from an allowed one in its target alone.
+
+        ``None`` says nothing but that it must be judged from the beginning.
+        """
+        path, _, query = target.partition("?")
+        request = precedent.request.aimed_at(path, query)
+        if first_objection(Step(request, precedent.route, self.table), self._target_policies) is not None:
+            return None
+        try:
+            self._audit.fill(precedent.form, path[:_MAX_RECORDED_PATH])
+        except OSError:
+            return None
+        return request
 
     def judge_local(self, request: EgressRequest) -> Deny | None:
         """Decide and record a request for the name that egress answers itself."""
@@ -275,21 +323,36 @@ class EgressProxy:
         via: str = "",
         injected: str | None = None,
     ) -> None:
-        denied = isinstance(decision, Deny)
-        self._audit.append(
-            "request",
-            decision=kind if denied else "allow",
-            reason=decision.reason if isinstance(decision, Deny) else None,
-            rule=decision.rule,
-            message=decision.message if isinstance(decision, Deny) else None,
-            scheme=request.scheme,
-            method=request.method,
-            host=request.host,
-            port=request.port,
-            path=request.path[:_MAX_RECORDED_PATH],
-            via=via or request.via,
-            injected=injected,
-        )
+        self._audit.append("request", **_fields(request, decision, kind=kind, via=via, injected=injected))
+
+
+def _fields(
+    request: EgressRequest,
+    decision: Allow | Deny,
+    *,
+    kind: str = "deny",
+    via: str = "",
+    injected: str | None = None,
+) -> dict[str, AuditValue]:
+    """List what the record of a decision holds; ``kind`` is ``deny`` or ``error`` for what is refused."""
+    denied = decision if isinstance(decision, Deny) else None
+    return {
+        "decision": kind if denied else "allow",
+        "reason": denied.reason if denied else None,
+        "rule": decision.rule,
+        "message": denied.message if denied else None,
+        "scheme": request.scheme,
+        "method": request.method,
+        "host": request.host,
+        "port": request.port,
+        "path": request.path[:_MAX_RECORDED_PATH],
+        "via": via or request.via,
+        "injected": injected,
+    }
+
+
+def _injected(route: EgressRoute) -> str | None:
+    return route.auth.token_ref if route.auth else None
 
 
 def decide_local(request: EgressRequest, table: RouteTable) -> Deny | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from bot_bottle.egress.headers import BadMessageError
+from bot_bottle.egress.grammar import BadMessageError
 from bot_bottle.egress.hosts import Authority, HostError, format_authority, normalise_host, parse_authority
 from bot_bottle.egress.policy import EgressRequest, Scheme, Via
 

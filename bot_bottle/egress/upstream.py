@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import httptools
-
-from bot_bottle.egress.headers import BadMessageError, RawHeader, ResponseHeaders, read_response_headers
+from bot_bottle.egress.bodies import Body, ChunkedBody, EndlessBody, LengthBody
+from bot_bottle.egress.grammar import BadMessageError, HeadBuffer, StatusLine, read_status_line
+from bot_bottle.egress.headers import ResponseHeaders, read_response_headers
 
 #: (scheme, host, port, token_ref): connections are never shared between credentials.
 PoolKey: TypeAlias = tuple[str, str, int, str]
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ResponseSink(Protocol):
     """Who hears a response: one exchange."""
 
-    def on_response_head(self, status: int, phrase: bytes, headers: ResponseHeaders) -> None:
+    def on_response_head(self, line: StatusLine, headers: ResponseHeaders) -> None:
         """Take a status line and headers; may come again after a 1xx one."""
 
     def on_response_body(self, data: bytes) -> None:
@@ -65,17 +65,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._socket: asyncio.Transport | None = None
         self._sink: ResponseSink | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self._headers: list[RawHeader] = []
-        self._phrase = b""
-        self._head_bytes = 0
-        self._unparsed = 0
+        self._held = HeadBuffer(read_status_line, limit=_MAX_HEAD_BYTES)
+        self._body: Body | None = None
         self._facts: ResponseHeaders | None = None
-        self._bodyless = False
         self._head_request = False
-        self._until_eof = False
         self._tunnel = False
         self._done = False
+        self._sound = False
         self._feeding = False
         self._released = False
 
@@ -150,21 +146,11 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self._feeding = True
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._switched(sink, data[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            self._fail(
-                "upstream_protocol", str(cause) if isinstance(cause, BadMessageError) else "broken response"
-            )
-        except httptools.HttpParserError:
-            if not self._done:  # else it is only what follows a "Connection: close" or HEAD response
-                self._fail("upstream_protocol", "the server's answer is not HTTP/1.1")
-        if self._facts is None:
-            self._unparsed += len(data)
-            if self._unparsed > _MAX_HEAD_BYTES:
-                self._fail("upstream_protocol", "the server's response header is too large")
+            self._read(sink, data)
+        except BadMessageError as error:
+            self._fail("upstream_protocol", str(error))
+        except Exception as error:  # noqa: BLE001 - fail closed: what cannot be read is not passed on
+            self._fail("upstream_protocol", f"egress failed inside ({type(error).__name__})")
         self._feeding = False
         if self._released:
             self._released = False
@@ -174,8 +160,8 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool | None:
         """Take the end of the stream for the end of a body that says so itself (RFC 9112, 6.3)."""
         sink = self._sink
-        if sink is not None and self._until_eof and not self._done:
-            self._end()
+        if sink is not None and isinstance(self._body, EndlessBody) and not self._done:
+            self._end(sink, sound=False)
             sink.flush()
         return None
 
@@ -198,76 +184,87 @@ class UpstreamConnection(asyncio.Protocol):
         if self._sink:
             self._sink.on_upstream_writable(writable=True)
 
-    # What the parser calls.
+    # Inside.
 
-    def on_message_begin(self) -> None:
-        """Start a response (a 1xx one, or the one)."""
-        self._headers = []
-        self._phrase = b""
-        self._facts = None
-        self._head_bytes = 0
-        self._unparsed = 0
+    def _read(self, sink: ResponseSink, data: bytes) -> None:
+        """Read a piece of the response; raises :class:`BadMessageError`."""
+        held = self._held
+        position = 0
+        if held.data:
+            held.data += data
+            if held.end() < 0:
+                held.check()
+                return
+            data = bytes(held.data)
+            held.clear()
+        size = len(data)
+        while True:
+            body = self._body
+            if body is None:
+                end = data.find(b"\r\n\r\n", position)
+                if end < 0:
+                    if position < size:
+                        held.set(data[position:])
+                        held.check()
+                    return
+                position = self._on_head(sink, data, position, end)
+                if self._tunnel:
+                    if position < size:
+                        sink.on_tunnel_data(data[position:])
+                    return
+                body = self._body
+                if body is None:
+                    continue  # an interim response
+            if not body.done:
+                piece, position = body.take(data, position)
+                if piece:
+                    sink.on_response_body(piece)
+            if body.done:
+                # Bytes behind the end were asked for by nobody: such a connection is not used again.
+                self._end(sink, sound=position == size)
+                return
+            if position == size:
+                return
 
-    def on_status(self, phrase: bytes) -> None:
-        """Collect the reason phrase."""
-        self._phrase += phrase
+    def _on_head(self, sink: ResponseSink, data: bytes, start: int, end: int) -> int:
+        """Judge the framing and pass a head on; gives where it ends."""
+        if end - start > _MAX_HEAD_BYTES:
+            raise BadMessageError("the server's response header is too large", status=502)
+        eol = data.find(b"\r\n", start)
+        line = read_status_line(data[start:eol])
+        facts = read_response_headers(data[eol + 2 : end], http_1_0=line.http_1_0)
+        status = line.status
+        sink.on_response_head(line, facts)
+        if status == 101:
+            self._tunnel = True
+        elif status >= 200:
+            self._facts = facts
+            if self._head_request or status in {204, 304}:
+                self._body = LengthBody(0)
+            elif facts.chunked:
+                self._body = ChunkedBody()
+            elif facts.content_length is None:
+                self._body = EndlessBody()
+            else:
+                self._body = LengthBody(facts.content_length)
+        return end + 4
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header; trailers come after the head and are dropped."""
-        if self._facts is None:
-            self._headers.append((name, value))
-            self._head_bytes += len(name) + len(value) + 4
-            if self._head_bytes > _MAX_HEAD_BYTES:
-                raise BadMessageError("the server's response header is too large", status=502)
-
-    def on_headers_complete(self) -> None:
-        """Judge the framing and pass the head on."""
-        status = self._parser.get_status_code()
-        facts = read_response_headers(self._headers, http_1_0=self._parser.get_http_version() == "1.0")
-        self._facts = facts
-        self._bodyless = self._head_request or status < 200 or status in {204, 304}
-        self._until_eof = not self._bodyless and not facts.chunked and facts.content_length is None
-        if self._sink is None or self._done:
-            raise BadMessageError("the server sent an answer nobody asked for", status=502)
-        self._sink.on_response_head(status, self._phrase, facts)
-        self._tunnel = status == 101
-        if self._head_request and status >= 200:
-            self._end()
-
-    def on_body(self, data: bytes) -> None:
-        """Pass a piece of the body on."""
-        if self._bodyless or self._sink is None or self._done:
-            raise BadMessageError("the server sent a body where there is none", status=502)
-        self._sink.on_response_body(data)
-
-    def on_message_complete(self) -> None:
-        """End the exchange, unless this was an interim (1xx) response."""
-        if not self._tunnel and not self._done and self._parser.get_status_code() >= 200:
-            self._end()
+    def _end(self, sink: ResponseSink, *, sound: bool) -> None:
+        facts = self._facts
+        self._sound = sound and facts is not None and facts.keep_alive
+        self._done = True
+        sink.on_response_end()
 
     def _keep(self) -> None:
         facts, transport = self._facts, self._transport
         if transport is None or transport.is_closing():
             return
-        if facts is None or not facts.keep_alive or self._until_eof or self._tunnel:
+        if facts is None or not self._sound:
             transport.abort()
             return
-        if self._head_request:
-            # The parser waits for the body that a HEAD response announces; a new one does not.
-            self._parser = httptools.HttpResponseParser(self)
+        self._facts = self._body = None
         self.resume()
         self._pool.keep(self, facts.idle_seconds)
-
-    def _switched(self, sink: ResponseSink, rest: bytes) -> None:
-        if not self._tunnel:
-            self._fail("upstream_protocol", "the server switched protocols unasked")
-        elif rest:
-            sink.on_tunnel_data(rest)
-
-    def _end(self) -> None:
-        self._done = True
-        if self._sink:
-            self._sink.on_response_end()
 
     def _fail(self, reason: str, message: str) -> None:
         sink, self._sink = self._sink, None

@@ -469,7 +469,7 @@ def test_too_many_connections_are_turned_away(tmp_path: Path) -> None:
         second.close()
 
 
-@pytest.mark.parametrize("broken", range(11))
+@pytest.mark.parametrize("broken", range(len(POLICIES)))
 def test_a_policy_that_raises_denies(tmp_path: Path, broken: int) -> None:
     def raises(step: Step) -> None:
         raise RuntimeError(f"broken for {step.request.host}")
@@ -480,5 +480,28 @@ def test_a_policy_that_raises_denies(tmp_path: Path, broken: int) -> None:
         settings = config(tmp_path, [route("site.test")], pins={"site.test": upstream.pin})
         with InProcess(tmp_path, settings, policies=policies) as egress, egress.tunnel("site.test") as stream:
             assert stream.get("site.test").reason == "policy_error"
-    assert len(POLICIES) == 11
     assert heads == []
+
+
+def test_every_later_request_is_judged_like_the_first(tmp_path: Path) -> None:
+    """What is known of the first request spares no check of the next one's target."""
+    handler, heads = serve(lambda head, _body: ok(head.split(b" ")[1]))
+    with Upstream(handler) as upstream:
+        rules = route("site.test", path_allowlist=("/a",), methods=("GET",), auth=True)
+        settings = config(tmp_path, [rules, route("open.test")], pins={"site.test": upstream.pin})
+        with Sidecar(tmp_path, settings) as sidecar, sidecar.tunnel("site.test") as stream:
+            for number in range(3):
+                assert stream.get("site.test", f"/a/{number}?q").body == b"/a/%d?q" % number
+                assert stream.get("site.test", "/ab").reason == "path_not_allowed"
+                assert stream.get("site.test", "/a/../b").reason == "path_not_allowed"
+                assert stream.get("site.test", "/a/%c0%ae").reason == "path_ambiguous"
+                assert stream.get("site.test", "/a/x.git/git-receive-pack").reason == "git_push_denied"
+                assert stream.get("site.test", "/a?_method=DELETE").reason == "method_override"
+                assert stream.get("site.test", "/a", method="POST").reason == "method_not_allowed"
+                assert stream.get("open.test", "/a").reason == "names_disagree"
+            records = sidecar.records()
+    assert len(heads) == 3
+    assert all(head.count(b"Authorization: Bearer") == 1 for head in heads)
+    assert [record["path"] for record in records if record["decision"] == "allow"] == ["/a/0", "/a/1", "/a/2"]
+    assert len(records) == 24
+    assert {record["injected"] for record in records if record["decision"] == "allow"} == {"LAB_TOKEN"}

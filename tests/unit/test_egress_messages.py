@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
-from pathlib import Path
-from typing import Any
 
-import httptools
 import pytest
 
 from bot_bottle.decision import Deny
 from bot_bottle.egress.denial import denial_body, denial_headers, own_head
-from bot_bottle.egress.headers import (
-    BadMessageError,
-    read_request_headers,
-    read_response_headers,
-    upstream_head,
-)
+from bot_bottle.egress.grammar import BadMessageError
+from bot_bottle.egress.headers import head_tail, read_request_headers, read_response_headers
 from bot_bottle.egress.target import Arrival, origin_target, read_request, upstream_authority, with_sni
 
-CORPORA = Path(os.environ.get("BOT_BOTTLE_CORPORA", Path(__file__).parents[3] / "shared" / "corpora"))
 PROXY = Arrival(via="absolute", scheme="http")
 PLAIN = Arrival(via="transparent", scheme="http", port=80)
 TUNNEL = Arrival(via="connect", scheme="https", port=443, claims=(("CONNECT authority", "a.test"),))
 
 
-def headers(*pairs: str) -> list[tuple[bytes, bytes]]:
-    return [
-        (name.encode(), value.strip().encode()) for name, _, value in (pair.partition(":") for pair in pairs)
-    ]
+def headers(*pairs: str) -> bytes:
+    return "\r\n".join(pairs).encode()
 
 
 def head(*pairs: str, authorization: bytes = b"", websocket: bool = False) -> list[bytes]:
-    raw = upstream_head(
-        method=b"POST",
-        target=b"/t",
+    raw = b"POST /t" + head_tail(
         authority=b"a.test",
         facts=read_request_headers(headers(*pairs)),
         authorization=authorization,
@@ -143,9 +129,9 @@ def test_responses_lose_what_is_between_two_hops_and_what_is_ours() -> None:
         ),
         http_1_0=True,
     )
-    assert facts.kept == [(b"Set-Cookie", b"a=b"), (b"Set-Cookie", b"c=d")]
+    assert facts.kept == [b"Set-Cookie: a=b", b"Set-Cookie: c=d"]
     assert (facts.content_length, facts.keep_alive, facts.idle_seconds) == (4, True, 7.0)
-    assert not read_response_headers([], http_1_0=True).keep_alive
+    assert not read_response_headers(b"", http_1_0=True).keep_alive
     assert not read_response_headers(headers("Connection: Close"), http_1_0=False).keep_alive
 
 
@@ -231,79 +217,3 @@ def test_a_refusal_cannot_be_broken_out_of() -> None:
     assert head_.startswith(b"HTTP/1.1 403 Forbidden\r\n")
     assert head_.endswith(b"Connection: close\r\n\r\n")
     assert head_.count(b"\r\n") == 9
-
-
-class Collected:
-    """What a parser hears of one stream of requests."""
-
-    def __init__(self) -> None:
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.done = self.whole = False
-        self.url = b""
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_message_complete(self) -> None:
-        self.whole = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.done:
-            self.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self.done = True
-
-
-def corpus() -> list[dict[str, Any]]:
-    path = CORPORA / "http1" / "cases.json"
-    return json.loads(path.read_text()) if path.is_file() else []
-
-
-def accepted(payload: bytes) -> bool:
-    """Whether the first request of ``payload`` passes all sieves: the strict parser, headers, target."""
-    collected = Collected()
-    parser = httptools.HttpRequestParser(collected)
-    try:
-        parser.feed_data(payload)
-    except httptools.HttpParserUpgrade:
-        pass
-    except httptools.HttpParserError:
-        return False
-    if not collected.whole or parser.get_http_version() not in {"1.0", "1.1"}:
-        return False
-    old = parser.get_http_version() == "1.0"
-    try:
-        facts = read_request_headers(collected.headers, http_1_0=old)
-        read_request(
-            PLAIN,
-            method=parser.get_method().decode(),
-            target=collected.url.decode(),
-            headers=facts,
-            http_1_0=old,
-        )
-    except BadMessageError:
-        return False
-    return True
-
-
-#: Requests another server's tests call invalid and that are safe here, each with why.
-TOLERATED = {
-    "InvalidSchemeHeaders",  # X-Forwarded-Proto and its like are dropped
-    "LimitRequestHeaders",  # its limits; ours are tested on their own
-    "LimitRequestLine",
-    "InvalidProxyLine",  # the PROXY protocol is no HTTP for us
-}
-
-
-@pytest.mark.skipif(not corpus(), reason=f"the http1 corpus is not at BOT_BOTTLE_CORPORA ({CORPORA})")
-def test_the_invalid_requests_of_another_servers_tests_are_refused() -> None:
-    wrongly = []
-    for case in corpus():
-        if case["kind"] != "invalid" or case["needs_config"] or case["expect"] in TOLERATED:
-            continue
-        if "_trailer_" in case["id"]:
-            continue  # trailers are dropped, whatever they are
-        if accepted(base64.b64decode(case["payload"])):
-            wrongly.append((case["id"], case["expect"], base64.b64decode(case["payload"])[:120]))
-    assert wrongly == []
