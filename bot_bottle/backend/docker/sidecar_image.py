@@ -19,6 +19,7 @@ from bot_bottle.backend.docker.context import Context, Entry, folder_entries
 from bot_bottle.backend.docker.engine import engine_errors, explain
 from bot_bottle.backend.docker.labels import make_labels
 from bot_bottle.backend.docker.libraries import BaseFacts, library_entries, library_pins
+from bot_bottle.backend.docker.streams import STDOUT, Multiplexed
 from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UnavailableError
 
@@ -124,14 +125,16 @@ def _look_into(engine: Engine, base: str, base_id: str) -> BaseFacts:
             use_config_proxy=False,
         )
         try:
-            output = api.attach(container, stdout=True, stderr=True, stream=True, demux=True)
-            try:
-                api.start(container)
-            except errors.APIError as error:
-                raise UnavailableError(
-                    f"the image {printable(base)} has no Python to run ({explain(error)}); {_INSTEAD}"
-                ) from error
-            said = b"".join(out or b"" for out, _err in output)
+            # The SDK's own attach leaves its connection open.
+            wanted = dict.fromkeys(("stdout", "stderr", "stream"), 1)
+            with Multiplexed(api.attach_socket(container["Id"], wanted)) as streams:
+                try:
+                    api.start(container)
+                except errors.APIError as error:
+                    raise UnavailableError(
+                        f"the image {printable(base)} has no Python to run ({explain(error)}); {_INSTEAD}"
+                    ) from error
+                said = b"".join(data for stream, data in streams if stream == STDOUT)
         finally:
             api.remove_container(container, force=True, v=True)
     return read_base_facts(said, base)
