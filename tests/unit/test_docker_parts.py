@@ -1,4 +1,4 @@
-"""What the engine says of itself, whose things are on it, what a build is told, and what is said meanwhile."""
+"""What the engine says of itself, whose things are on it, what a build is told and says meanwhile."""
 
 from __future__ import annotations
 

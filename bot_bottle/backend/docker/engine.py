@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 from typing import TYPE_CHECKING, Self
 
 from bot_bottle.backend.docker import endpoint as endpoints
@@ -124,6 +125,8 @@ def _ask(base_url: str, endpoint: Endpoint, bridge: SshBridge | None, env: Mappi
     from docker import errors  # noqa: PLC0415
 
     try:
+        if endpoint.socket_path:
+            _knock(endpoint.socket_path)
         # Any version serves to ask for the version; no request is made before.
         hello = _client(base_url, endpoint, ".".join(map(str, _MIN_API)), _HELLO_SECONDS)
         with contextlib.closing(hello):
@@ -145,6 +148,13 @@ def _ask(base_url: str, endpoint: Endpoint, bridge: SshBridge | None, env: Mappi
             "containers; switch it to Linux containers"
         )
     return facts
+
+
+def _knock(path: str) -> None:
+    """Raise the system's own ``OSError`` where nobody listens; the SDK leaves a socket open there."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_HELLO_SECONDS)
+        probe.connect(path)
 
 
 def _require_modern(facts: EngineFacts, endpoint: Endpoint) -> None:

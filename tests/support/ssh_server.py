@@ -1,0 +1,98 @@
+"""A real sshd on loopback with keys made for the occasion, and a client that knows it."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+#: Where sshd's unprivileged half is locked up; systemd makes it, and a machine without has none.
+_PRIVSEP = Path("/run/sshd")
+
+
+class NoSshError(Exception):
+    """This machine cannot run an ssh server for tests; the text says why."""
+
+
+@contextlib.contextmanager
+def ssh_server(folder: Path, env: dict[str, str]) -> Iterator[tuple[str, Path]]:
+    """Run sshd for this account; gives ``USER@ADDRESS:PORT`` and a folder whose ``ssh`` knows the way.
+
+    ``env`` is set in every session there. Raises ``NoSshError``.
+    """
+    programs = [shutil.which(name, path=_SYSTEM_PATH) for name in ("sshd", "ssh", "ssh-keygen")]
+    if None in programs:
+        raise NoSshError("sshd, ssh and ssh-keygen are needed; install them with: apt install openssh-server")
+    sshd, ssh, keygen = (str(program) for program in programs)
+    if os.getuid() != 0:
+        raise NoSshError("only root can start an ssh server that knows its accounts")
+    folder.chmod(0o755)
+    for name in ("host", "user"):
+        command = [keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    port = _free_port()
+    settings = {
+        "ListenAddress": f"127.0.0.1:{port}",
+        "HostKey": folder / "host",
+        "AuthorizedKeysFile": folder / "user.pub",
+        "StrictModes": "no",
+        "PidFile": "none",
+        "UsePAM": "no",
+        "PermitRootLogin": "yes",
+        "PasswordAuthentication": "no",
+        "SetEnv": " ".join(f"{name}={value}" for name, value in env.items()),
+    }
+    config = folder / "sshd_config"
+    config.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
+    _write_client(folder, ssh, port)
+    made = not _PRIVSEP.exists()
+    if made:
+        _PRIVSEP.mkdir(mode=0o755)
+    process = subprocess.Popen(
+        [sshd, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        said = ""
+        while "listening on" not in said:
+            line = process.stderr.readline()
+            if not line:
+                raise NoSshError(f"sshd does not come up here: {said}")
+            said += line
+        yield f"{getpass.getuser()}@127.0.0.1:{port}", folder / "bin"
+    finally:
+        process.terminate()
+        process.communicate()
+        if made:
+            _PRIVSEP.rmdir()
+
+
+def _write_client(folder: Path, ssh: str, port: int) -> None:
+    """Write an ``ssh`` that reads nothing of the operator's: it takes its home from the account, not HOME."""
+    key = (folder / "host.pub").read_text().split()
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
+    config = folder / "ssh_config"
+    config.write_text(
+        f"IdentityFile {folder / 'user'}\nIdentitiesOnly yes\nStrictHostKeyChecking yes\n"
+        f"UserKnownHostsFile {folder / 'known_hosts'}\nGlobalKnownHostsFile /dev/null\n"
+    )
+    program = folder / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {ssh} -F {config} "$@"\n')
+    program.chmod(0o755)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
