@@ -15,7 +15,7 @@ from bot_bottle.backend.base import BottleBackend, ProbeResult
 from bot_bottle.backend.docker import engine as engines
 from bot_bottle.backend.docker import images, labels, leftovers, volumes
 from bot_bottle.backend.docker.agent import AgentContainer, AgentSettings
-from bot_bottle.backend.docker.bottle import DockerBottle
+from bot_bottle.backend.docker.bottle import DockerBottle, sidecar_gone
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.progress import Progress
 from bot_bottle.backend.docker.salvage import salvage
@@ -122,9 +122,16 @@ class DockerBackend(BottleBackend):
             with engine_errors("what an earlier launch left could not be removed"):
                 volumes.remove_containers(engine.api, "agent", identity)
             sidecar = ContainerSidecar.start(
-                engine, image=sidecar_image, config=sidecar_config(plan), network=config.network
+                engine,
+                image=sidecar_image,
+                config=sidecar_config(plan),
+                network=config.network,
+                on_death=lambda words: print(
+                    f"bot-bottle: {sidecar_gone(identity)} ({words})", file=sys.stderr
+                ),
             )
-            stack.callback(sidecar.close)
+            agent: AgentContainer | None = None
+            stack.callback(lambda: _take_down(agent, sidecar))
             home = volumes.require_home if resumed else volumes.make_home
             settings = AgentSettings(
                 name=volumes.agent_name(identity),
@@ -135,16 +142,13 @@ class DockerBackend(BottleBackend):
                 runtime=_runtime(config),
             )
             agent = AgentContainer(engine, settings)
-            stack.callback(agent.close)
             agent.start()
             write_trust(plan.state_dir, sidecar.ca_pem)
             with ThreadPoolExecutor(1) as helper:
                 prepared = helper.submit(agent.prepare, plan.guest_env, sidecar.ca_pem, resumed=resumed)
                 sidecar.open_doors(agent.id)
                 prepared.result()
-            bottle = DockerBottle(identity, agent, sidecar, engine.client_env())
-            stack.callback(bottle.close)
-            yield bottle
+            yield DockerBottle(identity, agent, sidecar, engine.client_env())
 
     def forget(self, identity: str) -> None:
         """Remove a bottle's home from the engine, and bring home what is left of its record."""
@@ -184,6 +188,17 @@ class DockerBackend(BottleBackend):
             self._engine = engines.connect()
             weakref.finalize(self, self._engine.close)
         return self._engine
+
+
+def _take_down(agent: AgentContainer | None, sidecar: ContainerSidecar) -> None:
+    """End both at the same time: an engine takes as long for one as for two."""
+    with ThreadPoolExecutor(1) as helper:
+        ended = helper.submit(agent.close) if agent is not None else None
+        try:
+            sidecar.close()
+        finally:
+            if ended is not None:
+                ended.result()
 
 
 def _config() -> DockerConfig:

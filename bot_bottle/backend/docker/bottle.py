@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
-import sys
 import termios
+import threading
 from typing import TYPE_CHECKING, BinaryIO
 
 from bot_bottle import process
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
             """Tell whether it still runs."""
             ...
 
+        def sync(self) -> None:
+            """Wait until all that is on record is in the host's log; raises ``LaunchError``."""
+            ...
+
 
 _CLIENT = "docker"
 #: The client would swallow Ctrl-P for its own way of detaching, and a session left behind would be taken for
@@ -58,6 +62,7 @@ class DockerBottle(Bottle):
         self._sidecar = sidecar
         self._client_env = dict(client_env)
         self._closed = False
+        self._syncing = threading.Lock()
 
     def agent_argv(self, argv: Sequence[str], *, tty: bool = True) -> list[str]:
         """Give the client program's argv that runs ``argv``; the environment is added inside."""
@@ -70,6 +75,8 @@ class DockerBottle(Bottle):
         the client program ``docker`` and this machine has none.
         """
         self._require_alive()
+        if not self._sidecar.alive():
+            raise LaunchError(sidecar_gone(self.name))
         try:
             if tty and has_terminal():
                 code = self._exec_on_terminal(argv)
@@ -81,8 +88,6 @@ class DockerBottle(Bottle):
                     )
         except NoProgramError as error:
             raise cannot_run(argv, _ERRNO[error.code]) from error
-        if not self._sidecar.alive():
-            print(f"bot-bottle: {_sidecar_gone(self.name)}", file=sys.stderr)
         return code
 
     def exec(
@@ -128,6 +133,14 @@ class DockerBottle(Bottle):
             if self._agent.alive():
                 raise
             raise LaunchError(_agent_gone(self.name)) from error
+        finally:
+            self._complete_record()
+
+    def _complete_record(self) -> None:
+        """Have all that was decided so far in the host's log; what keeps it from there is told at the end."""
+        with self._syncing, contextlib.suppress(LaunchError):
+            if self._sidecar.alive():
+                self._sidecar.sync()
 
     def _exec_on_terminal(self, argv: Sequence[str]) -> int:
         if shutil.which(_CLIENT, path=self._client_env.get("PATH")) is None:
@@ -155,8 +168,6 @@ class DockerBottle(Bottle):
             raise LaunchError(f"the bottle {self.name} is closed")
         if not self._agent.alive():
             raise LaunchError(_agent_gone(self.name))
-        if not self._sidecar.alive():
-            raise LaunchError(_sidecar_gone(self.name))
 
 
 def _script(script: str) -> Command:
@@ -167,7 +178,8 @@ def _agent_gone(name: str) -> str:
     return f"the container of bottle {name} has ended, or was started again; the session is over"
 
 
-def _sidecar_gone(name: str) -> str:
+def sidecar_gone(name: str) -> str:
+    """Say that nothing reaches the network from a bottle any more."""
     return f"the sidecar of bottle {name} has ended; nothing reaches the network from it any more"
 
 
