@@ -1,0 +1,176 @@
+"""``info``: names and places, never a value."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot_bottle.cli import main
+from tests.support.cli_home import declare, record, scripted_home, state
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return scripted_home(tmp_path, monkeypatch)
+
+
+def test_info_of_an_agent_shows_names_and_never_values(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(
+        home,
+        "env: {EDITOR: hidden-literal, SECRET: '?ask me'}\nagent_provider: {auth_token: OAUTH}\n"
+        "egress: {routes: [{host: a.example, methods: [GET]}]}\nlimits: {pids: 64, memory: 1.5GiB}\n",
+    )
+    assert main(["info", "a"]) == 0
+    out = capsys.readouterr().out
+    assert "env         : EDITOR, SECRET  <- bottles/b.md\n" in out
+    assert "DISABLE_TELEMETRY  <- provider claude\n" in out
+    assert "Read only. (23 characters)" in out
+    assert "a.example methods GET  <- bottles/b.md:4\n" in out
+    assert (
+        "api.anthropic.com [auth:Bearer OAUTH] [content rules off]  <- provider claude (bottles/b.md:3)\n"
+        in out
+    )
+    assert "limits      : memory 1536MiB  <- bottles/b.md:5\n" in out
+    assert "              pids 64  <- bottles/b.md:5\n" in out
+    assert "hidden-literal" not in out
+    assert "CLAUDE_CODE_OAUTH_TOKEN" not in out
+    assert main(["info", "a", "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["agent"]["origin"] == "operator"
+    assert described["limits"]["pids"] == 64
+    assert "hidden-literal" not in json.dumps(described)
+
+
+def test_info_shows_each_setting_with_its_file_and_what_cannot_be_had_yet(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "bottles" / "base.md").write_text(
+        "---\nagent_provider: {template: codex, forward_host_credentials: true, dockerfile: /d}\n"
+        "git: {user: {name: Base, email: b@example.com}, remotes: {h.example: {Name: p, "
+        "Upstream: 'https://h.example/p.git'}}}\nsupervise: true\nworkspace: copy\n---\n"
+    )
+    (home / "bottles" / "base.md").chmod(0o644)
+    declare(
+        home,
+        "extends: base\nenv: {LOCAL: x, HOST: '${HOST_X}', KEY: '?'}\n"
+        "egress: {add_routes: [{host: a.example}]}\n",
+        "bottle: b\ngit: {user: {name: Own}}\n",
+    )
+    assert main(["info", "a"]) == 0
+    out = capsys.readouterr().out
+    for said in (
+        "b.md), extends base\n",
+        "provider    : codex [dockerfile /d] [forwards the host's login to the sidecar]",
+        "env         : HOST, KEY, LOCAL  <- bottles/b.md\n",
+        "git identity: Own (agent), b@example.com (bottle)  <- agents/a.md:3, bottles/base.md:3\n",
+        "git gate    : p -> https://h.example/p.git  <- bottles/base.md:3\n",
+        "egress      : a.example  <- bottles/b.md:4\n",
+        "[auth:Bearer CODEX_HOST_CREDENTIAL_TOKEN] [content rules off]",
+        "supervise   : on  <- bottles/base.md:4\n",
+        "workspace   : copy  <- bottles/base.md:5\n",
+        "the git gate is not in this version: nothing can be pushed",
+        "nobody can be asked at run time in this version",
+        "no backend of this version builds images",
+    ):
+        assert said in out, said
+    assert main(["info", "a", "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    bottle = described["bottle"]
+    assert bottle["extends"] == ["base"]
+    assert bottle["env"] == {"LOCAL": "literal", "HOST": "host:HOST_X", "KEY": "asked"}
+    assert bottle["agent_provider"]["forward_host_credentials"] is True
+    assert bottle["git"]["user"] == {"name": "Own", "email": "b@example.com"}
+    assert bottle["git"]["remotes"][0]["upstream"] == "https://h.example/p.git"
+    assert bottle["sources"]["git.user.email"] == {
+        "file": str(home / "bottles" / "base.md"),
+        "line": 3,
+        "column": 33,
+    }
+    assert bottle["sources"]["git.user.name"]["file"] == str(home / "agents" / "a.md")
+    assert (bottle["supervise"], bottle["workspace"]) == (True, "copy")
+    assert len(described["notes"]) == 3
+
+
+def test_each_effective_setting_has_a_place_in_both_forms(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "bottles" / "base.md").write_text(
+        "---\nenv: {A: x}\nagent_provider: {template: command, argv: [run]}\nlimits:\n  memory: 1GiB\n"
+        "  pids: 64\nsupervise: true\nworkspace: copy\n---\n"
+    )
+    (home / "bottles" / "base.md").chmod(0o644)
+    declare(
+        home,
+        "extends: base\nenv: {B: x}\nlimits:\n  cpus: 1.5\n  open_files: 99\nsupervise: false\n"
+        "workspace: empty\negress: {routes: [{host: a.example}]}\ngit: {user: {email: b@example.com}}\n",
+        "bottle: b\nskills: [one]\ngit: {user: {name: Own}}\n",
+    )
+    assert main(["info", "a"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    placed = [line for line in lines if line.split(":")[0].strip() not in {"agent", "bottle", "prompt"}]
+    assert len(placed) == 12
+    assert [line for line in placed if "  <- " not in line] == []
+    for said in (
+        "env         : A  <- bottles/base.md",
+        "              B  <- bottles/b.md",
+        "skills      : one  <- agents/a.md:3",
+        "limits      : memory 1GiB  <- bottles/base.md:5",
+        "              cpus 1.5  <- bottles/b.md:5",
+        "supervise   : off  <- bottles/b.md:7",
+        "workspace   : empty  <- bottles/b.md:8",
+    ):
+        assert any(line.endswith(said) for line in lines), said
+    assert main(["info", "a", "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    places = described["bottle"]["sources"] | described["agent"]["sources"]
+    assert {key: place["file"].rpartition("/")[2] for key, place in places.items()} == {
+        "env.A": "base.md",
+        "env.B": "b.md",
+        "agent_provider": "base.md",
+        "egress.routes[0]": "b.md",
+        "limits.memory": "base.md",
+        "limits.pids": "base.md",
+        "limits.cpus": "b.md",
+        "limits.open_files": "b.md",
+        "supervise": "b.md",
+        "workspace": "b.md",
+        "git.user.name": "a.md",
+        "git.user.email": "b.md",
+        "bottle": "a.md",
+        "skills": "a.md",
+    }
+    assert described["git_identity"] == "Own (agent), b@example.com (bottle)"
+
+
+def test_info_of_an_identity(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state("one-aaaaa", kept=True)
+    assert main(["info", "one-aaaaa"]) == 0
+    assert "status    : preserved" in capsys.readouterr().out
+    assert main(["info", "one-aaaaa", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["agent"] == "one"
+
+
+def test_info_of_a_removed_bottle_points_to_its_record(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(home, "")
+    record("one-aaaaa")
+    assert main(["info", "one-aaaaa"]) == 2
+    err = capsys.readouterr().err
+    assert "the bottle one-aaaaa is gone" in err
+    assert "bot-bottle audit one-aaaaa" in err
+    assert main(["info", "two-aaaaa"]) == 2
+    assert "those that exist: a" in capsys.readouterr().err
+
+
+def test_info_of_nothing_lists_the_agents(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declare(home, "")
+    assert main(["info", "x"]) == 2
+    assert "those that exist: a" in capsys.readouterr().err
