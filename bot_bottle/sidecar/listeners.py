@@ -6,7 +6,6 @@ Whoever stands in the bottle's network namespace opens them; the standard librar
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from bot_bottle.sidecar.control import send_message
@@ -107,7 +106,7 @@ def _bind(sock: socket.socket, address: tuple[str, int], again: Callable[[OSErro
 def _has_ipv6() -> bool:
     """Read the namespace's own setting: ``/proc/sys/net`` shows that of the process which looks."""
     try:
-        with Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6").open("rb") as file:
+        with open("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "rb") as file:  # noqa: PTH123 - as in handover.py
             return file.read().strip() == b"0"
     except OSError:
         return False

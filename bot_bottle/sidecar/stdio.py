@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import asyncio
     import socket
     from collections.abc import Callable
-    from pathlib import Path
 
     from bot_bottle.audit import AuditLog
     from bot_bottle.sidecar.channel import Message
@@ -44,7 +43,7 @@ _PATIENCE_SECONDS = 10.0
 class StdioChannel:
     """Such a channel; ``listening`` at ``place`` is where the listeners are handed over."""
 
-    def __init__(self, stdin: int, stdout: int, listening: socket.socket, place: Path = PLACE) -> None:
+    def __init__(self, stdin: int, stdout: int, listening: socket.socket, place: str = PLACE) -> None:
         self._stdin = stdin
         self._outbox = Outbox(stdout)
         self._listening = listening

@@ -33,13 +33,12 @@ REPO = Path(__file__).parents[2]
 #: What ``sidecar.contained`` does, with the hand-over in a folder of the test's.
 _SCRIPT = """
 import sys
-from pathlib import Path
 from bot_bottle.sidecar.handover import wait_for_one
 from bot_bottle.sidecar.harden import conceal
 from bot_bottle.sidecar.service import run
 from bot_bottle.sidecar.stdio import StdioChannel
 conceal()
-place = Path(sys.argv[1])
+place = sys.argv[1]
 sys.exit(run(StdioChannel(0, 1, wait_for_one(place), place)))
 """
 
@@ -48,7 +47,7 @@ class Contained(Clients):
     """One such sidecar and a launcher that reads when it is told to."""
 
     def __init__(self, tmp_path: Path, settings: SidecarConfig) -> None:
-        self.place = tmp_path / "doors.sock"
+        self.place = str(tmp_path / "doors.sock")
         self.audit_file = Path(settings.audit_path)
         self.ca_file = tmp_path / "ca.pem"
         self.ports: dict[str, int] = {}
@@ -56,7 +55,7 @@ class Contained(Clients):
         self.messages: list[dict[str, Any]] = []
         self._line = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SCRIPT, str(self.place)],
+            [sys.executable, "-c", _SCRIPT, self.place],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

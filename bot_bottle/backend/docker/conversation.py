@@ -92,10 +92,10 @@ class Conversation:
                 self._changed.wait(left)
 
     def wait_for_end(self, patience: float) -> bool:
-        """Wait for the end as long as the log moves on; False after ``patience`` seconds without."""
+        """Wait for the log's end as long as the log moves on; False after ``patience`` seconds without."""
         with self._changed:
             seen, since = self.copied, time.monotonic()
-            while not self.over:
+            while not self.over and self._size is None:
                 if self.copied != seen:
                     seen, since = self.copied, time.monotonic()
                 left = since + patience - time.monotonic()
@@ -103,6 +103,11 @@ class Conversation:
                     return False
                 self._changed.wait(left)
         return True
+
+    def wait_until_over(self, seconds: float) -> None:
+        """Wait, at most ``seconds``, until nobody hears any more, so that the copy is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.over, seconds)
 
     def poke(self) -> None:
         """Have everybody who waits look again."""

@@ -19,18 +19,18 @@ _WORDS_BYTES = 2000
 
 
 class Doorkeeper:
-    """One doorkeeper, begun when made (``options`` are ``create_container``'s). The engine removes it.
+    """One doorkeeper, begun when made (``options`` are ``create_container``'s); the engine removes it.
 
     ``changed`` is called, from another thread, when it has ended; :attr:`words` is then what it said of a
-    failure, and empty where it had none. Raises the SDK's errors.
+    failure, and empty where it had none; :attr:`id` is its container. Raises the SDK's errors.
     """
 
     def __init__(self, api: APIClient, options: dict[str, Any], changed: Callable[[], None]) -> None:
         self.words = ""
-        container = api.create_container(**options)["Id"]
-        streams = Multiplexed(api.attach_socket(container, dict.fromkeys(("stdout", "stderr", "stream"), 1)))
+        self.id: str = api.create_container(**options)["Id"]
+        streams = Multiplexed(api.attach_socket(self.id, dict.fromkeys(("stdout", "stderr", "stream"), 1)))
         try:
-            api.start(container)
+            api.start(self.id)
         except BaseException:
             streams.close()
             raise

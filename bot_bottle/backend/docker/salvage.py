@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from bot_bottle.audit import MAX_LOG_BYTES
 from bot_bottle.audit_copy import complete
 from bot_bottle.backend.docker.engine import engine_errors
-from bot_bottle.backend.docker.labels import label_filter, make_labels
+from bot_bottle.backend.docker.labels import ROLE, label_filter, make_labels
 from bot_bottle.backend.docker.removal import end_container, remove_container, remove_volume
 from bot_bottle.backend.docker.sidecar_options import LOG_INSIDE, SidecarNames
 from bot_bottle.errors import LaunchError
@@ -63,8 +63,10 @@ def salvage(api: APIClient, identity: str, audit_path: Path) -> bool:
 
 def end_sidecars(api: APIClient, identity: str) -> None:
     """End and remove the sidecars and doorkeepers of ``identity``, ours only. Raises the SDK's errors."""
-    for role, end in (("doorkeeper", remove_container), ("sidecar", end_container)):
-        for container in api.containers(all=True, filters=label_filter(role, identity)):  # type: ignore[arg-type]
+    ends = {"doorkeeper": remove_container, "sidecar": end_container}
+    for container in api.containers(all=True, filters=label_filter(identity=identity)):
+        end = ends.get(container["Labels"][ROLE])
+        if end is not None:
             end(api, container["Id"])
 
 

@@ -21,7 +21,7 @@ from bot_bottle.backend.docker.conversation import Conversation
 from bot_bottle.backend.docker.doorkeeper import Doorkeeper
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.labels import make_labels
-from bot_bottle.backend.docker.removal import remove_volume
+from bot_bottle.backend.docker.removal import remove_container, remove_volume
 from bot_bottle.backend.docker.sidecar_options import (
     LOG_INSIDE,
     SidecarNames,
@@ -66,6 +66,8 @@ class ContainerSidecar:
         self._on_death = on_death
         self._talk = Conversation()
         self._streams: Multiplexed | None = None
+        self._container = self._doorkeeper = ""
+        self._doors_begun = False
         self._doors_volume = ""
         self._brought_up = threading.Event()
         self._syncs = 0
@@ -120,7 +122,9 @@ class ContainerSidecar:
                 agent=agent,
                 volume=self._doors_volume,
             )
+            self._doors_begun = True
             doorkeeper = Doorkeeper(api, options, self._talk.poke)
+            self._doorkeeper = doorkeeper.id
             self._talk.wait(
                 lambda: self._talk.ready or bool(doorkeeper.words), _DOORS_SECONDS, "take its sockets"
             )
@@ -194,9 +198,16 @@ class ContainerSidecar:
             self._streams.abort()
         try:
             with self._client("the sidecar could not be removed from the engine") as api:
-                salvage.end_sidecars(api, self._identity)
-                self._talk.wait_for_end(_STOP_PATIENCE)
-                if self._talk.complete:
+                complete = self._talk.complete
+                if complete:
+                    # Nothing is left to lose, so nothing is left to wait for.
+                    for container in filter(None, (self._container, self._doorkeeper)):
+                        remove_container(api, container)
+                if not complete or (self._doors_begun and not self._doorkeeper):
+                    # By their labels: an interrupted create_container never told its id.
+                    salvage.end_sidecars(api, self._identity)
+                self._talk.wait_until_over(_STOP_PATIENCE)
+                if complete:
                     remove_volume(api, self._names.audit)
                 else:
                     salvage.salvage(api, self._identity, self._audit_path)
@@ -244,10 +255,10 @@ class ContainerSidecar:
         options = sidecar_options(
             api, self._engine.facts, image=self._image, identity=self._identity, network=network
         )
-        container = api.create_container(**options)["Id"]
+        container = self._container = api.create_container(**options)["Id"]
         mounts = api.inspect_container(container)["Mounts"]
         self._doors_volume = next(
-            mount["Name"] for mount in mounts if mount["Destination"] == str(handover.FOLDER)
+            mount["Name"] for mount in mounts if mount["Destination"] == handover.FOLDER
         )
         self._talk.poke()
         self._require_open()

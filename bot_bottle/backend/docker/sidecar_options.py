@@ -56,7 +56,7 @@ def sidecar_options(
     names = SidecarNames(identity=identity)
     mounts = [
         # Without a name: the engine removes it with the container.
-        Mount(target=str(handover.FOLDER), source=None, labels=labels),
+        Mount(target=handover.FOLDER, source=None, labels=labels),
         Mount(target=str(LOG_INSIDE.parent), source=names.audit),
     ]
     return {
@@ -80,7 +80,7 @@ def doorkeeper_options(
     from docker.types import Mount  # noqa: PLC0415
 
     # A socket in a file system mounted read-only can be connected to all the same.
-    mounts = [Mount(target=str(handover.FOLDER), source=volume, read_only=True)]
+    mounts = [Mount(target=handover.FOLDER, source=volume, read_only=True)]
     return {
         "image": image,
         "name": SidecarNames(identity=identity).doorkeeper,
