@@ -25,13 +25,13 @@ from bot_bottle.errors import UnavailableError, UsageError
 from bot_bottle.operator_config import load_operator_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from bot_bottle.backend.base import BottlePlan, Leftover, LimitStatus
+    from bot_bottle.backend.base import BottlePlan, Leftover, LimitStatus, Prepared
     from bot_bottle.backend.docker.engine import Engine
     from bot_bottle.backend.docker.facts import EngineFacts
     from bot_bottle.manifest.model import ManifestBottle
-    from bot_bottle.operator_config import DockerConfig
+    from bot_bottle.operator_config import DockerConfig, OperatorConfig
 
 NAME = leftovers.NAME
 _AUTO = "auto"
@@ -110,6 +110,12 @@ class DockerBackend(BottleBackend):
         """Have both images, built where they are not there yet."""
         self._images = self._build(plan)
 
+    def build_ahead(
+        self, bottles: Sequence[ManifestBottle], config: OperatorConfig, *, refresh: bool = False
+    ) -> tuple[Prepared, ...]:
+        """Have the images that launches of these bottles need."""
+        return images.build_ahead(self._connect(), bottles, config.docker, refresh=refresh)
+
     @contextlib.contextmanager
     def launch(self, plan: BottlePlan) -> Iterator[DockerBottle]:
         """Bring up sidecar and agent side by side, join them, and take both down on every way out."""
@@ -143,11 +149,10 @@ class DockerBackend(BottleBackend):
             )
             agent = AgentContainer(engine, settings)
             agent.start()
+            sidecar.begin_doors(agent.id)
             write_trust(plan.state_dir, sidecar.ca_pem)
-            with ThreadPoolExecutor(1) as helper:
-                prepared = helper.submit(agent.prepare, plan.guest_env, sidecar.ca_pem, resumed=resumed)
-                sidecar.open_doors(agent.id)
-                prepared.result()
+            agent.prepare(plan.guest_env, sidecar.ca_pem, resumed=resumed)
+            sidecar.await_doors()
             yield DockerBottle(identity, agent, sidecar, engine.client_env())
 
     def forget(self, identity: str) -> None:

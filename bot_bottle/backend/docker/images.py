@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.backend.base import Prepared
 from bot_bottle.backend.docker.agent_image import agent_source, ensure_agent_image
-from bot_bottle.backend.docker.engine import connect
 from bot_bottle.backend.docker.progress import Progress
 from bot_bottle.backend.docker.sidecar_image import ensure_sidecar_image
 
@@ -33,7 +32,7 @@ def agent_image(engine: Engine, plan: BottlePlan, config: DockerConfig, progress
 
 
 def build_ahead(
-    bottles: Sequence[ManifestBottle], config: DockerConfig, *, refresh: bool = False
+    engine: Engine, bottles: Sequence[ManifestBottle], config: DockerConfig, *, refresh: bool = False
 ) -> tuple[Prepared, ...]:
     """Build every image that launches of ``bottles`` need, with progress on stderr; see ``BottleBackend``."""
     progress = Progress(sys.stderr)
@@ -41,15 +40,14 @@ def build_ahead(
     # Wrong Dockerfiles are told before anything takes its time.
     sources = {bottle.name: agent_source(bottle) for bottle in bottles}
     try:
-        with connect() as engine:
-            sidecar = ensure_sidecar_image(engine, config, progress, refresh=refresh)
-            ready = [_prepared("the sidecar of every bottle", sidecar)]
-            for name, source in sources.items():
-                before = next((one for one in found.values() if one.what == source.where), None)
-                if before is None:
-                    image = ensure_agent_image(engine, source, config, progress, refresh=refresh)
-                    before = _prepared(source.where, image)
-                found[before.name] = replace(before, bottles=(*before.bottles, name))
+        sidecar = ensure_sidecar_image(engine, config, progress, refresh=refresh)
+        ready = [_prepared("the sidecar of every bottle", sidecar)]
+        for name, source in sources.items():
+            before = next((one for one in found.values() if one.what == source.where), None)
+            if before is None:
+                image = ensure_agent_image(engine, source, config, progress, refresh=refresh)
+                before = _prepared(source.where, image)
+            found[before.name] = replace(before, bottles=(*before.bottles, name))
     finally:
         progress.close()
     return (*ready, *found.values())

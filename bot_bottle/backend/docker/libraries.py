@@ -34,11 +34,15 @@ _UNWANTED = frozenset({"__pycache__", "bin", "RECORD", "INSTALLER", "REQUESTED",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseFacts:
-    """What libraries must fit: ``python`` as (3, 12), ``machine`` as ``x86_64``, ``glibc`` as (2, 36)."""
+    """What libraries must fit: ``python`` as (3, 12), ``machine`` as ``x86_64``, ``glibc`` as (2, 36).
+
+    ``whole`` says that nothing else is missing there: git and the system's roots.
+    """
 
     python: tuple[int, int]
     machine: str
     glibc: tuple[int, int]
+    whole: bool = False
 
     def platforms(self) -> tuple[str, ...]:
         """Name the wheel platforms that run there, the newest first (PEP 600)."""

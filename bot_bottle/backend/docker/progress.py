@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections import deque
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _TAIL = 20
 #: A step may be a whole script; its beginning says which one it is.
 _NOTE = 100
+#: Colours and the like (ECMA-48, control sequences): the engine itself marks standard error with them.
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _CLEAR = "\r\x1b[K"
 
 
@@ -45,7 +48,7 @@ class Progress:
     def detail(self, text: str) -> None:
         """Say what happens now; on a terminal it replaces the line before, elsewhere it is kept back."""
         for line in text.splitlines():
-            clean = printable(line.replace("\t", " ").replace("\x1b", "")).strip()
+            clean = printable(_CONTROL.sub("", line).replace("\t", " ")).strip()
             if clean:
                 self._tail.append(clean)
                 if self._live:

@@ -49,10 +49,11 @@ _NOT_THE_SIDECARS = frozenset({"__pycache__", "backend", "cli", "demo", "agent_p
 _MIN_PYTHON = (3, 11)
 
 _PROBE = """
-import json, os, platform, sys
+import json, os, platform, shutil, sys
 libc, version = platform.libc_ver()
+whole = bool(shutil.which("git")) and os.path.exists("/etc/ssl/certs/ca-certificates.crt")
 print(json.dumps({"python": sys.version_info[:2], "machine": platform.machine(), "libc": libc,
-                  "libc_version": version}))
+                  "libc_version": version, "whole": whole}))
 """
 
 
@@ -85,6 +86,7 @@ def ensure_sidecar_image(
                 context=context,
                 args={"BASE_IMAGE": base},
                 no_cache=refresh,
+                no_network=facts.whole,
             )
             return builds.ensure_built(engine, build, progress)
 
@@ -159,4 +161,5 @@ def read_base_facts(said: bytes, base: str) -> BaseFacts:
             f"the image {printable(base)} has another C library than glibc, which the sidecar's libraries "
             f"are built for; {_INSTEAD}"
         )
-    return BaseFacts(python=python, machine=machine, glibc=(int(libc[1]), int(libc[2])))
+    glibc = int(libc[1]), int(libc[2])
+    return BaseFacts(python=python, machine=machine, glibc=glibc, whole=data.get("whole") is True)
