@@ -6,8 +6,8 @@ import errno
 from typing import TYPE_CHECKING, BinaryIO
 
 from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
-from bot_bottle.backend.bubblewrap.pump import Pipes, pump
 from bot_bottle.backend.bubblewrap.terminal import attach
+from bot_bottle.backend.pump import Pipes, pump
 from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
 from bot_bottle.backend.terminal import (
     STDERR,

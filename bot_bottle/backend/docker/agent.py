@@ -11,8 +11,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bot_bottle.backend import inside
 from bot_bottle.backend.base import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
-from bot_bottle.backend.docker import inside, seccomp
+from bot_bottle.backend.docker import seccomp
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.execs import ROOT, Execs
 from bot_bottle.backend.docker.labels import make_labels
@@ -54,6 +55,11 @@ class AgentSettings:
     home_volume: str
     limits: EffectiveLimits
     runtime: str = ""
+
+
+# PID 1. Its input is held open by the launcher's connection: when that goes, however, the second shell
+# meets its end, the first one ends with it, and the kernel ends everything else. `wait` also reaps orphans.
+_HOLD = "exec 3<&0 </dev/null; while read -r word; do :; done <&3 & exec 3<&-; wait $!"
 
 
 def container_options(
@@ -105,7 +111,7 @@ def container_options(
         "image": settings.image,
         "name": settings.name,
         "hostname": HOSTNAME,
-        "entrypoint": ["/bin/sh", "-c", inside.HOLD],
+        "entrypoint": ["/bin/sh", "-c", _HOLD],
         "command": [],
         "user": f"{HOLDER_UID}:{HOLDER_UID}",
         "working_dir": "/",

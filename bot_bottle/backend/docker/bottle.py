@@ -10,8 +10,8 @@ import threading
 from typing import TYPE_CHECKING, BinaryIO
 
 from bot_bottle import process
+from bot_bottle.backend import inside
 from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
-from bot_bottle.backend.docker import inside
 from bot_bottle.backend.docker.execs import AGENT, Command, NoProgramError
 from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
 from bot_bottle.backend.terminal import (

@@ -1,7 +1,7 @@
 """Commands in a running container: their streams, their end, and how they are made to end.
 
 The engine reports a command's end only once nothing holds its streams any more, and its exit code on asking
-again; so the shell around each command (see :mod:`bot_bottle.backend.docker.inside`) marks the end itself.
+again; so the shell around each command (see :mod:`bot_bottle.backend.inside`) marks the end itself.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bot_bottle.backend import inside
 from bot_bottle.backend.base import AGENT_UID, AGENT_WORKSPACE
-from bot_bottle.backend.docker import inside
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.running import Running
 from bot_bottle.backend.docker.streams import Multiplexed

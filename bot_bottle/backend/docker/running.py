@@ -6,8 +6,8 @@ import select
 import time
 from typing import TYPE_CHECKING
 
-from bot_bottle.backend.docker.inside import MarkedOutput
 from bot_bottle.backend.docker.streams import STDERR, STDOUT
+from bot_bottle.backend.inside import MarkedOutput
 from bot_bottle.backend.streams import Source
 from bot_bottle.bottle_state import printable
 

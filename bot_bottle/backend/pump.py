@@ -9,15 +9,30 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.backend.streams import CHUNK, Source, read_some
 
 if TYPE_CHECKING:
-    from bot_bottle.backend.bubblewrap.channel import BottleProcess
     from bot_bottle.backend.streams import Input, Sink
 
 _KILL_SECONDS = 10.0
+
+
+class PipedProcess(Protocol):
+    """A process in a bottle, as far as pumping needs it."""
+
+    def fileno(self) -> int:
+        """Give the descriptor that becomes readable when the process has ended."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Give its exit code (128 + N for signal N), None where it still runs after ``timeout`` seconds."""
+        ...
+
+    def kill(self) -> None:
+        """Kill it and all of its session."""
+        ...
 
 
 class Pipes:
@@ -60,7 +75,7 @@ class Pipes:
 
 
 def pump(
-    process: BottleProcess,
+    process: PipedProcess,
     pipes: Pipes,
     source: Input,
     stdout: Sink,

@@ -1,7 +1,8 @@
-"""The shell scripts that run inside an agent's container around what it is asked to run.
+"""The shell scripts that run inside a bottle made from an image, around what it is asked to run.
 
-They need a POSIX shell, ``mkdir``, ``chmod`` and ``cat``, so that nearly any image will do. The agent's environment lies in
-a file that root wrote before the agent first ran: in no container's settings, in no argv, on no disk.
+They need a POSIX shell, ``mkdir``, ``chmod`` and ``cat``, so that nearly any image will do. The agent's
+environment lies in a file that root wrote before the agent first ran: in no engine's settings, in no argv, on
+no disk.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from bot_bottle.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Memory of the container's own that root fills once; the agent may write to its last folder alone.
+#: Memory of the bottle's own that root fills once; the agent may write to its last folder alone.
 OWN_DIR = "/run/bot-bottle"
 _ENV_FILE = f"{OWN_DIR}/env"
 _RUNS_DIR = f"{OWN_DIR}/exec"
@@ -30,10 +31,6 @@ CA_VARIABLE = "BOT_BOTTLE_CA"
 FAILED = "failed"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-# PID 1. Its input is held open by the launcher's connection: when that goes, however, the second shell meets
-# its end, the first one ends with it, and the kernel ends everything else. `wait` also reaps what is orphaned.
-HOLD = "exec 3<&0 </dev/null; while read -r word; do :; done <&3 & exec 3<&-; wait $!"
 
 # Written by root: the environment from standard input, the CA from a variable.
 _PLACE = f"""\
