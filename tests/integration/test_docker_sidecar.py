@@ -152,7 +152,8 @@ def start(engine: Engine, image: str, log: Path, agent: Agent) -> Iterator[Calla
     def begin(config: SidecarConfig | None = None, **options: Any) -> ContainerSidecar:
         sidecar = ContainerSidecar.start(engine, image=image, config=config or settings(log), **options)
         started.append(sidecar)
-        sidecar.open_doors(agent.id)
+        sidecar.begin_doors(agent.id)
+        sidecar.await_doors()
         return sidecar
 
     yield begin
@@ -354,7 +355,8 @@ image, agent = sys.argv[1:]
 config = SidecarConfig.from_wire(sys.stdin.buffer.read())
 with connect() as engine, ContainerSidecar.start(engine, image=image, config=config) as sidecar:
     print("begun", flush=True)
-    sidecar.open_doors(agent)
+    sidecar.begin_doors(agent)
+    sidecar.await_doors()
     print("open", flush=True)
     signal.pause()
 """
@@ -466,11 +468,10 @@ def test_an_image_that_will_not_do_is_told_and_leaves_nothing(
 
 
 def test_an_agent_that_is_not_there_is_told(engine: Engine, image: str, log: Path) -> None:
-    with (
-        ContainerSidecar.start(engine, image=image, config=settings(log)) as sidecar,
-        pytest.raises(LaunchError, match=r"could not be opened in the bottle: .*No such container"),
-    ):
-        sidecar.open_doors("bot-bottle-none")
+    with ContainerSidecar.start(engine, image=image, config=settings(log)) as sidecar:
+        sidecar.begin_doors("bot-bottle-none")
+        with pytest.raises(LaunchError, match=r"could not be opened in the bottle: .*No such container"):
+            sidecar.await_doors()
     assert left(engine) == []
 
 
@@ -486,11 +487,10 @@ def test_a_port_that_is_taken_in_the_bottle_is_told(
     agent.python(
         "import socket, time\nwhile socket.socket().connect_ex(('127.0.0.1', 443)): time.sleep(0.01)"
     )
-    with (
-        ContainerSidecar.start(engine, image=image, config=settings(log)) as sidecar,
-        pytest.raises(LaunchError, match="port 443: Address already in use"),
-    ):
-        sidecar.open_doors(agent.id)
+    with ContainerSidecar.start(engine, image=image, config=settings(log)) as sidecar:
+        sidecar.begin_doors(agent.id)
+        with pytest.raises(LaunchError, match="port 443: Address already in use"):
+            sidecar.await_doors()
     holder.close()
     assert left(engine) == []
 

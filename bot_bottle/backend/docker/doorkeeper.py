@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from bot_bottle.backend.docker.streams import STDERR, STDOUT, Multiplexed
@@ -11,39 +10,35 @@ from bot_bottle.bottle_state import printable
 from bot_bottle.sidecar.doorkeeper import DONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from docker import APIClient
 
 _WORDS_BYTES = 2000
+#: It waits for the sidecar to listen, and that for its container to start, in seconds.
+_SECONDS = 60.0
 
 
-class Doorkeeper:
-    """One doorkeeper, begun when made (``options`` are ``create_container``'s); the engine removes it.
+def keep_doors(api: APIClient, options: dict[str, Any]) -> str:
+    """Run a doorkeeper (``options`` are ``create_container``'s) and wait until it has handed over.
 
-    ``changed`` is called, from another thread, when it has ended; :attr:`words` is then what it said of a
-    failure, and empty where it had none; :attr:`id` is its container. Raises the SDK's errors.
+    Gives what it said of a failure, empty where it had none. The engine removes it. Raises the SDK's errors.
     """
+    container = api.create_container(**options)["Id"]
+    wanted = dict.fromkeys(("stdout", "stderr", "stream"), 1)
+    with Multiplexed(api.attach_socket(container, wanted)) as streams:
+        api.start(container)
+        return _words(streams)
 
-    def __init__(self, api: APIClient, options: dict[str, Any], changed: Callable[[], None]) -> None:
-        self.words = ""
-        self.id: str = api.create_container(**options)["Id"]
-        streams = Multiplexed(api.attach_socket(self.id, dict.fromkeys(("stdout", "stderr", "stream"), 1)))
-        try:
-            api.start(self.id)
-        except BaseException:
-            streams.close()
-            raise
-        threading.Thread(
-            target=self._hear, args=(streams, changed), name="bot-bottle-doorkeeper", daemon=True
-        ).start()
 
-    def _hear(self, streams: Multiplexed, changed: Callable[[], None]) -> None:
-        said = {STDOUT: b"", STDERR: b""}
-        with streams, contextlib.suppress(OSError, ValueError):
-            for stream, data in streams:
+def _words(streams: Multiplexed) -> str:
+    said = {STDOUT: b"", STDERR: b""}
+    deadline = time.monotonic() + _SECONDS
+    try:
+        while said[STDOUT] != DONE and (pieces := streams.read(deadline - time.monotonic())):
+            for stream, data in pieces:
                 said[stream] = (said[stream] + data)[-_WORDS_BYTES:]
-        if said[STDOUT] != DONE:
-            last = said[STDERR].decode("utf-8", "replace").strip().splitlines()[-1:]
-            self.words = printable(last[0]) if last else "the doorkeeper ended without a word"
-        changed()
+    except (OSError, ValueError) as error:
+        return f"the doorkeeper cannot be heard ({type(error).__name__})"
+    if said[STDOUT] == DONE:
+        return ""
+    last = said[STDERR].decode("utf-8", "replace").strip().splitlines()[-1:]
+    return printable(last[0]) if last else "the doorkeeper ended without a word"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 from bot_bottle.audit_copy import AuditCopy
 from bot_bottle.backend.docker import salvage
 from bot_bottle.backend.docker.conversation import Conversation
-from bot_bottle.backend.docker.doorkeeper import Doorkeeper
+from bot_bottle.backend.docker.doorkeeper import keep_doors
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.labels import make_labels
 from bot_bottle.backend.docker.removal import remove_container, remove_volume
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from bot_bottle.sidecar.config import SidecarConfig
 
 _START_SECONDS = 60.0
-_DOORS_SECONDS = 30.0
 _SYNC_SECONDS = 30.0
 #: How long a sidecar that was told to end may pass nothing on, in seconds.
 _STOP_PATIENCE = 10.0
@@ -66,9 +65,10 @@ class ContainerSidecar:
         self._on_death = on_death
         self._talk = Conversation()
         self._streams: Multiplexed | None = None
-        self._container = self._doorkeeper = ""
-        self._doors_begun = False
+        self._container = ""
+        self._doors: threading.Thread | None = None
         self._doors_volume = ""
+        self._doors_failure = ""
         self._brought_up = threading.Event()
         self._syncs = 0
         self._closing = False
@@ -106,30 +106,25 @@ class ContainerSidecar:
         self._talk.wait(lambda: bool(self._talk.ca_pem), _START_SECONDS, "make its CA")
         return self._talk.ca_pem
 
-    def open_doors(self, agent: str) -> None:
-        """Open the sidecar's ports on the loopback of the running container ``agent``; waits for them.
+    def begin_doors(self, agent: str) -> None:
+        """Begin to open the sidecar's ports on the loopback of the running container ``agent``, once.
 
-        To be called once, before anything of the agent's runs. Raises :class:`LaunchError`.
+        Returns at once; nothing of the agent's may run before :meth:`await_doors` has.
         """
         self._require_open()
-        self._talk.wait(lambda: bool(self._doors_volume), _START_SECONDS, "have its container")
-        with self._client(_NOT_OPENED) as api:
-            options = doorkeeper_options(
-                api,
-                self._engine.facts,
-                image=self._image,
-                identity=self._identity,
-                agent=agent,
-                volume=self._doors_volume,
-            )
-            self._doors_begun = True
-            doorkeeper = Doorkeeper(api, options, self._talk.poke)
-            self._doorkeeper = doorkeeper.id
-            self._talk.wait(
-                lambda: self._talk.ready or bool(doorkeeper.words), _DOORS_SECONDS, "take its sockets"
-            )
+        self._doors = threading.Thread(
+            target=self._open_doors, args=(agent,), name="bot-bottle-doors", daemon=True
+        )
+        self._doors.start()
+
+    def await_doors(self) -> None:
+        """Wait until the ports are served. Raises :class:`LaunchError` where they cannot be."""
+        self._require_open()
+        self._talk.wait(
+            lambda: self._talk.ready or bool(self._doors_failure), _START_SECONDS, "take its sockets"
+        )
         if not self._talk.ready:
-            raise LaunchError(f"{_NOT_OPENED}: {doorkeeper.words}")
+            raise LaunchError(self._doors_failure)
 
     def sync(self) -> None:
         """Wait until all that is on record by now is in the host's log. Raises :class:`LaunchError`."""
@@ -201,10 +196,11 @@ class ContainerSidecar:
                 complete = self._talk.complete
                 if complete:
                     # Nothing is left to lose, so nothing is left to wait for.
-                    for container in filter(None, (self._container, self._doorkeeper)):
-                        remove_container(api, container)
-                if not complete or (self._doors_begun and not self._doorkeeper):
-                    # By their labels: an interrupted create_container never told its id.
+                    remove_container(api, self._container)
+                # By their labels: an interrupted create_container never told its id.
+                salvage.end_sidecars(api, self._identity)
+                if self._doors is not None and self._doors.is_alive():
+                    self._doors.join(_START_SECONDS)  # it may have been about to make its container
                     salvage.end_sidecars(api, self._identity)
                 self._talk.wait_until_over(_STOP_PATIENCE)
                 if complete:
@@ -213,6 +209,29 @@ class ContainerSidecar:
                     salvage.salvage(api, self._identity, self._audit_path)
         except LaunchError as error:
             print(f"bot-bottle: {error}; try: bot-bottle cleanup", file=sys.stderr)
+
+    # The thread that opens its doors.
+
+    def _open_doors(self, agent: str) -> None:
+        try:
+            self._talk.wait(lambda: bool(self._doors_volume), _START_SECONDS, "have its container")
+            with self._client(_NOT_OPENED) as api:
+                options = doorkeeper_options(
+                    api,
+                    self._engine.facts,
+                    image=self._image,
+                    identity=self._identity,
+                    agent=agent,
+                    volume=self._doors_volume,
+                )
+                self._require_open()
+                words = keep_doors(api, options)
+            self._doors_failure = f"{_NOT_OPENED}: {words}" if words else ""
+        except BotBottleError as error:
+            self._doors_failure = str(error)
+        except Exception as error:  # noqa: BLE001 - told to whoever waits
+            self._doors_failure = f"{_NOT_OPENED}: an unexpected {type(error).__name__}"
+        self._talk.poke()
 
     # The thread that brings it up and then hears it.
 
