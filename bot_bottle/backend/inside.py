@@ -83,10 +83,11 @@ exec "$@"
 LOOK = f'read -r word code <{_RUNS_DIR}/"$1" && echo "$word $code"'
 
 # Arguments: slot, signal. KILL: to every process of the session that the slot's first process leads, until a
-# look finds none. PIPE: once, to all but the leader, which tells the end.
+# look finds none. PIPE: once, to all but the leader, which tells the end. Session 0 is no session: it is how
+# processes look whose own lies outside this PID namespace, the kernel's among them.
 SIGNAL = f"""\
 read -r leader rest <{_RUNS_DIR}/"$1" || exit 3
-case $leader in ''|1|*[!0-9]*) exit 3;; esac
+case $leader in ''|0*|1|*[!0-9]*) exit 3;; esac
 kind=$2 round=0
 while [ $round -lt 50 ]; do
   round=$((round+1)) found=
