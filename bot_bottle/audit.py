@@ -203,11 +203,19 @@ class AuditLog:
 
     def _write_text(self, before: bytes, text: str, event: str) -> None:
         digest = sha256(text.encode("ascii"))
-        line = before + f'{text[:-1]},"hash":"{digest}"}}\n'.encode("ascii")
-        if event not in _ALWAYS_FIT:
-            self._must_fit(len(line))
-        self._write_all(line)
-        self._size += len(line)
+        line = f'{text[:-1]},"hash":"{digest}"}}\n'.encode("ascii")
+        if before:
+            line = before + line
+        size = len(line)
+        if (self._full or (self._limit is not None and self._size + size > self._limit)) and (
+            event not in _ALWAYS_FIT
+        ):
+            self._full = True  # also for what is smaller: a log with holes would mislead
+            raise OSError("the audit log has reached its largest size; move the file away to start a new one")
+        if os.write(self._fd, line) != size:
+            self._broken = True
+            raise OSError("the audit log's disk is full: a record was cut short")
+        self._size += size
         self._prev = digest
         self._seq += 1
         if self._on_record is not None:
@@ -224,12 +232,6 @@ class AuditLog:
         finally:
             os.close(self._fd)
             self._fd = -1
-
-    def _must_fit(self, size: int) -> None:
-        if self._limit is not None and self._size + size > self._limit:
-            self._full = True  # also for what is smaller: a log with holes would mislead
-        if self._full:
-            raise OSError("the audit log has reached its largest size; move the file away to start a new one")
 
     def _redact(self, value: AuditValue) -> AuditValue:
         if isinstance(value, str):
@@ -249,12 +251,6 @@ class AuditLog:
             if secret in text or secret in clear:
                 return True
         return False
-
-    def _write_all(self, data: bytes) -> None:
-        written = os.write(self._fd, data)
-        if written != len(data):
-            self._broken = True
-            raise OSError("the audit log's disk is full: a record was cut short")
 
 
 def open_log_file(path: Path) -> int:
@@ -355,13 +351,13 @@ def _layout(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 
 
 def _now() -> str:
-    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
-    return f"{_minute(seconds // 60)}{seconds % 60:02d}.{microseconds:06d}+00:00"
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_second(seconds)}.{nanoseconds // 1000:06d}+00:00"
 
 
 @lru_cache(maxsize=2)
-def _minute(minutes: int) -> str:
-    return datetime.fromtimestamp(minutes * 60, UTC).strftime("%Y-%m-%dT%H:%M:")
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _forms(secret: str) -> set[str]:

@@ -212,7 +212,7 @@ class ClientConnection(asyncio.Protocol):
         elif self._poison:
             status, deny = self._poison
             self._answer(status, deny)
-        else:
+        elif not self._reading:
             self._update_reading()
 
     def _next(self) -> None:
@@ -246,7 +246,8 @@ class ClientConnection(asyncio.Protocol):
         if reader.begun:
             reader.begun = False
             self._head_began = self.proxy.loop.time()
-        self._update_reading()
+        if not self._reading or reader.stopped or self._holding or self.write_paused or len(self._queue) > 1:
+            self._update_reading()
         if self._out:
             self.flush()
 

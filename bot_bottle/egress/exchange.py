@@ -165,7 +165,7 @@ class Exchange:
             request = client.proxy.judge_again(precedent, self._target.decode("ascii"))
             if request is not None:
                 self._request = request
-                self._head = b"%b %b%b" % (self._method, self._target, precedent.tail)
+                self._head = b" ".join((self._method, self._target, precedent.tail))
                 self._send_to(precedent.destination, precedent.pool_key)
                 return
         request = read_request(
@@ -193,7 +193,7 @@ class Exchange:
             websocket=self.websocket,
         )
         target = origin_target(self._target.decode("ascii")).encode("ascii")
-        self._head = b"%b %b%b" % (self._method, target, tail)
+        self._head = b" ".join((self._method, target, tail))
         destination = Destination(scheme=request.scheme, host=request.host, port=request.port, route=route)
         if target == self._target and not (self.websocket or self._http_1_0 or target == b"*"):
             client.proxy.set_precedent(self._key, self.facts, request, destination, tail)
@@ -256,7 +256,7 @@ class Exchange:
         if status == 101:
             self._switch_protocols(line, headers)
             return
-        lines = [b"HTTP/1.1 %d %b" % (status, line.phrase), *headers.kept]
+        lines = [line.line, *headers.kept]
         if status >= 200:
             self._response_begun = True
             self._frame(lines, status, headers)
@@ -270,7 +270,7 @@ class Exchange:
             raise BadMessageError("the server switched protocols unasked", status=502)
         if any(kept.lower().startswith(b"sec-websocket-extensions:") for kept in headers.kept):
             raise BadMessageError("the server chose a WebSocket extension nobody offered", status=502)
-        lines = [b"HTTP/1.1 101 %b" % line.phrase, *headers.kept]
+        lines = [line.line, *headers.kept]
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         self._client.send(b"\r\n".join(lines))
         self._response_begun = self._tunnelling = True

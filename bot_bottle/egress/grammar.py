@@ -62,10 +62,10 @@ class RequestLine(NamedTuple):
 
 
 class StatusLine(NamedTuple):
-    """A status line."""
+    """A status line; ``line`` is how it goes on to the client."""
 
     status: int
-    phrase: bytes
+    line: bytes
     http_1_0: bool
 
 
@@ -117,23 +117,33 @@ def read_request_line(line: bytes) -> RequestLine:
 
 def read_status_line(line: bytes) -> StatusLine:
     """Read ``HTTP/1.x status phrase``; raises :class:`BadMessageError`."""
+    return _read_status_line(line) if len(line) <= _CACHED_LINE else _status_line(line)
+
+
+def _status_line(line: bytes) -> StatusLine:
     version, code, phrase = line[:9], line[9:12], line[13:]
     known = version in {b"HTTP/1.1 ", b"HTTP/1.0 "}
     if not known or len(code) != 3 or not code.isdigit() or line[12:13] not in {b" ", b""}:
         raise BadMessageError("the server's answer is not HTTP/1.1", status=502)
     if line.translate(None, _LINE_BYTES):
         raise BadMessageError("the server's status line has control characters", status=502)
-    return StatusLine(int(code), phrase, http_1_0=version == b"HTTP/1.0 ")
+    return StatusLine(int(code), b"HTTP/1.1 %b %b" % (code, phrase), http_1_0=version == b"HTTP/1.0 ")
+
+
+_read_status_line = lru_cache(maxsize=128)(_status_line)
 
 
 def split_lines(block: bytes) -> list[bytes]:
-    """Split header lines at their CRLF; raises :class:`BadMessageError` for a CR or LF by itself."""
+    """Split header lines at their CRLF.
+
+    Raises :class:`BadMessageError` for a CR or LF by itself and for any other control character but tab.
+    """
     if not block:
         return []
     lines = block.split(b"\r\n")
-    breaks = len(lines) - 1
-    if block.count(b"\r") != breaks or block.count(b"\n") != breaks:
-        raise BadMessageError("a CR or LF stands by itself")
+    # What is left without the allowed bytes must be the very CRLFs that were split at, and nothing else.
+    if block.translate(None, _LINE_BYTES) != b"\r\n" * (len(lines) - 1):
+        raise BadMessageError("a header has control characters, or a CR or LF by itself")
     return lines
 
 

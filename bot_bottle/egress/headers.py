@@ -15,7 +15,6 @@ from bot_bottle.egress.grammar import (
     MAX_HEADER_LINES,
     BadMessageError,
     FieldLine,
-    has_control,
     header_too_large,
     is_token,
     read_field_line,
@@ -61,7 +60,7 @@ _DROP: Final = "drop"
 _CACHED_NAME = 64
 _LONGEST_NAME = 1024
 
-_DIGITS = re.compile(rb"[0-9]{1,18}")
+_MOST_DIGITS = 18
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"timeout\s*=\s*([0-9]{1,6})", re.IGNORECASE)
 
 
@@ -69,7 +68,8 @@ _KEEP_ALIVE_TIMEOUT = re.compile(rb"timeout\s*=\s*([0-9]{1,6})", re.IGNORECASE)
 class RequestHeaders:
     """What a request's headers say; ``kept`` are the lines that may go on.
 
-    ``keep_alive`` is what the client asked of this connection, ``upgrade`` the protocol it would switch to.
+    ``keep_alive`` is what the client asked of this connection, ``upgrade`` the protocol it would switch to,
+    ``has_body`` whether bytes of a body follow.
     """
 
     kept: tuple[FieldLine, ...] = ()
@@ -80,11 +80,7 @@ class RequestHeaders:
     upgrade: bytes = b""
     override: tuple[str, ...] = ()
     keep_alive: bool = True
-
-    @property
-    def has_body(self) -> bool:
-        """Whether a body follows."""
-        return self.chunked or bool(self.content_length)
+    has_body: bool = False
 
 
 def read_request_headers(block: bytes, *, http_1_0: bool = False) -> RequestHeaders:
@@ -124,6 +120,7 @@ def read_request_headers(block: bytes, *, http_1_0: bool = False) -> RequestHead
         upgrade=consumed.get(b"upgrade", b"").lower() if b"upgrade" in named else b"",
         override=override,
         keep_alive=b"close" not in named and (not http_1_0 or b"keep-alive" in named),
+        has_body=chunked or (length is not None and int(length) > 0),
     )
 
 
@@ -150,7 +147,7 @@ def _consume(consumed: dict[bytes, bytes], named: set[bytes], name: bytes, value
         return
     if name == b"host" and name in consumed:
         raise BadMessageError("the request has more than one Host header", reason="duplicate_host")
-    if name == b"content-length" and (name in consumed or not _DIGITS.fullmatch(value)):
+    if name == b"content-length" and (name in consumed or not value.isdigit() or len(value) > _MOST_DIGITS):
         raise BadMessageError("the request's Content-Length is not one number", reason="smuggling")
     if name == b"transfer-encoding" and (name in consumed or value.lower() != b"chunked"):
         raise BadMessageError("the only Transfer-Encoding taken is 'chunked'", reason="smuggling")
@@ -165,7 +162,7 @@ def head_tail(
     ``authorization`` is the whole value to inject; with it every other credential header is dropped. With
     ``websocket`` the upgrade is asked for, without extensions, so that frames stay readable.
     """
-    lines = [b" HTTP/1.1\r\nHost: " + authority]
+    lines = [b"HTTP/1.1\r\nHost: " + authority]
     if authorization:
         lines.append(b"Authorization: " + authorization)
     for name, _value, line in facts.kept:
@@ -186,7 +183,7 @@ def head_tail(
     return b"\r\n".join(lines)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class ResponseHeaders:
     """What a response's headers say; ``kept`` are whole lines that go on to the client.
 
@@ -194,22 +191,20 @@ class ResponseHeaders:
     """
 
     kept: list[bytes]
+    keep_alive: bool = True
     content_length: int | None = None
     chunked: bool = False
-    keep_alive: bool = True
     upgrade: bytes = b""
     idle_seconds: float | None = None
 
 
 def read_response_headers(block: bytes, *, http_1_0: bool) -> ResponseHeaders:
     """Sort a response's header lines; raises :class:`BadMessageError` where they cannot be trusted."""
-    lines = split_lines(block)
-    if has_control(block):
-        raise _untrusted("a response header has control characters")
     kept: list[bytes] = []
-    consumed: list[tuple[bytes, bytes]] = []
+    facts = ResponseHeaders(kept, not http_1_0)
+    named: set[bytes] | None = None
     fate_of = _response_fate
-    for line in lines:
+    for line in split_lines(block):
         name, colon, value = line.partition(b":")
         if not colon or len(name) > _LONGEST_NAME:
             raise _untrusted("a response header is not 'Name: value'")
@@ -217,24 +212,23 @@ def read_response_headers(block: bytes, *, http_1_0: bool) -> ResponseHeaders:
         if fate is _KEEP:
             kept.append(line)
         elif fate is _CONSUME:
-            consumed.append((name.lower(), value.strip(b" \t")))
-    facts = ResponseHeaders(kept=kept, keep_alive=not http_1_0)
-    named: set[bytes] = set()
-    for name, value in consumed:
-        _consume_response(facts, named, name, value)
+            low, value = name.lower(), value.strip(b" \t")
+            if low == b"connection":
+                named = (named or set()) | {token.strip(b" \t") for token in value.lower().split(b",")}
+            else:
+                _consume_response(facts, low, value)
     if facts.chunked and (facts.content_length is not None or http_1_0):
         raise _untrusted("the response is framed in two ways")
-    if not named:
-        return facts
-    if b"close" in named:
-        facts.keep_alive = False
-    elif b"keep-alive" in named:
-        facts.keep_alive = True
-    if b"upgrade" not in named:
+    if named is not None:
+        if b"close" in named:
+            facts.keep_alive = False
+        elif b"keep-alive" in named:
+            facts.keep_alive = True
+        extra = named - {b"close", b"keep-alive", b"upgrade", b""}
+        if extra:
+            facts.kept = [line for line in kept if line.partition(b":")[0].lower() not in extra]
+    if facts.upgrade and b"upgrade" not in (named or ()):
         facts.upgrade = b""
-    extra = named - {b"close", b"keep-alive", b"upgrade", b""}
-    if extra:
-        facts.kept = [line for line in kept if line.partition(b":")[0].lower() not in extra]
     return facts
 
 
@@ -249,17 +243,18 @@ def _response_fate(name: bytes) -> _Fate:
     return _DROP if low.startswith(b"x-bot-bottle-") else _KEEP  # only our own refusals carry these
 
 
-def _consume_response(facts: ResponseHeaders, named: set[bytes], low: bytes, value: bytes) -> None:
+def _consume_response(facts: ResponseHeaders, low: bytes, value: bytes) -> None:
     if low == b"content-length":
-        if not _DIGITS.fullmatch(value) or facts.content_length not in {None, int(value)}:
+        if not value.isdigit() or len(value) > _MOST_DIGITS:
             raise _untrusted("the response's Content-Length is not one number")
-        facts.content_length = int(value)
+        length = int(value)
+        if facts.content_length is not None and facts.content_length != length:
+            raise _untrusted("the response has two Content-Lengths")
+        facts.content_length = length
     elif low == b"transfer-encoding":
         if value.lower() != b"chunked" or facts.chunked:
             raise _untrusted("the response's Transfer-Encoding is unknown")
         facts.chunked = True
-    elif low == b"connection":
-        named.update(token.strip(b" \t").lower() for token in value.split(b","))
     elif low == b"upgrade":
         facts.upgrade = value.lower()
     elif low == b"keep-alive" and (match := _KEEP_ALIVE_TIMEOUT.search(value)):

@@ -313,6 +313,13 @@ TARGET_POLICIES: frozenset[Policy] = frozenset((no_git_push, no_method_in_query,
 CONNECT_POLICIES: tuple[Policy, ...] = (no_metadata_name, host_routed, port_open)
 
 
+def may_object(policy: Policy, route: EgressRoute) -> bool:
+    """Tell whether a policy ever objects on ``route``; some look only where it has rules of their kind."""
+    if policy is no_method_in_query:
+        return bool(route.methods)
+    return policy is not path_open or bool(route.path_allowlist)
+
+
 def decide(request: EgressRequest, table: RouteTable, policies: Sequence[Policy] = POLICIES) -> Verdict:
     """Decide one request: ``Allow`` by the first route all of ``policies`` accept, or the best ``Deny``.
 

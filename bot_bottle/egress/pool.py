@@ -63,8 +63,14 @@ class UpstreamPool:
     """Makes upstream connections and keeps idle ones."""
 
     def __init__(
-        self, *, pins: Mapping[str, Pin], upstream_ca_pem: str = "", resolver: Resolver = system_resolver
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        pins: Mapping[str, Pin],
+        upstream_ca_pem: str = "",
+        resolver: Resolver = system_resolver,
     ) -> None:
+        self._now = loop.time
         self._pins = dict(pins)
         self._upstream_ca_pem = upstream_ca_pem
         self._resolver = resolver
@@ -74,10 +80,9 @@ class UpstreamPool:
     def take(self, key: PoolKey) -> UpstreamConnection | None:
         """Give the idle connection used last, if there is one."""
         held = self._idle.get(key)
-        now = asyncio.get_running_loop().time()
         while held:
             connection = held.pop()
-            if connection.idle_until > now:
+            if connection.idle_until > self._now():
                 connection.reused = True
                 return connection
             connection.abort()
@@ -85,12 +90,14 @@ class UpstreamPool:
 
     def keep(self, connection: UpstreamConnection, idle_seconds: float | None) -> None:
         """Hold an idle connection for a while; the server's own Keep-Alive timeout is honoured."""
-        held = self._idle.setdefault(connection.key, [])
+        held = self._idle.get(connection.key)
+        if held is None:
+            held = self._idle[connection.key] = []
         if len(held) >= _MAX_IDLE_PER_KEY:
             connection.abort()
             return
         seconds = _IDLE_SECONDS if idle_seconds is None else min(_IDLE_SECONDS, idle_seconds - 1.0)
-        connection.idle_until = asyncio.get_running_loop().time() + seconds
+        connection.idle_until = self._now() + seconds
         held.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:

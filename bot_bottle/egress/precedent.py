@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from bot_bottle.audit import RecordForm
     from bot_bottle.egress.headers import RequestHeaders
-    from bot_bottle.egress.policy import EgressRequest
+    from bot_bottle.egress.policy import EgressRequest, Policy
     from bot_bottle.egress.pool import Destination
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.egress.target import Arrival
@@ -31,13 +31,15 @@ _MAX_BLOCK_BYTES = 2048
 class Precedent:
     """One allowed request without its target.
 
-    ``tail`` is the head that goes upstream from behind the target on, the injected credential with it;
-    ``pool_key`` is what the destination's connections are kept under.
+    ``policies`` are those that must be asked of each target. ``tail`` is the head that goes upstream from
+    behind the target on, the injected credential with it; ``pool_key`` is what the destination's
+    connections are kept under.
     """
 
     facts: RequestHeaders
     request: EgressRequest
     route: EgressRoute
+    policies: tuple[Policy, ...]
     destination: Destination
     pool_key: PoolKey
     tail: bytes = field(repr=False)

@@ -21,6 +21,7 @@ from bot_bottle.egress.policy import (
     Verdict,
     decide,
     first_objection,
+    may_object,
     names_agree,
     sni_present,
 )
@@ -69,7 +70,9 @@ class EgressProxy:
         self.table = RouteTable(config.routes, config.secrets)
         self.contexts = ServerContexts(ca)
         self.loop = loop
-        self.pool = UpstreamPool(pins=config.pins, upstream_ca_pem=config.upstream_ca_pem, resolver=resolver)
+        self.pool = UpstreamPool(
+            loop=loop, pins=config.pins, upstream_ca_pem=config.upstream_ca_pem, resolver=resolver
+        )
         self._audit = audit
         self._policies = tuple(policies)
         # Run on every request, whatever went before: those that look at its target and those we do not know.
@@ -209,6 +212,7 @@ class EgressProxy:
             facts=facts,
             request=request,
             route=route,
+            policies=tuple(policy for policy in self._target_policies if may_object(policy, route)),
             destination=destination,
             pool_key=destination.key,
             tail=tail,
@@ -223,7 +227,7 @@ class EgressProxy:
         """
         path, _, query = target.partition("?")
         request = precedent.request.aimed_at(path, query)
-        if first_objection(Step(request, precedent.route, self.table), self._target_policies) is not None:
+        if first_objection(Step(request, precedent.route, self.table), precedent.policies) is not None:
             return None
         try:
             self._audit.fill(precedent.form, path[:_MAX_RECORDED_PATH])

@@ -72,8 +72,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._tunnel = False
         self._done = False
         self._sound = False
-        self._feeding = False
-        self._released = False
+        self._paused = False
 
     # What an exchange calls.
 
@@ -94,12 +93,14 @@ class UpstreamConnection(asyncio.Protocol):
         The socket is paused, not the TLS layer above it: that one throws away what it has decrypted, and
         nobody has read, when it hears the end of the stream meanwhile (uvloop, ``SSLProtocol.eof_received``).
         """
+        self._paused = True
         if self._socket and not self._socket.is_closing():
             self._socket.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self._socket and not self._socket.is_closing():
+        if self._paused and self._socket and not self._socket.is_closing():
+            self._paused = False
             self._socket.resume_reading()
 
     def finish(self) -> None:
@@ -117,10 +118,15 @@ class UpstreamConnection(asyncio.Protocol):
     def release(self) -> None:
         """Give the connection back after a whole exchange, or close it where it cannot carry another."""
         self._sink = None
-        if self._feeding:
-            self._released = True  # the rest of what is being parsed decides whether this one is still sound
-        else:
-            self._keep()
+        facts, transport = self._facts, self._transport
+        if transport is None or transport.is_closing():
+            return
+        if facts is None or not self._sound:
+            transport.abort()
+            return
+        self._facts = self._body = None
+        self.resume()
+        self._pool.keep(self, facts.idle_seconds)
 
     # What asyncio calls.
 
@@ -144,17 +150,12 @@ class UpstreamConnection(asyncio.Protocol):
             sink.on_tunnel_data(data)
             sink.flush()
             return
-        self._feeding = True
         try:
             self._read(sink, data)
         except BadMessageError as error:
             self._fail("upstream_protocol", str(error))
         except Exception as error:  # noqa: BLE001 - fail closed: what cannot be read is not passed on
             self._fail("upstream_protocol", f"egress failed inside ({type(error).__name__})")
-        self._feeding = False
-        if self._released:
-            self._released = False
-            self._keep()
         sink.flush()
 
     def eof_received(self) -> bool | None:
@@ -198,33 +199,27 @@ class UpstreamConnection(asyncio.Protocol):
             data = bytes(held.data)
             held.clear()
         size = len(data)
-        while True:
-            body = self._body
-            if body is None:
-                end = data.find(b"\r\n\r\n", position)
-                if end < 0:
-                    if position < size:
-                        held.set(data[position:])
-                        held.check()
-                    return
-                position = self._on_head(sink, data, position, end)
-                if self._tunnel:
-                    if position < size:
-                        sink.on_tunnel_data(data[position:])
-                    return
-                body = self._body
-                if body is None:
-                    continue  # an interim response
-            if not body.done:
-                piece, position = body.take(data, position)
-                if piece:
-                    sink.on_response_body(piece)
-            if body.done:
-                # Bytes behind the end were asked for by nobody: such a connection is not used again.
-                self._end(sink, sound=position == size)
+        body = self._body
+        while body is None:
+            end = data.find(b"\r\n\r\n", position)
+            if end < 0:
+                if position < size:
+                    held.set(data[position:])
+                    held.check()
                 return
-            if position == size:
+            position = self._on_head(sink, data, position, end)
+            if self._tunnel:
+                if position < size:
+                    sink.on_tunnel_data(data[position:])
                 return
+            body = self._body  # still none after an interim response
+        if position < size:
+            piece, position = body.take(data, position)
+            if piece:
+                sink.on_response_body(piece)
+        if body.done:
+            # Bytes behind the end were asked for by nobody: such a connection is not used again.
+            self._end(sink, sound=position == size)
 
     def _on_head(self, sink: ResponseSink, data: bytes, start: int, end: int) -> int:
         """Judge the framing and pass a head on; gives where it ends."""
@@ -254,17 +249,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._sound = sound and facts is not None and facts.keep_alive
         self._done = True
         sink.on_response_end()
-
-    def _keep(self) -> None:
-        facts, transport = self._facts, self._transport
-        if transport is None or transport.is_closing():
-            return
-        if facts is None or not self._sound:
-            transport.abort()
-            return
-        self._facts = self._body = None
-        self.resume()
-        self._pool.keep(self, facts.idle_seconds)
 
     def _fail(self, reason: str, message: str) -> None:
         sink, self._sink = self._sink, None

@@ -22,7 +22,7 @@ def headers(*pairs: str) -> bytes:
 
 
 def head(*pairs: str, authorization: bytes = b"", websocket: bool = False) -> list[bytes]:
-    raw = b"POST /t" + head_tail(
+    raw = b"POST /t " + head_tail(
         authority=b"a.test",
         facts=read_request_headers(headers(*pairs)),
         authorization=authorization,

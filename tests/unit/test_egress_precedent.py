@@ -20,6 +20,7 @@ from bot_bottle.egress.policy import (
     Step,
     decide,
     first_objection,
+    may_object,
 )
 from bot_bottle.egress.precedent import Precedents
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
@@ -97,8 +98,14 @@ def test_asking_the_target_policies_again_decides_as_asking_all(
         return
     request = first.aimed_at(path, query)
     assert request == ask(host=host, method=method, path=path, query=query)
-    objection = first_objection(Step(request, verdict.route, TABLE), tuple(TARGET_POLICIES))
-    assert (objection is None) == isinstance(decide(request, TABLE).decision, Allow)
+    allowed = isinstance(decide(request, TABLE).decision, Allow)
+    for policies in (TARGET_POLICIES, [p for p in TARGET_POLICIES if may_object(p, verdict.route)]):
+        objection = first_objection(Step(request, verdict.route, TABLE), tuple(policies))
+        assert (objection is None) == allowed
+
+
+def test_a_policy_that_is_not_known_may_object_anywhere() -> None:
+    assert all(may_object(lambda _step: None, route) for route in ROUTES)
 
 
 def test_another_method_in_the_query_is_refused_where_methods_are_ruled() -> None:

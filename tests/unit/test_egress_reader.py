@@ -42,7 +42,7 @@ class Message(NamedTuple):
 
     def written(self) -> bytes:
         body = (chunk(self.body) if self.body else b"") + LAST_CHUNK if self.chunked else self.body
-        return b"%b %b%b%b" % (self.method, self.target, self.head, body)
+        return b"%b %b %b%b" % (self.method, self.target, self.head, body)
 
 
 class Collected:
@@ -199,9 +199,9 @@ def test_what_is_no_status_line(line: bytes) -> None:
 
 
 def test_status_lines() -> None:
-    assert read_status_line(b"HTTP/1.1 200 OK") == (200, b"OK", False)
-    assert read_status_line(b"HTTP/1.0 404") == (404, b"", True)
-    assert read_status_line(b"HTTP/1.1 599 ") == (599, b"", False)
+    assert read_status_line(b"HTTP/1.1 200 OK") == (200, b"HTTP/1.1 200 OK", False)
+    assert read_status_line(b"HTTP/1.0 404") == (404, b"HTTP/1.1 404 ", True)
+    assert read_status_line(b"HTTP/1.1 599 ") == (599, b"HTTP/1.1 599 ", False)
 
 
 @pytest.mark.parametrize(
