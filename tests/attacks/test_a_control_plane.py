@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.attacks import inside
 from tests.attacks.conftest import FRONTMATTER, TOKEN, TOKEN_REF
+from tests.support.family import Family
 from tests.support.outside import new_marker
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def test_a10_no_variable_points_at_the_host(lab: Lab, fresh: list[RunningBottle]
     host = {
         "SSH_AUTH_SOCK": "/tmp/agent.sock",
         "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/bus",
-        "DOCKER_HOST": "unix:///run/docker.sock",
+        "DOCKER_HOST": lab.engine_host or "unix:///run/docker.sock",
         "GPG_AGENT_INFO": "/x",
         "XAUTHORITY": "/x",
         "AWS_SECRET_ACCESS_KEY": "abcdef",
@@ -228,22 +228,6 @@ tell(**result)
     assert world.reached(marker), "the bottle did not outlive signals to its PID 1"
 
 
-def _sidecar_of(launcher: int) -> int:
-    """Find the sidecar among a launcher's descendants."""
-    for pid in _descendants(launcher):
-        if b"bot_bottle.sidecar" in Path("/proc", str(pid), "cmdline").read_bytes():
-            return pid
-    raise AssertionError("the launcher has no sidecar")
-
-
-def _descendants(pid: int) -> list[int]:
-    found = []
-    for task in Path("/proc", str(pid), "task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *_descendants(int(child))]
-    return found
-
-
 def test_a13_a_dead_sidecar_means_no_way_out(
     lab: Lab, world: World, fresh: list[RunningBottle], token: str
 ) -> None:
@@ -252,7 +236,8 @@ def test_a13_a_dead_sidecar_means_no_way_out(
     before, after = new_marker("a13"), new_marker("a13")
     running.sh(f"curl -sS -m 5 https://allowed.test/{before}")
     assert world.reached(before)
-    os.kill(_sidecar_of(running.launcher_pid), signal.SIGKILL)
+    with Family(lab, running.launcher_pid, running.identity) as family:
+        os.kill(family.sidecar(), signal.SIGKILL)
     for option in ("", "--noproxy '*'"):
         result = running.sh(f"curl -sS -m 5 {option} https://allowed.test/{after}")
         assert result.returncode != 0
@@ -299,26 +284,11 @@ def test_a13_a_route_the_operator_removed_is_gone_after_resume(lab: Lab, world: 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_a13_nothing_lives_on_after_the_launcher(lab: Lab, token: str, number: int) -> None:
     running = lab.launch("attack", env={TOKEN_REF: token})
-    family = _descendants(running.launcher_pid)
-    assert len(family) >= 3  # sidecar, bwrap, init
-    running.kill(number)
-    try:
-        assert running.wait() is not None
-    finally:
-        running.abandon()
-    for pid in family:
-        _wait_until_gone(pid)
-
-
-def _wait_until_gone(pid: int) -> None:
-    """Wait for a process's end without polling (pidfd_open(2)); a test's own timeout bounds it."""
-    import select  # noqa: PLC0415
-
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([descriptor], [], [], 30)[0], f"process {pid} lives on"
-    finally:
-        os.close(descriptor)
+    with Family(lab, running.launcher_pid, running.identity) as family:
+        assert len(family.below()) >= 3  # sidecar, what isolates, PID 1
+        running.kill(number)
+        try:
+            assert running.wait() is not None
+        finally:
+            running.abandon()
+        family.wait_until_gone()

@@ -11,6 +11,7 @@ import pytest
 
 from tests.attacks import inside
 from tests.attacks.conftest import TOKEN_REF
+from tests.support.family import Family
 from tests.support.outside import new_marker
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ def test_c6_the_token_is_nowhere_on_the_host_but_where_the_operator_put_it(
     assert running.audit_path in files
     assert [path for path in files if needle in path.read_bytes()] == []
     assert needle not in running.log.read_bytes()
-    processes = _family(running.launcher_pid)
+    with Family(lab, running.launcher_pid, running.identity) as family:
+        processes = family.pids
     assert len(processes) >= 4
     for pid in processes:
         assert needle not in _proc(pid, "cmdline"), _proc(pid, "cmdline")
@@ -164,9 +166,8 @@ def test_c6_the_sidecar_leaves_no_core_and_cannot_be_traced(
 ) -> None:
     running = lab.launch("attack", env={TOKEN_REF: token})
     fresh.append(running)
-    (sidecar,) = [
-        pid for pid in _family(running.launcher_pid) if b"bot_bottle.sidecar" in _proc(pid, "cmdline")
-    ]
+    with Family(lab, running.launcher_pid, running.identity) as family:
+        sidecar = family.sidecar()
     limits = _proc(sidecar, "limits").decode()
     core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
     assert core.split()[4:6] == ["0", "0"]
@@ -206,14 +207,6 @@ def test_c7_the_ca_cannot_be_replaced_from_inside(bottle: RunningBottle) -> None
         ' test -s "$NODE_EXTRA_CA_CERTS" && test -s "$SSL_CERT_FILE" && echo untouched'
     )
     assert result.out.strip() == "untouched"
-
-
-def _family(pid: int) -> list[int]:
-    found = [pid]
-    for task in Path("/proc", str(pid), "task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += _family(int(child))
-    return found
 
 
 def _proc(pid: int, name: str) -> bytes:

@@ -43,6 +43,8 @@ _FAILED = "the bottle's container could not be made"
 #: What the engine says where its machine has no IPv6.
 _NO_IPV6 = "net.ipv6"
 _CAPABLE = "seccomp"
+#: The output is attached too, though nothing comes of it: its end is the container's.
+_STREAMS = ("stdin", "stdout", "stderr", "stream")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,7 @@ def container_options(
         cap_drop=["ALL"],
         security_opt=_security(facts),
         ipc_mode="private",
+        cgroupns="private",  # or the path of every control group above is readable inside
         sysctls=sysctls,
         runtime=settings.runtime or None,
         log_config=LogConfig(type="none"),
@@ -164,7 +167,7 @@ class AgentContainer:
             self._begun = True
             self.id = api.create_container(**options)["Id"]
             # Attached before the start: at no moment does it run without somebody holding it open.
-            self._hold = Multiplexed(api.attach_socket(self.id, params={"stdin": 1, "stream": 1}))
+            self._hold = Multiplexed(api.attach_socket(self.id, params=dict.fromkeys(_STREAMS, 1)))
             api.start(self.id)
         self.execs = Execs(api, self.id, processes=held_processes(self.settings.limits, self._engine.facts))
 
@@ -184,14 +187,21 @@ class AgentContainer:
                     f"{words.decode('utf-8', 'replace')[-300:].strip() or AGENT_WORKSPACE}"
                 )
 
-    def alive(self) -> bool:
-        """Tell whether the container that was started still runs; one started again by hand is another."""
+    def alive(self, patience: float = 0.0) -> bool:
+        """Tell whether the container that was started still runs; one started again by hand is another.
+
+        Up to ``patience`` seconds are given to one that is just about to end.
+        """
         if self._hold is None:
             return False
         try:
-            return self._hold.read_now() != []
+            while self._hold.read(patience):
+                pass  # what its first process may have to say is of no interest
+        except TimeoutError:
+            return True
         except (OSError, ValueError):
             return False
+        return False
 
     def close(self) -> None:
         """End and remove the container; safe to call again. What cannot be removed is said on stderr."""
