@@ -109,7 +109,7 @@ def bottle_notes(bottle: ManifestBottle) -> tuple[str, ...]:
 
 
 def unmet_notes(bottle: ManifestBottle) -> tuple[str, ...]:
-    """Say what the bottle declares and this version cannot give it, so that nothing is ignored in silence."""
+    """Say what the bottle declares and may not get, so that nothing is ignored in silence."""
     notes: list[str] = []
     if bottle.git.remotes:
         notes.append("git.remotes: the git gate is not in this version: nothing can be pushed")
@@ -119,7 +119,7 @@ def unmet_notes(bottle: ManifestBottle) -> tuple[str, ...]:
         )
     if bottle.agent_provider.dockerfile:
         notes.append(
-            "agent_provider.dockerfile: no backend of this version builds images: "
-            "this machine's programs are used"
+            "agent_provider.dockerfile: for backends that build images (docker); "
+            "the others run this machine's programs"
         )
     return tuple(notes)

@@ -77,7 +77,7 @@ def test_info_shows_each_setting_with_its_file_and_what_cannot_be_had_yet(
         "workspace   : copy  <- bottles/base.md:5\n",
         "the git gate is not in this version: nothing can be pushed",
         "nobody can be asked at run time in this version",
-        "no backend of this version builds images",
+        "agent_provider.dockerfile: for backends that build images (docker)",
     ):
         assert said in out, said
     assert main(["info", "a", "--json"]) == 0
