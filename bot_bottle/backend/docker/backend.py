@@ -13,7 +13,7 @@ from bot_bottle import bottle_state, paths
 from bot_bottle.backend import limits as shared_limits
 from bot_bottle.backend.base import BottleBackend, ProbeResult
 from bot_bottle.backend.docker import engine as engines
-from bot_bottle.backend.docker import images, labels, leftovers, volumes
+from bot_bottle.backend.docker import images, leftovers, volumes
 from bot_bottle.backend.docker.agent import AgentContainer, AgentSettings
 from bot_bottle.backend.docker.bottle import DockerBottle, sidecar_gone
 from bot_bottle.backend.docker.engine import engine_errors
@@ -52,7 +52,7 @@ class DockerBackend(BottleBackend):
         """Say what stands between agent and host; needs the engine. Raises ``UnavailableError``."""
         facts = self._connect().facts
         parts = ["container without network"]
-        if _runtime(_config()) == _GVISOR:
+        if _runtime(_config()).startswith(_GVISOR):
             parts.append("own kernel in user space (gVisor)")
         else:
             filtered = "seccomp" in facts.security
@@ -174,7 +174,7 @@ class DockerBackend(BottleBackend):
 
     def leftovers(self) -> tuple[Leftover, ...]:
         """List what dead launches left on the engine; nothing where there never was one."""
-        if not labels.has_installation():
+        if not volumes.has_used_an_engine():
             return ()
         return leftovers.find(self._connect().api)
 

@@ -47,6 +47,8 @@ _CLIENT = "docker"
 #: The client would swallow Ctrl-P for its own way of detaching, and a session left behind would be taken for
 #: one that ended: nobody types this.
 _DETACH_KEYS = "ctrl-^,ctrl-@,ctrl-^,ctrl-@,ctrl-^,ctrl-@"
+#: How long a container that cut a command off may take to be seen to have ended, in seconds.
+_END_SECONDS = 2.0
 #: A shell's word for a program it did not find, or may not run (POSIX, "Exit Status for Commands").
 _ERRNO = {127: errno.ENOENT, 126: errno.EACCES}
 
@@ -130,7 +132,7 @@ class DockerBottle(Bottle):
         try:
             return self._agent.execs.run(command, stdin, stdout, stderr, timeout)
         except LaunchError as error:
-            if self._agent.alive():
+            if self._agent.alive(_END_SECONDS):
                 raise
             raise LaunchError(_agent_gone(self.name)) from error
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bot_bottle import bottle_state
+from bot_bottle import bottle_state, paths
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.labels import INSTALLATION, installation_id, label_filter, make_labels
 from bot_bottle.backend.docker.removal import remove_container, remove_volume
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bot_bottle.backend.docker.labels import Role
 
 _ENGINE_FILE = "engine"
+_EVER_FILE = "docker-used"
 _MAX_URL = 4096
 
 
@@ -32,7 +33,13 @@ def home_name(identity: str) -> str:
 
 def note_engine(identity: str, url: str) -> None:
     """Write down, in the bottle's state folder, on which engine its home lies."""
+    write_atomic(paths.home_dir() / _EVER_FILE, b"")
     write_atomic(bottle_state.bottle_state_dir(identity) / _ENGINE_FILE, f"{url}\n".encode())
+
+
+def has_used_an_engine() -> bool:
+    """Tell whether this installation has ever launched a bottle on an engine."""
+    return (paths.home_dir() / _EVER_FILE).exists()
 
 
 def noted_engine(identity: str) -> str:
