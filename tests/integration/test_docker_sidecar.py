@@ -286,7 +286,7 @@ def test_it_dies_loudly_and_nothing_passes_any_more(
     agent.deny(10)
     engine.api.kill(NAMES.sidecar, "KILL")
     assert heard.wait(SECONDS)
-    assert said == ["the sidecar failed: it ended, so nothing passes any more"]
+    assert said == ["the sidecar failed: it ended"]
     assert not sidecar.alive()
     assert agent.curl("-x", "http://127.0.0.1:9099", "http://a.test/")[0] == 7  # connection refused
     with pytest.raises(LaunchError, match="not running"):
@@ -501,13 +501,13 @@ def test_a_volume_of_somebody_else_is_left_alone(
     engine.api.create_volume(NAMES.audit)
     with (
         ContainerSidecar.start(engine, image=image, config=settings(log)) as sidecar,
-        pytest.raises(LaunchError, match="another installation's"),
+        pytest.raises(LaunchError, match="not this installation's"),
     ):
         _ = sidecar.ca_pem
     assert engine.api.inspect_volume(NAMES.audit)
     engine.api.remove_volume(NAMES.audit)
     assert left(engine) == []
-    assert "another installation's" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""
 
 
 def test_a_record_that_cannot_be_brought_home_is_kept_and_said(

@@ -37,13 +37,18 @@ _SLACK_BYTES = 1 << 20
 def salvage(api: APIClient, identity: str, audit_path: Path) -> bool:
     """Complete ``audit_path`` from what dead launches of ``identity`` left and remove that; False if nothing.
 
-    The caller holds the identity's lock. Raises ``LaunchError`` where the log cannot be completed, or its
-    volume belongs to another installation; the volume stays then.
+    The caller holds the identity's lock. Raises ``LaunchError`` where the log cannot be completed; its
+    volume stays then.
     """
     name = SidecarNames(identity=identity).audit
     with engine_errors(f"the audit log of {identity} could not be brought home from the engine"):
         end_sidecars(api, identity)
-        if not _is_there(api, name):
+        volumes = api.volumes(filters=label_filter(identity=identity))["Volumes"] or []
+        for volume in volumes:
+            # An engine that is started anew removes what ended, but not its unnamed volumes.
+            if volume["Labels"].get(ROLE) == "sidecar":
+                remove_volume(api, volume["Name"])
+        if all(volume["Name"] != name for volume in volumes):
             return False
         make_private_dir(audit_path.parent)
         with tempfile.NamedTemporaryFile(dir=audit_path.parent, prefix=".salvage-") as file:
@@ -65,22 +70,9 @@ def end_sidecars(api: APIClient, identity: str) -> None:
     """End and remove the sidecars and doorkeepers of ``identity``, ours only. Raises the SDK's errors."""
     ends = {"doorkeeper": remove_container, "sidecar": end_container}
     for container in api.containers(all=True, filters=label_filter(identity=identity)):
-        end = ends.get(container["Labels"][ROLE])
+        end = ends.get(container["Labels"].get(ROLE))
         if end is not None:
             end(api, container["Id"])
-
-
-def _is_there(api: APIClient, name: str) -> bool:
-    from docker import errors  # noqa: PLC0415 - the SDK is imported late
-
-    try:
-        volume = api.inspect_volume(name)
-    except errors.NotFound:
-        return False
-    ours = make_labels("audit")
-    if not ours.items() <= (volume.get("Labels") or {}).items():
-        raise LaunchError(f"the volume {name} is another installation's; choose another identity")
-    return True
 
 
 def _fetch(api: APIClient, identity: str, volume: str, target: Path) -> None:

@@ -253,8 +253,19 @@ class ContainerSidecar:
         finally:
             self._talk.end(failure)
             self._brought_up.set()
-        if self._on_death is not None and self._talk.ready and not self._closing:
-            self._on_death(failure or self._talk.death("it ended, so nothing passes any more"))
+        if not self._closing and self._container:
+            words = self._make_sure_of_end() or failure or self._talk.death("it ended")
+            if self._on_death is not None and self._talk.ready and not self._closing:
+                self._on_death(words)
+
+    def _make_sure_of_end(self) -> str:
+        """End what cannot be heard any more; gives a sentence where not even that is possible."""
+        try:
+            with self._client("the sidecar cannot be heard any more, and perhaps runs on") as api:
+                remove_container(api, self._container)
+        except LaunchError as error:
+            return str(error)
+        return ""
 
     def _bring_up(
         self, api: APIClient, config: SidecarConfig, network: str, stack: contextlib.ExitStack
@@ -270,7 +281,10 @@ class ContainerSidecar:
         self._talk.record_in(copy)
         wire = replace(config, audit_path=str(LOG_INSIDE), audit_after=copy.end).to_wire()
         self._require_open()
-        api.create_volume(self._names.audit, labels=make_labels("audit", self._identity))
+        labels = make_labels("audit", self._identity)
+        made = api.create_volume(self._names.audit, labels=labels)
+        if made.get("Labels") != labels:  # one that was there already is no error of the engine's
+            raise LaunchError(f"the volume {self._names.audit} on this engine is not this installation's")
         options = sidecar_options(
             api, self._engine.facts, image=self._image, identity=self._identity, network=network
         )
