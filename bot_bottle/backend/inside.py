@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Memory of the bottle's own that root fills once; the agent may write to its last folder alone.
 OWN_DIR = "/run/bot-bottle"
-_ENV_FILE = f"{OWN_DIR}/env"
+ENV_FILE = f"{OWN_DIR}/env"
 _RUNS_DIR = f"{OWN_DIR}/exec"
 
 #: A script's text travels in this variable: an engine shows and logs argv, but not a command's environment.
@@ -37,8 +37,8 @@ _PLACE = f"""\
 set -e; umask 022
 mkdir -m 1777 {_RUNS_DIR}
 for name in @BUNDLE@ @CERTIFICATE@; do printf %s "${CA_VARIABLE}" >"$name"; done
-cat >{_ENV_FILE}
-chmod 444 {_ENV_FILE}
+cat >{ENV_FILE}
+chmod 444 {ENV_FILE}
 """
 
 # A resumed bottle's agent may have closed or removed its own folders; only it can open them again.
@@ -57,7 +57,7 @@ echo $$ >{_RUNS_DIR}/"$1"
 (
 trap - PIPE
 trap "echo {FAILED} \\$? >{_RUNS_DIR}/$1" EXIT
-. {_ENV_FILE}
+. {ENV_FILE}
 unset HOSTNAME {SCRIPT_VARIABLE}
 shift 2
 command -v "$1" >/dev/null || exit 127
@@ -72,7 +72,7 @@ printf '\\036%s%s;' "$2" $code >&3
 ON_TERMINAL = f"""\
 echo $$ >{_RUNS_DIR}/"$1"
 trap "echo {FAILED} \\$? >{_RUNS_DIR}/$1" EXIT
-. {_ENV_FILE}
+. {ENV_FILE}
 unset HOSTNAME
 shift
 command -v "$1" >/dev/null 2>&1 || exit 127

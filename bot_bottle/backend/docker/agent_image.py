@@ -231,7 +231,7 @@ def _context_names(folder: Path) -> list[str]:
 
 def finished(text: str) -> str:
     """Give a Dockerfile with the finishing layer behind it; whatever its shell or user was, ours runs."""
-    script = Path(__file__).with_name("finish.sh").read_text("utf-8")
+    script = Path(__file__).parent.with_name("finish.sh").read_text("utf-8")
     lines = [
         "USER 0:0",
         f"RUN {_exec_form(script)}",
