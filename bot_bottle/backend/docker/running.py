@@ -52,9 +52,8 @@ class Running:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             poller = select.poll()
-            if self._awaits_source():
+            if self._feed(streams):
                 poller.register(self._source.fd, select.POLLIN)
-            self._send(streams)
             unsent = streams.wants_to_write or (self._sending and self._source.pending)
             poller.register(streams.fileno(), select.POLLIN | (select.POLLOUT if unsent else 0))
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -69,15 +68,16 @@ class Running:
             if all(mark.code is not None for mark in self._marks.values()):
                 return self._marks[STDOUT].code
 
-    def _awaits_source(self) -> bool:
-        """Tell whether more input is to be waited for; takes in what needs no waiting."""
+    def _feed(self, streams: Multiplexed) -> bool:
+        """Send what can be sent now; tells whether more input is to be waited for."""
         source = self._source
-        if not self._sending or source.pending or source.ended:
-            return False
-        if source.fd < 0:
+        while True:
+            self._send(streams)
+            if not self._sending or source.pending or source.ended:
+                return False
+            if source.fd >= 0:
+                return True
             source.fill()
-            return False
-        return True
 
     def _send(self, streams: Multiplexed) -> None:
         source = self._source
