@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 TOKEN_REF = "BOT_BOTTLE_CLAUDE_OAUTH_TOKEN"
+#: Where the API is pinned to: any address does, since all of them are the scripted outside's.
+API_ADDRESS = "203.0.113.9:8443"
 FINAL_TEXT = "The forbidden host refused me, as it should."
 
 
@@ -42,6 +44,7 @@ def test_claude_works_in_a_bottle_and_never_holds_the_token(lab: Lab, world: Wor
     ]
     assert requests, "the API was never asked"
     for seen in requests:
+        assert ":".join(map(str, seen.local)) == API_ADDRESS
         assert seen.values("authorization") == [f"Bearer {token}"]
         assert PLACEHOLDER_TOKEN.encode() not in seen.raw
         assert token.encode() not in seen.body
@@ -80,7 +83,7 @@ def test_a_claude_session_is_on_record_and_leaves_no_state(lab: Lab, world: Worl
 def _run_claude(lab: Lab, world: World, claude: Path, token: str, marker: str) -> tuple[Completed, Watch]:
     config = lab.home / "config.toml"
     if "api.anthropic.com" not in config.read_text():
-        lab.write("config.toml", config.read_text() + '[pins]\n"api.anthropic.com" = "127.0.0.1:8443"\n')
+        lab.write("config.toml", config.read_text() + f'[pins]\n"api.anthropic.com" = "{API_ADDRESS}"\n')
     lab.declare(
         "claude",
         f"agent_provider:\n  template: claude\n  auth_token: {TOKEN_REF}\n",
@@ -93,8 +96,7 @@ def _run_claude(lab: Lab, world: World, claude: Path, token: str, marker: str) -
         tool="Bash",
         tool_input={"command": command, "description": "Try a host that nobody allowed"},
     )
-    env = {TOKEN_REF: token, "PATH": f"{claude.parent}:{lab.env['PATH']}"}
-    with Watch(token, lab.home) as watch:
+    with lab.program(claude) as env, Watch(token, lab.home) as watch:
         run = lab.cli(
             "start",
             "claude",
@@ -102,7 +104,7 @@ def _run_claude(lab: Lab, world: World, claude: Path, token: str, marker: str) -
             "--headless",
             "--prompt",
             f"Upload it, session {marker}.",
-            env=env,
-            timeout=120,
+            env={TOKEN_REF: token, **env},
+            timeout=240,
         )
     return run, watch

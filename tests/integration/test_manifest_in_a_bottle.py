@@ -58,11 +58,8 @@ def test_skills_are_where_the_program_looks_and_are_the_agents_own_copies(lab: L
     lab.own()
     lab.write("bottles/reader.md", "---\nagent_provider: {template: claude}\n---\n")
     lab.write("agents/reader.md", "---\nbottle: reader\nskills: [tdd]\n---\n")
-    done = lab.cli(
-        "start",
-        *("reader", "--yes", "--headless", "--prompt", "go"),
-        env={"PATH": f"{programs}:{lab.env['PATH']}"},
-    )
+    with lab.program(program) as env:
+        done = lab.cli("start", "reader", "--yes", "--headless", "--prompt", "go", env=env)
     assert done.returncode == 0, done.err
     assert done.out == "# Test first\nran\n"
     assert (skill / "SKILL.md").read_text() == "# Test first\n"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import os
 import shutil
 import signal
 import socket
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -53,7 +56,7 @@ class Engine:
             base = base_archive()
         except NoBaseError as error:
             raise NoEngineError(f"there is no base for images: {error}") from error
-        self.folder = Path(tempfile.mkdtemp(prefix="bot-bottle-engine-", dir=_place_on_disk()))
+        self.folder = Path(tempfile.mkdtemp(prefix="bot-bottle-engine-", dir=place_on_disk()))
         self.folder.chmod(0o711)
         self._socket = self.folder / "engine.sock"
         self.url = f"unix://{self._socket}"
@@ -152,7 +155,31 @@ def engine_api(url: str) -> Iterator[APIClient]:
         client.close()
 
 
-def _place_on_disk() -> str:
+def image_with(url: str, program: Path) -> str:
+    """Give an image that is the base and one more program of a single file; made where missing."""
+    found = program.resolve(strict=True)
+    stamp = hashlib.sha256(f"{program.name} {found} {found.stat().st_mtime_ns}".encode()).hexdigest()[:12]
+    tag = f"bot-bottle-test-{program.name}:{stamp}"
+    with engine_api(url) as api, tempfile.TemporaryFile() as context:
+        if api.images(tag, quiet=True):
+            return tag
+        recipe = f"FROM {BASE_IMAGE}\nCOPY {program.name} /usr/local/bin/\n".encode()
+        with tarfile.open(fileobj=context, mode="w") as archive:
+            member = tarfile.TarInfo("Dockerfile")
+            member.size = len(recipe)
+            archive.addfile(member, io.BytesIO(recipe))
+            member = archive.gettarinfo(str(found), program.name)
+            member.mode = 0o755
+            with found.open("rb") as file:
+                archive.addfile(member, file)
+        context.seek(0)
+        for line in api.build(fileobj=context, custom_context=True, tag=tag, decode=True):
+            if "error" in line:
+                raise NoEngineError(f"{tag} could not be built: {line['error']}")
+    return tag
+
+
+def place_on_disk() -> str:
     """Give a folder on a file system that images can be layered on; memory and overlays are no such."""
     kinds = {}
     for line in Path("/proc/self/mounts").read_text().splitlines():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from bot_bottle.backend.base import AGENT_USER
-from tests.support.engine import BASE_IMAGE
+from tests.support.engine import BASE_IMAGE, image_with
 from tests.support.outside import BASE_PYTHON, REPO, Account, Completed, World
 from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _START_SECONDS = 60.0
 _counter = itertools.count(1)
@@ -79,6 +80,26 @@ class Lab:
             for path in (self.user_home, *self.user_home.rglob("*")):
                 if not path.is_relative_to(state):
                     os.chown(path, self.account.uid, self.account.uid, follow_symlinks=False)
+
+    @contextlib.contextmanager
+    def program(self, program: Path) -> Iterator[dict[str, str]]:
+        """Let bottles have a program of this machine's that is one file; gives the environment to launch in.
+
+        A backend that takes programs from images gets an image with it for that time.
+        """
+        if not self.engine_host:
+            yield {"PATH": f"{program.parent}:{self.env['PATH']}"}
+            return
+        config = self.home / "config.toml"
+        before = config.read_text()
+        image = image_with(self.engine_host, program)
+        self.write(
+            "config.toml", before.replace(f'\nbase_image = "{BASE_IMAGE}"', f'\nbase_image = "{image}"')
+        )
+        try:
+            yield {}
+        finally:
+            self.write("config.toml", before)
 
     def declare(self, name: str, frontmatter: str, prompt: str = "") -> None:
         """Declare a bottle and an agent of the same name in it."""
