@@ -60,7 +60,7 @@ def backend() -> BubblewrapBackend:
     backend = BubblewrapBackend()
     result = backend.probe()
     if result.level == "unavailable":
-        cannot(f"{result.detail} {result.remedy}".strip())
+        cannot(f"{result.detail} {result.remedy}".strip(), backend.name)
     return backend
 
 
