@@ -168,9 +168,7 @@ def test_no_folder_with_more_than_a_build_may_see_is_sent(home: Path) -> None:
 
 
 def test_a_dockerfile_that_may_not_be_used_is_refused_in_one_sentence(home: Path) -> None:
-    with pytest.raises(
-        UsageError, match=r"there is no .*; write the path of a Dockerfile, or"
-    ):
+    with pytest.raises(UsageError, match=r"there is no .*; write the path of a Dockerfile, or"):
         agent_source(bottle(home / "none"))
     with pytest.raises(UsageError, match="can be written by others; run: chmod go-w"):
         agent_source(bottle(write(home / "d" / "open", mode=0o666)))
@@ -298,7 +296,7 @@ def test_every_library_of_the_sidecar_is_named() -> None:
     [
         (b"/usr/bin/python3: No module named pip\n", "install it with: pip install 'bot-bottle[docker]'"),
         (
-            b"WARNING: slow\nERROR: No matching distribution found for uvloop==9\n",
+            b"WARNING: slow\nERROR: Ignored: 1, 2\nERROR: No matching distribution found for uvloop==9\n",
             "pip says: ERROR: No matching distribution found for uvloop==9",
         ),
         (b"", "pip says: pip failed"),

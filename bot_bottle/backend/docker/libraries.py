@@ -137,8 +137,9 @@ def explain_pip(stderr: bytes, pins: Mapping[str, str], facts: BaseFacts) -> str
             "pip is needed to fetch the sidecar's libraries and is not installed here; "
             "install it with: pip install 'bot-bottle[docker]', or: python3 -m ensurepip"
         )
+    # The last error is the conclusion; those before it list what was looked at.
     errors = [line for line in stderr.splitlines() if line.startswith(b"ERROR")]
-    said = process.first_line(b"\n".join(errors) or stderr, "pip failed")
+    said = process.first_line(errors[-1] if errors else stderr, "pip failed")
     wanted = ", ".join(f"{name} {version}" for name, version in pins.items())
     return (
         f"the sidecar's libraries ({wanted}) could not be had for Python {facts.python[0]}.{facts.python[1]} "
