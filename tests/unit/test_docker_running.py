@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
@@ -40,7 +41,8 @@ class Engine:
 
     def play(self, act: Callable[[Engine], None]) -> None:
         def run() -> None:
-            with self.socket:
+            # Whoever has seen the end hangs up, whatever is still being said.
+            with self.socket, contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 act(self)
 
         self._thread = threading.Thread(target=run)

@@ -80,7 +80,6 @@ def container_options(
         network_mode="none",
         dns=["127.0.0.1"],
         dns_search=["."],
-        extra_hosts={HOSTNAME: "127.0.0.1"},
         auto_remove=True,
         init=False,
         read_only=True,
