@@ -36,6 +36,8 @@ _MAX_LINE = 64 * 1024
 _PIECE = 48 * 1024
 #: How long records may gather before they are passed on, in seconds.
 _GATHER_SECONDS = 0.05
+#: How long the config may take, in seconds.
+_CONFIG_SECONDS = 60.0
 #: After the end, how long a launcher may read nothing at all, in seconds.
 _PATIENCE_SECONDS = 10.0
 
@@ -104,6 +106,9 @@ class StdioChannel:
     def _exactly(self, count: int) -> bytes:
         data = b""
         while len(data) < count:
+            # A launcher that was killed before its container started leaves an input that never ends.
+            if not select.select([self._stdin], [], [], _CONFIG_SECONDS)[0]:
+                raise ValueError("the config did not come")
             more = os.read(self._stdin, count - len(data))
             if not more:
                 raise ValueError("the config was cut short")

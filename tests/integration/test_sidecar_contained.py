@@ -17,7 +17,7 @@ import pytest
 
 from bot_bottle.audit import read_records, verify
 from bot_bottle.audit_chain import ChainEnd
-from bot_bottle.sidecar import handover
+from bot_bottle.sidecar import handover, stdio
 from bot_bottle.sidecar.config import SidecarConfig
 from bot_bottle.sidecar.listeners import close_listeners, send_listeners
 from bot_bottle.sidecar.stdio import LENGTH_BYTES
@@ -250,6 +250,19 @@ def test_a_config_cut_short_is_refused_without_quoting_it(tmp_path: Path) -> Non
     assert json.loads(out)["event"] == "error"
     assert b"cut short" in err
     assert TOKEN.encode() not in out + err
+
+
+def test_a_config_that_never_comes_is_not_awaited_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stdio, "_CONFIG_SECONDS", 0.01)
+    read, write = os.pipe()
+    with handover.wait_for_one(str(tmp_path / "doors.sock")) as listening:
+        channel = stdio.StdioChannel(read, write, listening)
+        with pytest.raises(ValueError, match="did not come"):
+            channel.read_config()
+    os.close(read)
+    os.close(write)
 
 
 def test_it_is_no_program_to_be_run_by_hand() -> None:
