@@ -59,8 +59,8 @@ def _one(home: Path) -> dict[str, tuple[float, float]]:
         else:
             raise RuntimeError("the bottle did not come up; run `bot-bottle doctor`")
         sizes: dict[str, tuple[float, float]] = {}
-        for pid in (process.pid, *_descendants(process.pid)):
-            label, size = _label(pid), _sizes(pid)
+        for pid in (process.pid, *descendants(process.pid)):
+            label, size = _label(pid), sizes_of(pid)
             before = sizes.get(label, (0.0, 0.0))
             sizes[label] = (before[0] + size[0], before[1] + size[1])
         process.stdin.write(b"\n")
@@ -69,11 +69,12 @@ def _one(home: Path) -> dict[str, tuple[float, float]]:
     return sizes
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """List every process below ``pid``."""
     found = []
     for task in Path("/proc", str(pid), "task").iterdir():
         for child in (task / "children").read_text().split():
-            found += [int(child), *_descendants(int(child))]
+            found += [int(child), *descendants(int(child))]
     return found
 
 
@@ -90,7 +91,8 @@ def _label(pid: int) -> str:
     return "agent"
 
 
-def _sizes(pid: int) -> tuple[float, float]:
+def sizes_of(pid: int) -> tuple[float, float]:
+    """Give a process's resident and proportional set size in MiB."""
     values = {}
     for line in Path("/proc", str(pid), "smaps_rollup").read_text().splitlines()[1:]:
         name, amount, *_ = line.split()

@@ -35,7 +35,7 @@ def base_archive() -> Path:
 
     Raises ``NoBaseError``.
     """
-    suite, mirror = _source()
+    suite, mirror = package_source()
     name = hashlib.sha256("\n".join((suite, *PACKAGES, *_LITTER)).encode()).hexdigest()[:12]
     archive = download_cache() / f"base-{suite}-{name}.tar"
     if not archive.exists():
@@ -43,8 +43,11 @@ def base_archive() -> Path:
     return archive
 
 
-def _source() -> tuple[str, str]:
-    """Give the code name and the package source that this machine's apt installs from."""
+def package_source() -> tuple[str, str]:
+    """Give the code name and the package source that this machine's apt installs from.
+
+    Raises ``NoBaseError``.
+    """
     command = [
         "apt-get",
         "indextargets",
