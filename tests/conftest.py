@@ -32,15 +32,16 @@ print(json.dumps([result.level, result.detail, result.remedy]))
 
 
 def pytest_configure() -> None:
-    """Judge no property by the clock, and let launchers be hung up on even under nohup(1).
+    """Judge no property by the clock, and let launchers be told to end even under nohup(1) or ``&``.
 
     A signal that is ignored stays so in every program started from here; one that is handled does not
     (execve(2)), and this run itself is as deaf to it as before.
     """
     settings.register_profile("patient", deadline=None)
     settings.load_profile("patient")
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: None)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 #: A test that is the first to need an engine also pays for making its images.

@@ -249,7 +249,7 @@ def test_ctrl_c_during_the_bring_up_leaves_nothing(lab: Lab) -> None:
     # A working folder that takes its time to be copied keeps the bring-up going.
     big = lab.project / "big"
     with big.open("wb") as file:
-        file.truncate(64 << 30)
+        file.truncate(8 << 30)
     lab.own()
     log = lab.user_home / "hasty.log"
     log.write_bytes(b"")
