@@ -179,6 +179,19 @@ def test_the_first_process_waits_for_the_end_of_its_input_and_no_longer(place: P
         process.wait(30)
 
 
+def test_the_first_process_ends_when_the_engine_tells_it_to(place: Place) -> None:
+    argv = place.argv(f"{_HOLD}".replace("wait", "echo ready; wait"))
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.terminate()
+        assert process.wait(30) == 0
+        process.stdin.close()
+
+
 def test_root_places_the_ca_and_the_environment(place: Place, tmp_path: Path) -> None:
     (place.folder / "exec").rmdir()
     (place.folder / "env").unlink()

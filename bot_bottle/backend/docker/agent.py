@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bot_bottle.backend import inside
 from bot_bottle.backend.base import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
-from bot_bottle.backend.docker import seccomp
+from bot_bottle.backend.docker import dialect, seccomp
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.execs import ROOT, Execs
 from bot_bottle.backend.docker.labels import make_labels
@@ -61,13 +61,17 @@ class AgentSettings:
 
 # PID 1. Its input is held open by the launcher's connection: when that goes, however, the second shell
 # meets its end, the first one ends with it, and the kernel ends everything else. `wait` also reaps orphans.
-_HOLD = "exec 3<&0 </dev/null; while read -r word; do :; done <&3 & exec 3<&-; wait $!"
+# SIGTERM is how an engine that is stopped tells it to end; the agent is another account and cannot send it.
+_HOLD = "trap 'exit 0' TERM; exec 3<&0 </dev/null; while read -r word; do :; done <&3 & exec 3<&-; wait $!"
 
 
 def container_options(
-    api: APIClient, settings: AgentSettings, facts: EngineFacts, *, ipv6: bool = True
+    api: APIClient, settings: AgentSettings, facts: EngineFacts, *, ipv6: bool = True, call_filter: str = ""
 ) -> dict[str, Any]:
-    """Give what ``create_container`` takes. Nothing in it is a value of the agent's environment."""
+    """Give what ``create_container`` takes. Nothing in it is a value of the agent's environment.
+
+    ``call_filter`` is the value of ``seccomp=`` where it is not the profile itself (see :mod:`.dialect`).
+    """
     from docker.types import LogConfig, Mount, Ulimit  # noqa: PLC0415 - the SDK is for this backend alone
 
     limits = settings.limits
@@ -85,7 +89,7 @@ def container_options(
         read_only=True,
         privileged=False,
         cap_drop=["ALL"],
-        security_opt=_security(facts),
+        security_opt=_security(facts, call_filter or seccomp.profile()),
         ipc_mode="private",
         cgroupns="private",  # or the path of every control group above is readable inside
         sysctls=sysctls,
@@ -95,7 +99,7 @@ def container_options(
         tmpfs={
             "/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={tmp_bytes(limits.memory)}",  # noqa: S108 - inside
             "/var/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={tmp_bytes(limits.memory) // 4}",  # noqa: S108
-            "/run": f"rw,exec,nosuid,nodev,mode=755,uid={AGENT_UID},gid={AGENT_UID},"
+            "/run": f"rw,exec,nosuid,nodev,{dialect.owned_by(AGENT_UID, facts)},"
             f"size={run_bytes(limits.memory)}",
             inside.OWN_DIR: f"rw,noexec,nosuid,nodev,mode=755,size={_MIB}",
             AGENT_CA_DIR: f"rw,noexec,nosuid,nodev,mode=755,size={_MIB}",
@@ -133,10 +137,10 @@ def held_processes(limits: EffectiveLimits, facts: EngineFacts) -> int:
     return limits.processes + _OWN_PROCESSES if facts.holds_pids else 0
 
 
-def _security(facts: EngineFacts) -> list[str]:
+def _security(facts: EngineFacts, call_filter: str) -> list[str]:
     options = ["no-new-privileges"]
     # Where the engine has no filter at all it would refuse the container; the preflight says so.
-    return [*options, f"seccomp={seccomp.profile()}"] if _CAPABLE in facts.security else options
+    return [*options, f"seccomp={call_filter}"] if _CAPABLE in facts.security else options
 
 
 class AgentContainer:
@@ -163,7 +167,10 @@ class AgentContainer:
     def _start(self, *, ipv6: bool) -> None:
         api = self._engine.api
         with engine_errors(_FAILED):
-            options = container_options(api, self.settings, self._engine.facts, ipv6=ipv6)
+            call_filter = dialect.seccomp_option(self._engine)
+            options = container_options(
+                api, self.settings, self._engine.facts, ipv6=ipv6, call_filter=call_filter
+            )
             self._begun = True
             self.id = api.create_container(**options)["Id"]
             # Attached before the start: at no moment does it run without somebody holding it open.
