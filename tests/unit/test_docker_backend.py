@@ -125,6 +125,12 @@ class FakeApi:
         self.listed: list[dict[str, Any]] = []
         self.volumes_by_name: dict[str, dict[str, str]] = {}
         self.removed: list[str] = []
+        self.known: list[str] = []
+
+    def inspect_container(self, container: str) -> dict[str, Any]:
+        if container not in self.known:
+            raise NotFound("no such container")
+        return {"Id": container}
 
     def containers(self, *, filters: dict[str, list[str]], **options: bool) -> list[dict[str, Any]]:
         assert options == {"all": True}  # those that are no longer, or not yet, running too
@@ -197,6 +203,15 @@ def test_leftovers_are_what_this_installations_dead_launches_left(fake: FakeApi)
     ]
     assert "of-the-dead" in found[0].describe
     assert str(paths.audit_path(kept)) in found[1].describe
+
+
+def test_what_an_engine_only_remembers_is_no_leftover(fake: FakeApi) -> None:
+    """An engine that was killed lists such a container as dead and knows nothing of it otherwise."""
+    labels = make_labels("agent", IDENTITY)
+    fake.listed.append({"Id": "ghost", "Names": None, "Labels": labels, "State": "dead"})
+    assert leftovers.find(fake) == ()  # type: ignore[arg-type]
+    fake.known.append("ghost")
+    assert [one.kind for one in leftovers.find(fake)] == [leftovers.CONTAINER]  # type: ignore[arg-type]
 
 
 def test_a_leftover_is_removed_and_removing_it_twice_is_no_error(fake: FakeApi) -> None:

@@ -25,7 +25,7 @@ CONTAINER, AUDIT, HOME, VOLUME = "container", "audit", "home", "volume"
 def find(api: APIClient) -> tuple[Leftover, ...]:
     """List containers and volumes of dead launches; a kept bottle's home is none. Raises ``LaunchError``."""
     with engine_errors("the engine could not be looked over"):
-        containers = api.containers(all=True, filters=label_filter())
+        containers = [one for one in api.containers(all=True, filters=label_filter()) if not _ghost(api, one)]
         volumes = api.volumes(filters=label_filter()).get("Volumes") or []
     found: list[Leftover] = []
     for identity, items in _dead(containers):
@@ -53,6 +53,19 @@ def remove(api: APIClient, leftover: Leftover) -> None:
         else:
             for volume in api.volumes(filters=label_filter("sidecar", identity)).get("Volumes") or []:
                 remove_volume(api, volume["Name"])
+
+
+def _ghost(api: APIClient, container: Mapping[str, Any]) -> bool:
+    """Tell whether an engine only remembers a container: once killed itself, it may until it restarts."""
+    from docker import errors  # noqa: PLC0415 - the SDK is imported late
+
+    if container.get("State") != "dead":
+        return False
+    try:
+        api.inspect_container(container["Id"])
+    except errors.NotFound:
+        return True
+    return False
 
 
 def _volume(identity: str, name: str, role: str | None) -> Iterator[Leftover]:
