@@ -1,0 +1,161 @@
+"""Which refs and paths a push may change: safe by default, each refusal names the key that lifts it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
+
+from bot_bottle.decision import Deny
+from bot_bottle.git_gate.globs import matches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from bot_bottle.git_gate.commands import Command
+
+#: The branches that a bottle may push unless its manifest says otherwise.
+DEFAULT_BRANCHES = ("bottle/**",)
+DEFAULT_MAX_BYTES = 256 * 1024 * 1024
+DEFAULT_MAX_OBJECTS = 100_000
+
+#: What a forge or a CI runs or follows by itself, with secrets of its own (F3).
+PROTECTED_PATHS = (
+    ".gitmodules", ".github/workflows/**", ".github/actions/**", "**/action.yml", "**/action.yaml",
+    ".gitea/workflows/**", ".forgejo/workflows/**", ".gitlab-ci.yml", ".gitlab-ci.yaml", ".gitlab/ci/**",
+    ".circleci/**", ".travis.yml", "**/Jenkinsfile", "azure-pipelines.yml", "azure-pipelines.yaml",
+    ".azure-pipelines/**", "bitbucket-pipelines.yml", ".drone.yml", ".woodpecker.yml", ".woodpecker.yaml",
+    ".woodpecker/**", ".buildkite/**", ".cirrus.yml", ".cirrus.star", "appveyor.yml", ".appveyor.yml",
+    ".teamcity/**", "buildspec.yml", "cloudbuild.yaml", "cloudbuild.yml", ".builds/**", ".build.yml",
+    ".semaphore/**", ".tekton/**", "codefresh.yml",
+)  # fmt: skip
+
+_BRANCHES, _TAGS = "refs/heads/", "refs/tags/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushPolicy:
+    """One remote's rules.
+
+    ``branches`` are patterns below ``refs/heads/``; ``paths`` lift the protection of :data:`PROTECTED_PATHS`;
+    ``max_bytes`` bounds one push's pack and, tenfold, what is in it once unpacked.
+    """
+
+    branches: tuple[str, ...] = DEFAULT_BRANCHES
+    force: bool = False
+    delete: bool = False
+    tags: bool = False
+    default_branch: bool = False
+    paths: tuple[str, ...] = ()
+    max_bytes: int = DEFAULT_MAX_BYTES
+    max_objects: int = DEFAULT_MAX_OBJECTS
+
+    def to_wire(self) -> dict[str, object]:
+        """Serialise for the sidecar's config."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, obj: Mapping[str, object]) -> PushPolicy:
+        """Read what :meth:`to_wire` wrote; raises ``ValueError``, ``KeyError`` or ``TypeError``."""
+        values = {one.name: obj[one.name] for one in fields(cls)}
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})  # type: ignore[arg-type]
+
+
+#: Where each rule stands in the manifest, below ``git.remotes.HOST.``.
+KEYS = {
+    "branches": "Branches",
+    "force": "AllowForce",
+    "delete": "AllowDelete",
+    "tags": "AllowTags",
+    "default_branch": "AllowDefaultBranch",
+    "paths": "AllowPaths",
+    "max_bytes": "MaxPushBytes",
+    "max_objects": "MaxPushObjects",
+}
+
+
+class Rules:
+    """A policy with the place it stands in (``git.remotes.HOST``) and the upstream's default branch."""
+
+    __slots__ = ("_place", "default_branch", "policy")
+
+    def __init__(self, policy: PushPolicy, *, place: str, default_branch: str = "") -> None:
+        self.policy = policy
+        self.default_branch = default_branch
+        self._place = place
+
+    def judge(self, command: Command) -> Deny | None:
+        """Judge a command by its names alone, before anything of the push is unpacked."""
+        policy, ref = self.policy, command.ref
+        if ref.startswith(_TAGS):
+            if not policy.tags:
+                return self._deny("tag_denied", "tags", f"{ref}: tags may not be pushed", "true")
+        elif not ref.startswith(_BRANCHES):
+            return Deny(
+                reason="ref_denied",
+                rule=self._place,
+                message=f"{ref}: only branches and tags go through the gate",
+                next_step="Push a branch instead",
+            )
+        elif (denied := self._judge_branch(ref)) is not None:
+            return denied
+        if command.action == "delete" and not policy.delete:
+            return self._deny("delete_denied", "delete", f"{ref}: refs may not be deleted", "true")
+        if command.action == "update" and ref.startswith(_TAGS) and not policy.force:
+            return self._deny("force_denied", "force", f"{ref}: a tag that exists may not be moved", "true")
+        return None
+
+    def _judge_branch(self, ref: str) -> Deny | None:
+        branch = ref.removeprefix(_BRANCHES)
+        # Some servers keep refs on file systems that know no case.
+        if self.default_branch and branch.casefold() == self.default_branch.casefold():
+            if self.policy.default_branch:
+                return None
+            message = f"{ref}: is the upstream's default branch, which may not be pushed to"
+            return self._deny("default_branch_denied", "default_branch", message, "true")
+        if matches(branch, self.policy.branches):
+            return None
+        allowed = ", ".join(self.policy.branches) or "none"
+        return self._deny(
+            "branch_denied",
+            "branches",
+            f"{ref}: is not among the branches that may be pushed ({allowed})",
+            f"a list that covers {branch}",
+        )
+
+    def judge_rewind(self, command: Command) -> Deny | None:
+        """Judge an update that is known to drop commits."""
+        if self.policy.force:
+            return None
+        message = f"{command.ref}: the push would drop commits that the upstream has (no fast-forward)"
+        return self._deny("force_denied", "force", message, "true")
+
+    def judge_paths(self, changed: Iterable[tuple[str, str]]) -> Deny | None:
+        """Judge the paths a push changes, as (commit, path)."""
+        for commit, path in changed:
+            if is_protected(path) and not matches(path, self.policy.paths):
+                message = (
+                    f"commit {commit[:12]} changes {path}, which the upstream may run or follow by itself"
+                )
+                return self._deny("path_denied", "paths", message, "a list that covers the path")
+        return None
+
+    def judge_size(self, *, bytes_seen: int = 0, objects: int = 0) -> Deny | None:
+        """Judge how much a push brings."""
+        policy = self.policy
+        if bytes_seen > policy.max_bytes:
+            message = f"the push is larger than {policy.max_bytes} bytes"
+            return self._deny("push_too_large", "max_bytes", message, "a larger number")
+        if objects > policy.max_objects:
+            message = f"the push brings {objects} objects, more than {policy.max_objects}"
+            return self._deny("push_too_large", "max_objects", message, "a larger number")
+        return None
+
+    def _deny(self, reason: str, field: str, message: str, value: str) -> Deny:
+        key = f"{self._place}.{KEYS[field]}"
+        step = f"The operator can allow it in the bottle's manifest: {key}: {value}"
+        return Deny(reason=reason, rule=key, message=message, next_step=step)
+
+
+def is_protected(path: str) -> bool:
+    """Tell a path that needs the operator's word; case is ignored, as some forges do."""
+    return matches(path, PROTECTED_PATHS, fold=True)
