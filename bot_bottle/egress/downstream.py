@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bot_bottle.egress.bodies import ChunkedBody, LengthBody
 from bot_bottle.egress.denial import denial_body, denial_headers, header_timeout, own_head
@@ -41,8 +41,12 @@ class ClientConnection(asyncio.Protocol):
         self.arrival = arrival
         self.write_paused = False
         self._admitted = admitted
+        #: What is under this connection until its TLS handshake is over.
+        self.outer: asyncio.BaseTransport | None = None
+        #: Whether it has ever brought a request.
+        self.served = False
+        self._born = self._touched = proxy.loop.time()
         self._transport: asyncio.Transport | None = None
-        self._early: list[bytes] = []
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._reader = RequestReader(self)
@@ -58,37 +62,26 @@ class ClientConnection(asyncio.Protocol):
         self._reading = True
         self._closing = False
         self._lingering = False
-        self._touched = 0.0
         self._head_began = 0.0
         self._paused_at = 0.0
 
     # The transport's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection from a listener, or turn it away where there are too many."""
-        self.attach(transport)
-        if not self._admitted and not self.proxy.admit(self):
-            deny = self.proxy.crowded()
-            self.proxy.record_refusal(deny, arrival=self.arrival)
-            self.refuse(503, deny, linger=False)  # nobody counts or sweeps this connection
-
-    def attach(self, transport: asyncio.BaseTransport) -> None:
-        """Start on a transport that is connected already, with what it has delivered so far."""
+        """Take a connection, or turn it away where there are too many."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio subclasses
         self._touched = self.proxy.loop.time()
         session = transport.get_extra_info("ssl_object")
         if isinstance(session, SniSSLObject):
             self.arrival = with_sni(self.arrival, session.sni)
-        early, self._early = self._early, []
-        for data in early:
-            self.data_received(data)
+        if not self._admitted and not self.proxy.clients.admit(self):
+            deny = self.proxy.clients.crowded()
+            self.proxy.record_refusal(deny, arrival=self.arrival)
+            self.refuse(503, deny, linger=False)  # nobody counts or sweeps this connection
 
     def data_received(self, data: bytes) -> None:
         """Parse what the client sent."""
-        if self._transport is None:
-            self._early.append(data)
-            return
-        if self._closing or self._poison:
+        if self._transport is None or self._closing or self._poison:
             return
         self._touched = self.proxy.loop.time()
         if self._tunnel is not None:
@@ -101,7 +94,7 @@ class ClientConnection(asyncio.Protocol):
         waiting = bool(self._queue) and self._tunnel is None and self._queue[-1].request_done
         if waiting:
             self._queue[-1].close_after = True
-        return waiting and self.arrival.scheme == "http"
+        return waiting
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Give up everything under way."""
@@ -110,7 +103,7 @@ class ClientConnection(asyncio.Protocol):
         queue, self._queue = self._queue, deque()
         for exchange in queue:
             exchange.abandon()
-        self.proxy.leave(self)
+        self.proxy.clients.leave(self)
 
     def pause_writing(self) -> None:
         """The client does not keep up: nothing more is fetched or answered for it."""
@@ -163,6 +156,18 @@ class ClientConnection(asyncio.Protocol):
         """Drop the connection at once."""
         if self._transport:
             self._transport.abort()
+        elif self.outer is not None:
+            cast("asyncio.Transport", self.outer).abort()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer or an upgraded connection is under way."""
+        return self._tunnel is not None or any(not exchange.answered for exchange in self._queue)
+
+    @property
+    def idle_since(self) -> float:
+        """When it last brought something, or when it began where it never brought a request."""
+        return self._touched if self.served else self._born
 
     # The exchanges' side.
 
@@ -307,6 +312,7 @@ class ClientConnection(asyncio.Protocol):
                 self._connect(target, facts, last=last)
                 return None
             exchange = Exchange(self, method, target, facts, key=key, http_1_0=http_1_0)
+        self.served = True
         self._receiving = exchange
         self._queue.append(exchange)
         if len(self._queue) == 1 and not self.write_paused:
@@ -376,7 +382,7 @@ class ClientConnection(asyncio.Protocol):
         self._touched = self.proxy.loop.time()
         self._holding = False
         self._update_reading()
-        if self.arrival.scheme == "http" and self._transport.can_write_eof():
+        if self._transport.can_write_eof():
             self._transport.write_eof()
 
     def _update_reading(self) -> None:

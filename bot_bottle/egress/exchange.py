@@ -138,6 +138,11 @@ class Exchange:
         self._let_go()
 
     @property
+    def answered(self) -> bool:
+        """Whether the whole answer has been given, however much of the request is still to come."""
+        return self._response_done
+
+    @property
     def response_begun(self) -> bool:
         """Whether the client has got any of a final response."""
         return self._response_begun

@@ -20,9 +20,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from bot_bottle.decision import Deny
-from bot_bottle.egress.downstream import ClientConnection
-from bot_bottle.egress.intercept import accept_tls
-from bot_bottle.egress.target import Arrival
 from bot_bottle.sidecar.listeners import LISTENER_PORTS
 
 if TYPE_CHECKING:
@@ -140,13 +137,6 @@ class Interceptor:
             self._waiting.discard(connection)
         if role is None:
             connection.close()
-        elif role == "https":
-            inner = ClientConnection(self._proxy, _TRANSPARENT_TLS, admitted=True)
-            if self._proxy.admit(inner):
-                await accept_tls(self._proxy, connection, inner)
-            else:
-                self._proxy.record_refusal(self._proxy.crowded(), arrival=_TRANSPARENT_TLS)
-                connection.close()
         else:
             try:
                 await self._proxy.loop.connect_accepted_socket(
@@ -205,9 +195,6 @@ class Interceptor:
             self._proxy.record_event(
                 "interceptor", decision="deny", reason=reason, message="further ones are not listed"
             )
-
-
-_TRANSPARENT_TLS = Arrival(via="transparent", scheme="https", port=LISTENER_PORTS["https"])
 
 
 def _no_such_place(flow: Flow) -> Deny:

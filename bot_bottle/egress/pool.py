@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from bot_bottle.egress.addresses import address_refusal
 from bot_bottle.egress.hosts import is_ip_literal
+from bot_bottle.egress.tls_stream import TlsStream
 from bot_bottle.egress.upstream import PoolKey, UpstreamConnection, UpstreamError
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ Resolver: TypeAlias = "Callable[[str, int], Awaitable[list[str]]]"
 _DNS_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
 _HANDSHAKE_SECONDS = 10.0
-_SHUTDOWN_SECONDS = 2.0
 _MAX_ADDRESSES = 6
 _IDLE_SECONDS = 30.0
 _MAX_IDLE_PER_KEY = 32
@@ -163,34 +163,39 @@ class UpstreamPool:
         loop = asyncio.get_running_loop()
         tls = destination.scheme == "https"
         host = destination.host
-        raw: asyncio.Transport | None = None
+        connection = UpstreamConnection(self, destination.key)
         try:
             async with asyncio.timeout(_CONNECT_SECONDS + (_HANDSHAKE_SECONDS if tls else 0)):
-                raw, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self, destination.key), address, port
-                )
                 if tls:
-                    await self._secure(raw, connection, host)
-        except (Exception, asyncio.CancelledError) as error:
-            if raw is not None:
-                raw.abort()
-            if isinstance(error, OSError):
-                raise _connect_failure(host, error) from error
-            raise
+                    await self._secure(connection, host, address, port)
+                else:
+                    await loop.create_connection(lambda: connection, address, port)
+        except OSError as error:
+            raise _connect_failure(host, error) from error
         return connection
 
-    async def _secure(self, raw: asyncio.Transport, connection: UpstreamConnection, host: str) -> None:
-        transport = await asyncio.get_running_loop().start_tls(
-            raw,
+    async def _secure(self, connection: UpstreamConnection, host: str, address: str, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        secured: asyncio.Future[None] = loop.create_future()
+
+        def done(error: BaseException | None) -> None:
+            if not secured.done():
+                secured.set_result(None) if error is None else secured.set_exception(error)
+
+        stream = TlsStream(
             connection,
             self._tls_context(),
+            loop=loop,
+            handshake_seconds=_HANDSHAKE_SECONDS,
             server_hostname=host,
-            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
-            ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
+            done=done,
         )
-        if transport is None:
-            raise ConnectionResetError("the server closed the connection in the TLS handshake")
-        connection.secured(transport)
+        try:
+            await loop.create_connection(lambda: stream, address, port)
+            await secured
+        except BaseException:
+            stream.abort()
+            raise
 
     def _tls_context(self) -> ssl.SSLContext:
         # Made at the first need: reading the system's roots takes some 20 ms.

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.audit import RecordForm
 from bot_bottle.decision import Allow, Deny
+from bot_bottle.egress.clients import MAX_CLIENTS, Clients
 from bot_bottle.egress.dns import LOOPBACK, DnsDatagrams, DnsStream
 from bot_bottle.egress.downstream import ClientConnection
-from bot_bottle.egress.intercept import TlsListener, open_tunnel
+from bot_bottle.egress.intercept import TlsFront, open_tunnel
 from bot_bottle.egress.interceptor import Interceptor
 from bot_bottle.egress.policy import (
     POLICIES,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from bot_bottle.sidecar.config import SidecarConfig
     from bot_bottle.sidecar.listeners import ListenerRole
 
-MAX_CLIENTS = 1024
 _MAX_DNS_NAMES = 256
 _MAX_RECORDED_PATH = 1024
 _BACKLOG = 512
@@ -80,10 +80,9 @@ class EgressProxy:
             policy for policy in self._policies if policy in TARGET_POLICIES or policy not in POLICIES
         )
         self.precedents = Precedents()
-        self._max_clients = max_clients
-        self._clients: set[ClientConnection] = set()
+        self.clients = Clients(max_clients)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closers: list[asyncio.AbstractServer | asyncio.BaseTransport | TlsListener | Interceptor] = []
+        self._closers: list[asyncio.AbstractServer | asyncio.BaseTransport | Interceptor] = []
         self._interception = config.interception
         self._dns_names: set[str] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -108,11 +107,6 @@ class EgressProxy:
             return
         # What is accepted inherits it (socket(7)): a thousand stalled uploads must not take a gigabyte.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        if role == "https":
-            self._closers.append(
-                TlsListener(self, sock, Arrival(via="transparent", scheme="https", port=443))
-            )
-            return
         if role == "interceptor":
             if self._interception is None:
                 raise ValueError("the config names no token for an interceptor")
@@ -125,10 +119,11 @@ class EgressProxy:
     def protocol_of(
         self, role: ListenerRole, *, here: str = LOOPBACK, with_ipv6: bool = False
     ) -> Callable[[], asyncio.Protocol]:
-        """Give what serves a connection to a TCP port without TLS; ``here`` is what DNS says of any name."""
+        """Give what serves a connection to a TCP port; ``here`` is what DNS says of any name."""
         factories: dict[ListenerRole, Callable[[], asyncio.Protocol]] = {
             "dns-tcp": lambda: DnsStream(self.on_dns_name, with_ipv6=with_ipv6, here=here),
             "http": lambda: ClientConnection(self, Arrival(via="transparent", scheme="http", port=80)),
+            "https": lambda: TlsFront(self, Arrival(via="transparent", scheme="https", port=443)),
             "proxy": lambda: ClientConnection(self, Arrival(via="absolute", scheme="http")),
         }
         return factories[role]
@@ -137,7 +132,7 @@ class EgressProxy:
         """Stop listening and drop every connection."""
         for closer in self._closers:
             closer.close()
-        for client in tuple(self._clients):
+        for client in self.clients:
             client.abort()
         for task in tuple(self._tasks):
             task.cancel()
@@ -156,28 +151,9 @@ class EgressProxy:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # Limits.
-
-    def admit(self, client: ClientConnection) -> bool:
-        """Count a connection in, or say that there are too many."""
-        if len(self._clients) >= self._max_clients:
-            return False
-        self._clients.add(client)
-        return True
-
-    def replace(self, old: ClientConnection, new: ClientConnection) -> None:
-        """Let ``new`` stand where ``old`` was counted: the same socket, one layer further in."""
-        self._clients.discard(old)
-        self._clients.add(new)
-
-    def leave(self, client: ClientConnection) -> None:
-        """Count a connection out; doing it twice is no error."""
-        self._clients.discard(client)
-
     def _sweep(self) -> None:
         now = self.loop.time()
-        for client in tuple(self._clients):
-            client.sweep(now)
+        self.clients.sweep(now)
         self.pool.sweep(now)
         self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 
@@ -274,15 +250,6 @@ class EgressProxy:
                 via=arrival.via if arrival else "",
                 injected=None,
             )
-
-    def crowded(self) -> Deny:
-        """Describe a connection turned away because there are too many."""
-        return Deny(
-            reason="too_many_connections",
-            rule="egress.limits",
-            message=f"over {self._max_clients} connections are open from this bottle",
-            next_step="Close some connections and try again",
-        )
 
     def record_event(self, event: str, **fields: str | int) -> None:
         """Put something on record that decides nothing."""

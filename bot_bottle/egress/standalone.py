@@ -73,12 +73,14 @@ def _serve(config: SidecarConfig, sock: socket.socket, audit: AuditLog, ca: Cert
     import uvloop  # noqa: PLC0415
 
     from bot_bottle.egress.proxy import EgressProxy  # noqa: PLC0415
+    from bot_bottle.sidecar.harden import spare_collector  # noqa: PLC0415
     from bot_bottle.sidecar.service import Reporter  # noqa: PLC0415
 
     loop = cast("asyncio.AbstractEventLoop", uvloop.new_event_loop())
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(Reporter())
     proxy = EgressProxy(config, audit=audit, ca=ca, loop=loop)
+    spare_collector()
     stop = loop.create_future()
 
     def end() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from bot_bottle.egress.bodies import Body, ChunkedBody, EndlessBody, LengthBody
 from bot_bottle.egress.grammar import BadMessageError, HeadBuffer, StatusLine, read_status_line
@@ -13,7 +13,7 @@ from bot_bottle.egress.headers import ResponseHeaders, read_response_headers
 PoolKey: TypeAlias = tuple[str, str, int, str]
 
 _MAX_HEAD_BYTES = 256 * 1024
-#: How much of a request waits for its server above the socket; uvloop's own bound for TLS is 512 KiB.
+#: How much of a request waits for its server above the socket.
 _WRITE_BUFFER_BYTES = 64 * 1024
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.reused = False
         self._pool = pool
         self._transport: asyncio.Transport | None = None
-        self._socket: asyncio.Transport | None = None
         self._sink: ResponseSink | None = None
         self._held = HeadBuffer(read_status_line, limit=_MAX_HEAD_BYTES)
         self._body: Body | None = None
@@ -88,20 +87,16 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def pause(self) -> None:
-        """Stop reading: the client does not keep up.
-
-        The socket is paused, not the TLS layer above it: that one throws away what it has decrypted, and
-        nobody has read, when it hears the end of the stream meanwhile (uvloop, ``SSLProtocol.eof_received``).
-        """
+        """Stop reading: the client does not keep up."""
         self._paused = True
-        if self._socket and not self._socket.is_closing():
-            self._socket.pause_reading()
+        if self._transport and not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self._paused and self._socket and not self._socket.is_closing():
+        if self._paused and self._transport and not self._transport.is_closing():
             self._paused = False
-            self._socket.resume_reading()
+            self._transport.resume_reading()
 
     def finish(self) -> None:
         """Send what is waiting and close: the end of an upgraded connection."""
@@ -132,12 +127,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self._transport = self._socket = transport  # type: ignore[assignment]  # uvloop's are no subclasses
-
-    def secured(self, transport: asyncio.Transport) -> None:
-        """Speak through ``transport``, the TLS layer over the socket, from here on."""
-        self._transport = transport
-        transport.set_write_buffer_limits(_WRITE_BUFFER_BYTES)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
+        self._transport.set_write_buffer_limits(_WRITE_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Parse what the server sent and hand it on before returning, so that streams flow as they come."""
@@ -168,7 +159,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Tell the exchange, if one was under way."""
-        self._transport = self._socket = None
+        self._transport = None
         self._pool.forget(self)
         sink = self._sink
         if sink is not None:

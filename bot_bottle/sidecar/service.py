@@ -60,12 +60,14 @@ def _serve(config: SidecarConfig, channel: Channel, audit: AuditLog, ca: Certifi
     import uvloop  # noqa: PLC0415
 
     from bot_bottle.egress.proxy import EgressProxy  # noqa: PLC0415
+    from bot_bottle.sidecar.harden import spare_collector  # noqa: PLC0415
 
     os.umask(0o077)
     loop = cast("asyncio.AbstractEventLoop", uvloop.new_event_loop())
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(Reporter())
     proxy = EgressProxy(config, audit=audit, ca=ca, loop=loop)
+    spare_collector()
     stop = loop.create_future()
     tasks: set[asyncio.Task[None]] = set()
 

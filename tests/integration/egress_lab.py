@@ -17,17 +17,19 @@ import uvloop
 from bot_bottle.audit import AuditLog, read_records, verify
 from bot_bottle.demo.authority import Authority
 from bot_bottle.egress.ca import CertificateAuthority
+from bot_bottle.egress.clients import MAX_CLIENTS
 from bot_bottle.egress.policy import POLICIES, Policy
 from bot_bottle.egress.pool import Resolver, system_resolver
-from bot_bottle.egress.proxy import MAX_CLIENTS, EgressProxy
+from bot_bottle.egress.proxy import EgressProxy
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.client import SidecarProcess
 from bot_bottle.sidecar.config import Pin, SidecarConfig
-from bot_bottle.sidecar.listeners import ListenerRole
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bot_bottle.sidecar.listeners import ListenerRole
 
 TOKEN = "marked-credential-8f1c2d"
 SECONDS = 20.0

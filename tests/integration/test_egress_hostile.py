@@ -247,7 +247,7 @@ def test_slow_and_silent_clients_are_let_go(tmp_path: Path) -> None:
             assert third.get("x.test").status == 403
 
         def later(seconds: float) -> None:
-            for client in tuple(egress.proxy._clients):
+            for client in tuple(egress.proxy.clients):
                 client.sweep(egress.loop.time() + seconds)
 
         slow.send(b".test")  # one more piece does not buy more time

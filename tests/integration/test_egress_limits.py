@@ -95,7 +95,7 @@ def test_answers_nobody_reads_do_not_pile_up_inside_tls(tmp_path: Path) -> None:
 
 
 def clients(egress: InProcess) -> tuple[ClientConnection, ...]:
-    return tuple(egress.proxy._clients)
+    return tuple(egress.proxy.clients)
 
 
 def test_a_client_that_never_reads_is_dropped_in_the_end(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -455,18 +457,56 @@ def test_dns_is_answered_and_recorded_once_a_name(world: tuple[Sidecar, Upstream
     assert [record["name"] for record in sidecar.records("dns")] == ["data.evil"]
 
 
-def test_too_many_connections_are_turned_away(tmp_path: Path) -> None:
-    settings = config(tmp_path, [])
-    with InProcess(tmp_path, settings, max_clients=2) as egress:
-        first, second = egress.plain("http"), egress.plain("http")
-        assert first.get("a.test").status == second.get("a.test").status == 403
-        with egress.plain("http") as third:
-            answer = third.response()
-        assert (answer.status, answer.reason) == (503, "too_many_connections")
-        with egress.plain("https") as fourth:
-            assert fourth.rest() == b""
-        first.close()
-        second.close()
+def test_too_many_working_connections_are_turned_away(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def handler(_sock: socket.socket) -> None:
+        done.wait(20)
+
+    with Upstream(handler, tls=False) as upstream:
+        settings = config(tmp_path, [route("site.test")], pins={"site.test": upstream.pin})
+        with InProcess(tmp_path, settings, max_clients=2) as egress:
+            working = [egress.plain("http"), egress.plain("http")]
+            for stream in working:
+                stream.send(b"GET / HTTP/1.1\r\nHost: site.test\r\n\r\n")
+            while not egress.call(lambda: [client.busy for client in egress.proxy.clients] == [True, True]):
+                pass
+            with egress.plain("http") as third:
+                answer = third.response()
+            assert (answer.status, answer.reason) == (503, "too_many_connections")
+            with egress.plain("https") as fourth:
+                assert fourth.rest() == b""
+            for stream in working:
+                stream.close()
+        done.set()
+
+
+def test_idle_connections_make_room_and_those_that_never_asked_go_first(tmp_path: Path) -> None:
+    ask = b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        egress = stack.enter_context(InProcess(tmp_path, config(tmp_path, []), max_clients=3))
+
+        def another(role: str = "http") -> Stream:
+            return stack.enter_context(egress.plain(role))
+
+        served = another()
+        assert served.get("a.test").status == 403
+        slow = another()
+        assert slow.send(ask).response().status == 403, "answered, though its body never comes"
+        silent = another("https")
+        while egress.call(lambda: len(egress.proxy.clients)) < 3:
+            pass
+        first = another()
+        assert first.get("a.test").status == 403
+        assert silent.rest() == b""
+        second = another()
+        assert second.get("a.test").status == 403
+        assert served.rest() == b""
+        third = another()
+        assert third.get("a.test").status == 403
+        assert slow.rest() == b""
+        for stream in (first, second, third):
+            assert stream.get("a.test").status == 403
 
 
 @pytest.mark.parametrize("broken", range(len(POLICIES)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import ssl
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +21,9 @@ from tests.integration.egress_lab import (
     route,
     serve,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.integration
 
@@ -431,3 +436,76 @@ def test_an_early_answer_to_an_upload_keeps_the_client_in_step(tmp_path: Path) -
         assert stream.response().body == b"too much"
         stream.send(b"x" * 100000)
         assert stream.get(HOST).body == b"next"
+
+
+@pytest.mark.parametrize("rude", [False, True], ids=["close_notify", "cut"])
+def test_the_last_words_of_a_websocket_client_arrive_through_tls(tmp_path: Path, rude: bool) -> None:
+    """A server that reads slowly makes egress pause; what its client said before it left is not lost."""
+    last = bytes(range(256)) * 16 * 256
+    heard: list[bytes] = []
+    go_on, done = threading.Event(), threading.Event()
+
+    def handler(sock: socket.socket) -> None:
+        stream = Stream(sock)
+        stream.until(b"\r\n\r\n")
+        sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        go_on.wait(SECONDS)
+        heard.append(stream.rest())
+        done.set()
+
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar:
+        with sidecar.tunnel(HOST) as stream:
+            stream.send(
+                b"GET / HTTP/1.1\r\nHost: site.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+            )
+            stream.until(b"\r\n\r\n")
+            timer = threading.Timer(0.3, go_on.set)  # by then egress holds what it will hold
+            timer.start()
+            stream.send(last)
+            if not rude:
+                stream.sock.unwrap()  # type: ignore[attr-defined]
+        timer.join()
+        assert done.wait(SECONDS)
+        assert heard == [last]
+
+
+def test_a_tls_client_that_has_said_all_still_gets_its_answer(tmp_path: Path) -> None:
+    """A close_notify ends one direction (RFC 8446, 6.1); the answer comes in the other."""
+    closed = threading.Event()
+
+    def handler(sock: socket.socket) -> None:
+        Stream(sock).until(b"\r\n\r\n")
+        assert closed.wait(SECONDS)
+        sock.sendall(ok(b"late"))
+
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar:
+        stream, _ = sidecar.connect(f"{HOST}:443")
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = ssl.create_default_context(cafile=str(sidecar.ca_file))
+        session = context.wrap_bio(incoming, outgoing, server_hostname=HOST)
+
+        def step(action: Callable[[], object]) -> object:
+            while True:
+                try:
+                    return action()
+                except ssl.SSLWantReadError:
+                    stream.sock.sendall(outgoing.read())
+                    if action == session.unwrap:
+                        return None
+                    data = stream.sock.recv(65536)
+                    incoming.write(data) if data else incoming.write_eof()
+
+        step(session.do_handshake)
+        session.write(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        step(session.unwrap)
+        closed.set()
+        answer = b""
+        while not answer.endswith(b"late"):
+            incoming.write(stream.sock.recv(65536))
+            while incoming.pending:
+                try:
+                    answer += session.read(65536)
+                except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+                    break
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        stream.close()
