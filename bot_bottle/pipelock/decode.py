@@ -1,0 +1,292 @@
+"""One layer of disguise taken off: what is written in ``data`` under percent signs, escapes, digits.
+
+:class:`Shape` names the patterns that say which decodings are worth trying; they ride along in the rules'
+own pass. What is decoded is given back in its surroundings (``token=`` before, a quote behind),
+because rules look at those too.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import re
+import unicodedata
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+from bot_bottle.pipelock.deadline import OverBudgetError
+from bot_bottle.pipelock.patterns import PatternSet
+from bot_bottle.pipelock.unpack import PACK_MARKS, packed_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+#: (start, end) of a stretch of bytes.
+Span: TypeAlias = tuple[int, int]
+
+_BASE64_DIGITS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
+_RUN_MAP = bytes(33 if byte in _BASE64_DIGITS else 32 for byte in range(256))
+_TEXT_MAP = bytes(33 if 32 <= byte < 127 or byte in {9, 10, 13} else 32 for byte in range(256))
+_HEX_MAP = bytes(33 if byte in b"0123456789abcdefABCDEF" else 32 for byte in range(256))
+_HEX_DIGITS = b"0123456789abcdefABCDEF"
+
+#: The least that is taken for encoded: 20 base64 digits hold 15 bytes.
+SHORTEST_RUN = 20
+_SHORTEST_HEX = 24
+_SHORTEST_TEXT = 12
+_BEFORE, _BEHIND = 96, 32
+_REACH = 256
+#: With more signs than this the whole is decoded at once.
+_MOST_SPOTS = 20_000
+
+_WRAP = re.compile(rb"(?:\\r|\\n|[ \t\r\n]){1,6}([A-Za-z0-9+/_-]+={0,2})")
+_ESCAPE = re.compile(
+    rb"\\+u\{?([0-9A-Fa-f]{4,6})\}?|\\+x([0-9A-Fa-f]{2})|\\([0-3][0-7]{2})|[Uu]\+([0-9A-Fa-f]{4}) ?|"
+    rb"&#[xX]([0-9A-Fa-f]{2,6});?|&#(\d{2,7});?|\\(/)"
+)
+_SPLIT = re.compile(rb"[/_-]")
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+_BASE32 = re.compile(rb"[A-Z2-7]+|[a-z2-7]+")
+#: Letters of other scripts that look like Latin ones; NFKC leaves them (Unicode TR 39, confusables).
+_LOOKALIKES = str.maketrans(
+    "АВЕКМНОРСТХУІЈЅаеорсухіјѕԁԛԝһοΟΑΒΕΗΙΚΜΝΡΤΥΧΖνυѵѡɡƖ",
+    "ABEKMHOPCTXYIJSaeopcyxijsdqwhoOABEHIKMNPTYXZvuvwgI",
+)
+
+
+class Shape(Enum):
+    """A sign that a decoding is worth trying, with the expression that finds it."""
+
+    PERCENT = rb"%[0-9A-Fa-f]{2}"
+    ESCAPE = (
+        rb"\\(?:u\{?[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[0-3][0-7]{2}|/)"
+        rb"|&#[xX]?[0-9A-Fa-f]{2}|[Uu]\+[0-9A-Fa-f]{4}"
+    )
+    UNICODE = (
+        rb"\xe2\x80[\x8b-\x8f\xaa-\xae]|\xe2\x81[\xa0-\xa4]|\xef\xbb\xbf|\xc2\xad|\xcd\x8f|\xef[\xbc\xbd]"
+        rb"|\xf0\x9d[\x90-\x9f]|[A-Za-z0-9]{3}[\xce-\xd1][\x80-\xbf]|[\xce-\xd1][\x80-\xbf][A-Za-z0-9]{3}"
+    )
+    PACKED = rb"\x1f\x8b\x08|\x28\xb5\x2f\xfd|^\x78[\x01\x5e\x9c\xda]"
+
+
+#: What has no width goes (general category Cf, and the joiner U+034F).
+_WIDTHLESS = [
+    0xAD,
+    0x34F,
+    0x61C,
+    0x180E,
+    *range(0x200B, 0x2010),
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
+    0xFEFF,
+]
+_FOLDED: dict[int, int | None] = {**_LOOKALIKES, **dict.fromkeys(_WIDTHLESS)}
+
+SHAPES: tuple[Shape, ...] = tuple(Shape)
+
+
+def runs(data: bytes, table: bytes, least: int) -> Iterator[Span]:
+    """Give the (start, end) of every stretch of at least ``least`` bytes that ``table`` maps to ``!``."""
+    mapped = data.translate(table)
+    wanted = b"!" * least
+    start = mapped.find(wanted)
+    while start >= 0:
+        end = mapped.find(b" ", start + least)
+        if end < 0:
+            end = len(data)
+        yield start, end
+        start = mapped.find(wanted, end)
+
+
+def decoded(
+    data: bytes, shapes: Collection[Shape], spans: Sequence[Span], plain: bytes | None
+) -> Iterator[tuple[str, bytes]]:
+    """Give (layer, content) for every decoding of ``data`` that yields something to look at.
+
+    ``spans`` are the data's :func:`digit_runs`, ``plain`` its skeleton where the caller has it. Raises
+    :class:`~bot_bottle.pipelock.unpack.OpaqueError` for content that grows beyond all bounds.
+    """
+    if Shape.PERCENT in shapes:
+        yield "percent", _around(data, Shape.PERCENT, unquote_to_bytes)
+    if Shape.ESCAPE in shapes:
+        yield "escapes", _around(data, Shape.ESCAPE, lambda part: _ESCAPE.sub(_unescape, part))
+    if Shape.UNICODE in shapes:
+        yield "unicode", _around(data, Shape.UNICODE, _fold)
+    if Shape.PACKED in shapes:
+        for part in packed_parts(data, anywhere=True):
+            yield "compressed", part
+    gathered: dict[str, list[bytes]] = {}
+    for layer, text in _decoded_runs(data, spans):
+        gathered.setdefault(layer, []).append(text)
+    if plain is not None:
+        for run in _apart(plain, data):
+            gathered.setdefault("hex", []).extend(_hex_texts(run))
+    for layer, texts in gathered.items():
+        yield layer, b"\n\n".join(texts)
+
+
+def _apart(plain: bytes, data: bytes) -> Iterator[bytes]:
+    """Give the runs of hex digits that make text and that something else kept apart (``41-4b-49``)."""
+    found = [plain[start:end] for start, end in runs(plain, _HEX_MAP, _SHORTEST_HEX)]
+    if found and _any_readable(found):
+        yield from (run for run in found if run not in data)
+
+
+def _around(data: bytes, shape: Shape, undo: Callable[[bytes], bytes]) -> bytes:
+    """Undo an encoding where its sign stands, each place with enough around it to hold a long key."""
+    try:
+        hits = _spots(shape).hits(data, most=_MOST_SPOTS)
+    except OverBudgetError:
+        return undo(data)
+    parts: list[bytes] = []
+    start = stop = -1
+    for _index, end in hits:
+        if end - _REACH > stop:
+            if stop >= 0:
+                parts.append(undo(data[start:stop]))
+            start = max(0, end - _REACH)
+        stop = end + _REACH
+    if stop >= 0:
+        parts.append(undo(data[start:stop]))
+    return b"\n\n".join(parts)
+
+
+@functools.cache
+def _spots(shape: Shape) -> PatternSet:
+    return PatternSet.expressions([shape.value], once=False)
+
+
+def digit_runs(data: bytes) -> list[Span]:
+    """Give every stretch of base64 digits that could be something encoded."""
+    return list(runs(data, _RUN_MAP, SHORTEST_RUN))
+
+
+def _decoded_runs(data: bytes, spans: Sequence[Span]) -> Iterator[tuple[str, bytes]]:
+    """Decode every long run of digits of some base, each with what stands around it."""
+    if not spans or not _any_readable([data[start:end] for start, end in spans]):
+        return
+    done = 0
+    for start, end in spans:
+        if start < done:
+            continue
+        run = data[start:end]
+        if end - start >= 40:
+            end, run = _unwrapped(data, end, run)  # noqa: PLW2901 - the run goes on
+        done = end
+        head, tail = data[max(0, start - _BEFORE) : start], data[end : end + _BEHIND].lstrip(b"=")
+        for layer, inner in _bases(run):
+            yield layer, head + inner + tail
+
+
+def _any_readable(found: Sequence[bytes]) -> bool:
+    """Decode all runs in one go and see whether anything comes out; lock files are full of hashes."""
+    hexes: list[bytes] = []
+    others: list[bytes] = []
+    for run in found:
+        if not run.translate(None, _HEX_DIGITS):
+            hexes.append(run[: len(run) & ~1])
+            hexes.append(run[1 : len(run) - 1 | 1])
+        elif len(run) < 4096 and _SPLIT.search(run):
+            others += [part for part in (run, *_SPLIT.split(run)) if len(part) >= SHORTEST_RUN]
+            if _BASE32.fullmatch(run):
+                return True
+        else:
+            others.append(run)
+            if _BASE32.fullmatch(run):
+                return True
+    if hexes and _readable(bytes.fromhex("00".join(run.decode("ascii") for run in hexes))):
+        return True
+    if not others:
+        return False
+    joined = b"AAAA".join([run + b"A" * (-len(run) % 4) for run in others])
+    return _readable(binascii.a2b_base64(joined.translate(_STANDARD)))
+
+
+def _readable(raw: bytes) -> bool:
+    if raw.translate(_TEXT_MAP).find(b"!" * _SHORTEST_TEXT) >= 0:
+        return True
+    return any(mark in raw for mark in PACK_MARKS)
+
+
+def _unwrapped(data: bytes, end: int, run: bytes) -> tuple[int, bytes]:
+    """Join the lines of an encoded text that was wrapped, plainly or with escaped line ends."""
+    width = len(run)
+    lines = [run]
+    while (match := _WRAP.match(data, end)) and len(match[1]) <= width + 2:
+        lines.append(match[1])
+        end = match.end()
+        if len(match[1]) < width:
+            break
+    return end, b"".join(lines)
+
+
+def _bases(run: bytes) -> Iterator[tuple[str, bytes]]:
+    if not run.translate(None, _HEX_DIGITS):
+        yield from (("hex", text) for text in _hex_texts(run))
+        return
+    for part in _candidates(run):
+        for text in _base64_texts(part):
+            yield "base64", text
+    if len(run) >= 24 and _BASE32.fullmatch(run):
+        padded = run.upper() + b"=" * (-len(run) % 8)
+        try:
+            yield from (("base32", text) for text in _texts(base64.b32decode(padded)))
+        except binascii.Error:
+            return
+
+
+def _candidates(run: bytes) -> Iterator[bytes]:
+    """Give the run, and its parts: ``/``, ``-`` and ``_`` are digits of base64 and separators of paths."""
+    yield run
+    if len(run) < 4096 and _SPLIT.search(run):
+        yield from (part for part in _SPLIT.split(run) if len(part) >= SHORTEST_RUN)
+
+
+def _base64_texts(run: bytes) -> Iterator[bytes]:
+    standard = run.translate(_STANDARD).rstrip(b"=")
+    usable = len(standard) - (len(standard) % 4 == 1)
+    try:
+        plain = binascii.a2b_base64(standard[:usable] + b"=" * (-usable % 4))
+    except binascii.Error:
+        return
+    yield from _texts(plain)
+
+
+def _hex_texts(run: bytes) -> Iterator[bytes]:
+    """Read hex digits at both alignments; something may stand before the first pair."""
+    text = run.decode("ascii")
+    for shift in (0, 1):
+        yield from _texts(bytes.fromhex(text[shift : len(text) - (len(text) - shift) % 2]))
+
+
+def _texts(plain: bytes) -> Iterator[bytes]:
+    """Give what of decoded bytes can be read: stretches of text, or the inside of a compressed stream."""
+    parts = packed_parts(plain, anywhere=False)
+    if parts:
+        yield from parts
+        return
+    for start, end in runs(plain, _TEXT_MAP, _SHORTEST_TEXT):
+        yield plain[start:end]
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    point, byte, octal, named, entity_hex, entity, quoted = match.groups()
+    if quoted is not None:
+        return bytes(quoted)
+    if byte is not None:
+        return bytes([int(byte, 16)])
+    if octal is not None:
+        return bytes([int(octal, 8)])
+    text = point or named or entity_hex
+    number = int(text, 16) if text is not None else int(entity)
+    if number > 0x10FFFF:
+        return bytes(match[0])
+    return chr(number).encode("utf-8", "surrogatepass")
+
+
+def _fold(data: bytes) -> bytes:
+    """Bring look-alike and full-width letters to ASCII and drop what has no width."""
+    text = unicodedata.normalize("NFKC", data.decode("utf-8", "replace")).translate(_FOLDED)
+    return text.encode("utf-8")

@@ -1,0 +1,109 @@
+"""The head of a request: its path, its query and its headers, judged in one pass, located in a second."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from bot_bottle.pipelock.fields import joined, query_fields
+from bot_bottle.pipelock.finding import Context, Finding, Where
+from bot_bottle.pipelock.path_tokens import opaque_segment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bot_bottle.pipelock.finding import Place
+    from bot_bottle.pipelock.scanner import Scanner
+
+#: (name, value) as they came.
+Header: TypeAlias = tuple[bytes, bytes]
+
+#: Blocks of headers that were found clean, since a client sends the same ones with every request.
+_REMEMBERED = 512
+_REMEMBERED_BYTES = 4096
+
+
+class RequestScanner:
+    """Judges request heads with one scanner."""
+
+    __slots__ = ("_clean", "_scanner")
+
+    def __init__(self, scanner: Scanner) -> None:
+        self._scanner = scanner
+        self._clean: dict[tuple[bytes, bool], None] = {}
+
+    def scan(
+        self, *, method: bytes, path: bytes, query: bytes, headers: Sequence[Header], rules: bool = True
+    ) -> tuple[Finding, ...]:
+        """Judge one head; ``path`` and ``query`` as written, without ``rules`` for own secrets alone.
+
+        The method, names and values are all looked at. Never raises.
+        """
+        line = b"%b %b\n%b\n" % (method, path, query) if query else b"%b %b\n" % (method, path)
+        block = b"\n".join([b"%b: %b" % header for header in headers])
+        if self._known(block, rules=rules):
+            suspect = self._scan(line, "query", rules=rules)
+        else:
+            suspect = self._scan(line + block, "query", rules=rules)
+            if not suspect:
+                self._remember(block, rules=rules)
+        if not suspect and b"&" in query:
+            suspect = self._divided(query)
+        segment = opaque_segment(path) if rules else b""
+        if suspect:
+            suspect = self._locate(suspect, path=path, query=query, headers=headers, rules=rules)
+        if segment:
+            suspect = (*suspect, _opaque(path, segment))
+        return suspect
+
+    def _scan(self, data: bytes, place: Place, *, rules: bool, field: str = "") -> tuple[Finding, ...]:
+        return self._scanner.scan(data, Context(place=place, field=field, rules=rules))
+
+    def _divided(self, query: bytes) -> tuple[Finding, ...]:
+        """Put the query's values together: a value may be divided over them."""
+        own = self._scanner.own.search(joined(query_fields(query)))
+        if own is None:
+            return ()
+        where = Where(place="query", layers=(*own.layers, "divided"))
+        return (Finding(kind="own_secret", rule=f"own-secret:{own.name}", where=where),)
+
+    def _locate(
+        self,
+        suspect: tuple[Finding, ...],
+        *,
+        path: bytes,
+        query: bytes,
+        headers: Sequence[Header],
+        rules: bool,
+    ) -> tuple[Finding, ...]:
+        found = [*self._scan(path, "path", rules=rules), *self._scan(query, "query", rules=rules)]
+        for name, value in headers:
+            place: Place = "cookie" if name.lower() in {b"cookie", b"cookie2"} else "header"
+            field = name[:64].decode("latin-1")
+            found += self._scan(b"%b: %b" % (name, value), place, rules=rules, field=_shown(field))
+        # What only the whole shows (a value divided over headers) stays where the first pass saw it.
+        return tuple(found) or suspect
+
+    def _known(self, block: bytes, *, rules: bool) -> bool:
+        return (block, rules) in self._clean
+
+    def _remember(self, block: bytes, *, rules: bool) -> None:
+        if len(block) <= _REMEMBERED_BYTES:
+            if len(self._clean) >= _REMEMBERED:
+                self._clean.pop(next(iter(self._clean)), None)
+            self._clean[block, rules] = None
+
+
+def _shown(name: str) -> str:
+    """Show a header's name unless it is long enough to be a value itself."""
+    return name if len(name) <= 40 else f"a name of {len(name)} characters"
+
+
+def _opaque(path: bytes, segment: bytes) -> Finding:
+    where = Where(place="path", offset=path.find(segment))
+    return Finding(
+        kind="opaque_token",
+        rule="opaque-path-token",
+        where=where,
+        excerpt=f"{len(segment)} characters",
+        message="a part of the path is a long random-looking token",
+    )

@@ -1,0 +1,136 @@
+"""Our rules at work: one pass says which could match where, ``re`` and a rule's judge settle each spot."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bot_bottle.pipelock.credentials import KEY_START, RULES, RUN_RULES, Match, Rule, is_placeholder
+from bot_bottle.pipelock.decode import SHAPES, Shape
+from bot_bottle.pipelock.patterns import PatternSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Literal
+
+    from bot_bottle.pipelock.decode import Span
+    from bot_bottle.pipelock.finding import Context
+    from bot_bottle.pipelock.patterns import Hit
+
+    Profile = Literal["strict", "egress"]
+
+_AROUND = 96
+#: A last quantifier without bound would be reported once a byte; its least is enough to raise the alarm.
+_OPEN_END = re.compile(rb"\{(\d+),\d*\}(=\{0,\d\})?(\)?)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleMatch:
+    """A rule's verdict on one spot; ``value`` stays in memory."""
+
+    rule: Rule
+    value: bytes
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a pass saw: where rules could match, the shapes of encodings, the beginning of any key."""
+
+    hits: Sequence[Hit] = ()
+    shapes: frozenset[Shape] = frozenset()
+    key_start: bool = False
+
+
+_NOTHING = Look()
+
+
+class RuleSet:
+    """Our rules of one profile, compiled together with the signs of encoded content."""
+
+    __slots__ = ("_compiled", "_placeholders_pass", "_rules", "_run_rules", "_search")
+
+    def __init__(self, profile: Profile) -> None:
+        self._rules = tuple(rule for rule in RULES if _counts(rule, profile))
+        self._run_rules = tuple(
+            (rule, re.compile(rule.pattern)) for rule in RUN_RULES if _counts(rule, profile)
+        )
+        self._placeholders_pass = profile == "strict"
+        self._compiled = tuple(re.compile(rule.pattern) for rule in self._rules)
+        triggers = [_OPEN_END.sub(rb"{\1}\3", rule.pattern) for rule in self._rules]
+        signs = [*(shape.value for shape in SHAPES), KEY_START]
+        self._search = PatternSet.expressions(
+            [*triggers, *signs], once=[False] * len(triggers) + [True] * len(signs)
+        )
+
+    def look(self, data: bytes) -> Look:
+        """Pass over ``data`` once."""
+        hits = self._search.hits(data)
+        if not hits:
+            return _NOTHING
+        first = len(self._rules)
+        signs = {index - first for index, _end in hits if index >= first}
+        if not signs:
+            return Look(hits=hits)
+        return Look(
+            hits=[hit for hit in hits if hit[0] < first],
+            shapes=frozenset(SHAPES[sign] for sign in signs if sign < len(SHAPES)),
+            key_start=len(SHAPES) in signs,
+        )
+
+    def settle(
+        self, data: bytes, hits: Sequence[Hit], context: Context, layers: tuple[str, ...]
+    ) -> Iterator[RuleMatch]:
+        """Judge the spots that :meth:`look` gave."""
+        judged: dict[int, int] = {}
+        for index, end in hits:
+            if end <= judged.get(index, -1):
+                continue
+            rule = self._rules[index]
+            start = max(judged.get(index, 0), end - rule.reach)
+            stop = judged[index] = end + rule.reach
+            for match in self._compiled[index].finditer(data, start, stop):
+                # A value that goes on behind the stretch is long enough as it is.
+                yield from self._judge(rule, match, data, context, layers)
+
+    def settle_runs(
+        self, data: bytes, spans: Sequence[Span], context: Context, layers: tuple[str, ...]
+    ) -> Iterator[RuleMatch]:
+        """Judge every long run of digits by itself."""
+        for start, end in spans:
+            if end - start > 128:
+                continue
+            for rule, pattern in self._run_rules:
+                match = pattern.fullmatch(data, start, end)
+                if match is not None:
+                    yield from self._judge(rule, match, data, context, layers)
+
+    def _judge(
+        self, rule: Rule, match: re.Match[bytes], data: bytes, context: Context, layers: tuple[str, ...]
+    ) -> Iterator[RuleMatch]:
+        if rule.places and context.place not in rule.places:
+            return
+        start, end = match.span(1)
+        facts = Match(
+            value=match[1],
+            before=data[max(0, start - _AROUND) : start],
+            after=data[end : end + _AROUND],
+            context=context,
+            layers=layers,
+        )
+        if self._placeholders_pass and is_placeholder(match[1]):
+            return
+        if rule.judge is None or rule.judge(facts):
+            yield RuleMatch(rule=rule, value=match[1], offset=start)
+
+
+def _counts(rule: Rule, profile: Profile) -> bool:
+    return rule.strict if profile == "strict" else rule.egress
+
+
+@functools.cache
+def rule_set(profile: Profile) -> RuleSet:
+    """Give the rules of a profile, compiled once a process (0.2 s)."""
+    return RuleSet(profile)

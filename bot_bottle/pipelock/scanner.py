@@ -1,0 +1,227 @@
+"""The scanner: one piece of content in, findings out; any failure of its own is a finding too.
+
+For every piece, and for what is found under up to three layers of encoding in it: the guarded values first,
+then our rules, then the rule engine. Nothing here reads a clock or does I/O; the clock is handed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from bot_bottle.pipelock.credentials import is_placeholder
+from bot_bottle.pipelock.deadline import Deadline, OverBudgetError
+from bot_bottle.pipelock.decode import decoded, digit_runs
+from bot_bottle.pipelock.divided import divided_keys
+from bot_bottle.pipelock.files_rules import file_secrets
+from bot_bottle.pipelock.finding import Context, Finding, Kind, Where, mask
+from bot_bottle.pipelock.own_secrets import OwnSecrets, skeleton
+from bot_bottle.pipelock.ruleset import rule_set
+from bot_bottle.pipelock.text import claims_text, looks_opaque
+from bot_bottle.pipelock.unpack import OpaqueError, unpacker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from bot_bottle.pipelock.engine import EngineHit
+    from bot_bottle.pipelock.ruleset import Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How far one scan goes: ``seconds`` of time, ``layers`` of decoding, and bytes decoded in all."""
+
+    seconds: float = 2.0
+    layers: int = 3
+    decoded_bytes: int = 32 * 1024 * 1024
+
+
+#: Content up to this is taken apart into fields where a key begins in it.
+_LARGEST_DIVIDED = 64 * 1024
+
+
+class Engine(Protocol):
+    """What :class:`~bot_bottle.pipelock.gate.GatedEngine` offers."""
+
+    def find(self, data: bytes, *, sure: bool) -> tuple[EngineHit, ...]:
+        """Judge ``data``."""
+
+
+class Scanner:
+    """Judges content by one profile.
+
+    ``strict`` (git gate) takes few false alarms and lets placeholders pass; ``egress`` takes every key by its
+    form. ``placeholders`` are the values a bottle was given in a credential's place; they are no finding.
+    Instances are thread-safe.
+    """
+
+    __slots__ = ("_clock", "_engine", "_limits", "_placeholders", "_profile", "_rules", "own")
+
+    def __init__(
+        self,
+        *,
+        profile: Profile,
+        engine: Engine,
+        own: OwnSecrets,
+        clock: Callable[[], float],
+        placeholders: Iterable[bytes] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        self._profile: Profile = profile
+        self._engine = engine
+        self._rules = rule_set(profile)
+        self._clock = clock
+        self._limits = limits or Limits()
+        self._placeholders = tuple(value for value in placeholders if value)
+        self.own = own
+
+    def scan(self, data: bytes, context: Context) -> tuple[Finding, ...]:
+        """Judge ``data``; empty means nothing was found. Never raises.
+
+        A finding of kind ``opaque`` leaves the verdict to the route's ``on_opaque``; every other one is a
+        reason to refuse.
+        """
+        scan = _Scan(self, context)
+        try:
+            return scan.run(data)
+        except OverBudgetError as error:
+            return (*scan.findings(), _error("over-budget", context, str(error)))
+        except Exception as error:  # noqa: BLE001 - fail closed: a broken scanner refuses
+            return (*scan.findings(), _error("scanner-error", context, type(error).__name__))
+
+    def deadline(self) -> Deadline:
+        """Give the time a scan that begins now may take."""
+        return Deadline(self._clock, self._limits.seconds)
+
+
+class _Scan:
+    """The state of one scan."""
+
+    __slots__ = ("_context", "_deadline", "_found", "_left", "_owner")
+
+    def __init__(self, owner: Scanner, context: Context) -> None:
+        self._owner = owner
+        self._context = context
+        self._deadline = owner.deadline()
+        self._left = owner._limits.decoded_bytes
+        self._found: dict[tuple[str, bytes], Finding] = {}
+
+    def findings(self) -> tuple[Finding, ...]:
+        return tuple(self._found.values())
+
+    def run(self, data: bytes) -> tuple[Finding, ...]:
+        context = self._context
+        opaque = ""
+        content = data
+        if context.encoding:
+            try:
+                content = self._unpacked(data)
+            except OpaqueError as error:
+                opaque = str(error)
+        if not opaque and claims_text(context.content_type) and looks_opaque(content, context.content_type):
+            opaque = "the content says it is text, but it is not"
+        if context.path:
+            for rule, value, offset in file_secrets(context.path, content):
+                self._note("credential", rule, value, offset, ())
+        try:
+            self._examine(content)
+        except OpaqueError as error:
+            opaque = opaque or str(error)
+        if opaque:
+            where = Where(place=context.place, field=context.field)
+            self._found["opaque", b""] = Finding(
+                kind="opaque", rule="opaque-content", where=where, message=opaque
+            )
+        return self.findings()
+
+    def _unpacked(self, data: bytes) -> bytes:
+        opened = unpacker(self._context.encoding)
+        if opened is None:
+            return data
+        whole = opened.feed(data) + opened.finish()
+        self._spend(whole)
+        return whole
+
+    def _spend(self, content: bytes) -> None:
+        self._left -= len(content)
+        if self._left < 0:
+            raise OverBudgetError("the content holds more encoded content than is looked through")
+        self._deadline.check()
+
+    def _examine(self, data: bytes) -> None:
+        """Look at the content and, breadth first, at all that is encoded in it."""
+        level: list[tuple[tuple[str, ...], bytes]] = [((), data)]
+        seen: set[bytes] = set()
+        limit = self._owner._limits.layers
+        while level:
+            below: list[tuple[tuple[str, ...], bytes]] = []
+            for layers, content in level:
+                self._deadline.check()
+                for layer, inner in self._look(layers, content, deeper=len(layers) < limit):
+                    if inner and inner != content and inner not in seen:
+                        seen.add(inner)
+                        self._spend(inner)
+                        below.append(((*layers, layer), inner))
+            level = below
+
+    def _look(self, layers: tuple[str, ...], data: bytes, *, deeper: bool) -> Iterator[tuple[str, bytes]]:
+        owner = self._owner
+        plain = skeleton(data)
+        own = owner.own.search(data, plain)
+        if own is not None:
+            self._note("own_secret", f"own-secret:{own.name}", b"", -1, (*layers, *own.layers))
+        rules = owner._rules
+        look = rules.look(data)
+        spans = digit_runs(data)
+        if self._context.rules:
+            for match in (
+                *rules.settle(data, look.hits, self._context, layers),
+                *rules.settle_runs(data, spans, self._context, layers),
+            ):
+                self._note(match.rule.kind, match.rule.id, match.value, match.offset, layers)
+            self._ask_engine(data, layers)
+        if not deeper:
+            return
+        yield from decoded(data, look.shapes, spans, plain)
+        if look.key_start and self._context.rules and len(data) <= _LARGEST_DIVIDED:
+            yield "divided", divided_keys(data, self._context)
+
+    def _ask_engine(self, data: bytes, layers: tuple[str, ...]) -> None:
+        strict = self._owner._profile == "strict"
+        if strict and layers and layers[-1] in {"percent", "escapes", "unicode"} and len(layers) > 1:
+            return
+        for hit in self._owner._engine.find(data, sure=not strict):
+            if hit.rule.startswith("generic-") and is_placeholder(hit.value):
+                continue  # the engine's widest rules forgive less than documentation needs
+            self._note("credential", hit.rule, hit.value, data.find(hit.value), layers)
+
+    def _note(self, kind: Kind, rule: str, value: bytes, offset: int, layers: tuple[str, ...]) -> None:
+        if value and any(value in held or held in value for held in self._owner._placeholders):
+            return
+        key = (rule, value)
+        if key in self._found:  # seen before under fewer layers
+            return
+        context = self._context
+        self._found[key] = Finding(
+            kind=kind,
+            rule=rule,
+            where=Where(
+                place=context.place, field=context.field, offset=-1 if layers else offset, layers=layers
+            ),
+            excerpt=mask(value) if value else "",
+        )
+
+
+def _error(rule: str, context: Context, message: str) -> Finding:
+    where = Where(place=context.place, field=context.field)
+    return Finding(kind="error", rule=rule, where=where, message=message)
+
+
+def refusals(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Give the findings that refuse by themselves, without asking the route's ``on_opaque``."""
+    return tuple(found for found in findings if found.kind != "opaque")
+
+
+def relocated(finding: Finding, *, field: str = "", offset: int = -1) -> Finding:
+    """Say where in the whole a finding in a part of it stands."""
+    return replace(finding, where=replace(finding.where, field=field or finding.where.field, offset=offset))
