@@ -97,12 +97,14 @@ def container_options(
         log_config=LogConfig(type="none"),
         mounts=[Mount(target=AGENT_HOME, source=settings.home_volume, type="volume")],
         tmpfs={
-            "/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={tmp_bytes(limits.memory)}",  # noqa: S108 - inside
-            "/var/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={tmp_bytes(limits.memory) // 4}",  # noqa: S108
-            "/run": f"rw,exec,nosuid,nodev,{dialect.owned_by(AGENT_UID, facts)},"
-            f"size={run_bytes(limits.memory)}",
-            inside.OWN_DIR: f"rw,noexec,nosuid,nodev,mode=755,size={_MIB}",
-            AGENT_CA_DIR: f"rw,noexec,nosuid,nodev,mode=755,size={_MIB}",
+            place: dialect.tmpfs(f"rw,{runs},nosuid,nodev", size, facts, owner=owner)
+            for place, runs, size, owner in (
+                ("/tmp", "exec", tmp_bytes(limits.memory), None),  # noqa: S108 - inside
+                ("/var/tmp", "exec", tmp_bytes(limits.memory) // 4, None),  # noqa: S108
+                ("/run", "exec", run_bytes(limits.memory), AGENT_UID),
+                (inside.OWN_DIR, "noexec", _MIB, 0),
+                (AGENT_CA_DIR, "noexec", _MIB, 0),
+            )
         },
         shm_size=shared_memory_bytes(limits.memory),
         mem_limit=limits.memory if facts.holds_memory else None,

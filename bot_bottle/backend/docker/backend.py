@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from bot_bottle import bottle_state, paths
 from bot_bottle.backend import limits as shared_limits
 from bot_bottle.backend.base import BottleBackend, ProbeResult
+from bot_bottle.backend.docker import dialect, images, leftovers, volumes
 from bot_bottle.backend.docker import engine as engines
-from bot_bottle.backend.docker import images, leftovers, volumes
 from bot_bottle.backend.docker.agent import AgentContainer, AgentSettings
 from bot_bottle.backend.docker.bottle import DockerBottle, sidecar_gone
 from bot_bottle.backend.docker.engine import engine_errors
@@ -102,6 +102,7 @@ class DockerBackend(BottleBackend):
                 )
         engine = self._connect()
         _require_runtime(engine, _config())
+        dialect.require_filter(engine)
         if plan.spec.identity:
             volumes.require_same_engine(plan.identity, engine.endpoint.url)
             volumes.require_home(engine.api, plan.identity)

@@ -150,7 +150,8 @@ def _require_private(endpoint: Endpoint) -> None:
         return
     raise UsageError(
         f"the engine at {printable(endpoint.url)} ({endpoint.chosen_by}) is reached without verified TLS, "
-        "and credentials would cross the network with it; use ssh://USER@HOST, or TLS with DOCKER_TLS_VERIFY=1"
+        "and credentials would cross the network with it; "
+        "use ssh://USER@HOST, or TLS with DOCKER_TLS_VERIFY=1"
     )
 
 

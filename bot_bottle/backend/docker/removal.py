@@ -23,15 +23,23 @@ def remove_container(api: APIClient, container: str) -> None:
     """
     from docker import errors  # noqa: PLC0415 - only this backend pays for it
 
-    try:
-        api.remove_container(container, v=True, force=True)
-    except errors.NotFound:
-        return
-    except errors.APIError as error:
-        # 409: the engine itself is removing it, because it ended (AutoRemove).
-        if error.status_code != 409:
-            raise
-        await_removal(api, container)
+    deadline = time.monotonic() + _END_SECONDS
+    while True:
+        try:
+            api.remove_container(container, v=True, force=True)
+        except errors.NotFound:
+            return
+        except errors.APIError as error:
+            # 409: the engine itself is removing it, because it ended (AutoRemove).
+            if error.status_code == 409:
+                await_removal(api, container)
+                return
+            # 500: Podman's word for that, and for a network that one which is just going away still shares.
+            if error.status_code != 500 or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 def end_container(api: APIClient, container: str) -> None:
