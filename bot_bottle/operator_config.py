@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle import paths
 from bot_bottle.errors import ManifestError
+from bot_bottle.manifest import values
 from bot_bottle.manifest.hosts import parse_host_pattern
 from bot_bottle.manifest.problem import shown
 from bot_bottle.sidecar.config import Pin
@@ -45,14 +46,8 @@ _MAX_SIZE = 4 * 1024 * 1024
 _PEM_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
-# Docker's own rules for references and names, so that a mistake is found before an engine is asked:
-# the "reference" grammar of distribution, and names of networks and runtimes.
-_IMAGE = re.compile(
-    r"(?:[a-zA-Z0-9][a-zA-Z0-9.-]*(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
-)
+# Docker's own rule for the names of networks and runtimes: mistakes are found before an engine is asked.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_MAX_IMAGE = 400
 #: Networks that are none of the sidecar's own: it would share the host's, or have none.
 _NO_NETWORKS = frozenset({"host", "none", "container"})
 
@@ -75,6 +70,13 @@ class DockerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SmolmachinesConfig:
+    """Settings of ``[smolmachines]``. ``image`` is what machines start from where the bottle names none."""
+
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorConfig:
     """The config file's settings; the empty one is what a missing file means."""
 
@@ -83,6 +85,7 @@ class OperatorConfig:
     upstream_ca_pem: str = field(default="", repr=False)
     pins: Mapping[str, Pin] = field(default_factory=dict)
     docker: DockerConfig = field(default_factory=DockerConfig)
+    smolmachines: SmolmachinesConfig = field(default_factory=SmolmachinesConfig)
 
 
 def load_operator_config(path: Path | None = None) -> OperatorConfig:
@@ -115,7 +118,7 @@ def read_ca_file(path: Path) -> str:
 
 
 def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
-    _known(data, ("backend", "egress", "pins", "docker"), path, "")
+    _known(data, ("backend", "egress", "pins", "docker", "smolmachines"), path, "")
     egress = _table(data, "egress", path)
     _known(egress, ("upstream_ca",), path, "egress.")
     upstream_ca, pem = _ca(egress, "upstream_ca", path, "egress.")
@@ -128,7 +131,17 @@ def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
             _pin(host, _text(pins, host, path, "pins."), f'{path}: pins."{shown(host)}"') for host in pins
         ),
         docker=_docker(_table(data, "docker", path), path),
+        smolmachines=_smolmachines(_table(data, "smolmachines", path), path),
     )
+
+
+def _smolmachines(table: Mapping[str, object], path: Path) -> SmolmachinesConfig:
+    _known(table, ("image",), path, "smolmachines.")
+    image = _text(table, "image", path, "smolmachines.")
+    try:
+        return SmolmachinesConfig(image=values.image(image) if image else "")
+    except ValueError as error:
+        raise ManifestError(f"{path}: smolmachines.image: {shown(image)} {error}") from error
 
 
 def _docker(table: Mapping[str, object], path: Path) -> DockerConfig:
@@ -152,7 +165,7 @@ def _docker(table: Mapping[str, object], path: Path) -> DockerConfig:
 
 def _image(table: Mapping[str, object], key: str, path: Path) -> str:
     text = _text(table, key, path, "docker.")
-    if text and (len(text) > _MAX_IMAGE or not _IMAGE.fullmatch(text)):
+    if text and (len(text) > values.MAX_IMAGE or not values.IMAGE_REFERENCE.fullmatch(text)):
         raise ManifestError(
             f"{path}: docker.{key}: {shown(text)} is no image's name; write one such as node:22-bookworm-slim"
         )

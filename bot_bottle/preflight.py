@@ -128,6 +128,8 @@ def _provider_text(bottle: ManifestBottle) -> str:
         parts.append(shown(shlex.join(provider.argv), 400))
     if provider.dockerfile:
         parts.append(f"[dockerfile {shown(provider.dockerfile, 400)}]")
+    if provider.image:
+        parts.append(f"[image {shown(provider.image, 400)}]")
     if provider.forward_host_credentials:
         parts.append("[forwards the host's login to the sidecar]")
     return " ".join(parts)

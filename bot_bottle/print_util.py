@@ -90,8 +90,9 @@ def env_notes(bottle: ManifestBottle) -> tuple[tuple[str, ManifestSource | None]
     """
     if not bottle.env:
         return ()
-    from bot_bottle.backend.util import NETWORK_ENV  # noqa: PLC0415 - brings ssl, which few summaries need
+    from bot_bottle.backend.util import network_env  # noqa: PLC0415 - brings ssl, which few summaries need
 
+    ours = network_env()
     harm = (
         "replaces what leads programs to egress and lets them trust it; "
         "what reads it will most likely reach nothing"
@@ -99,7 +100,7 @@ def env_notes(bottle: ManifestBottle) -> tuple[tuple[str, ManifestSource | None]
     return tuple(
         (f"env.{name}: {harm}", bottle.sources.get(f"env.{name}"))
         for name, entry in bottle.env.items()
-        if name in NETWORK_ENV and entry != NETWORK_ENV[name]
+        if name in ours and entry != ours[name]
     )
 
 

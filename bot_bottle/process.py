@@ -46,16 +46,19 @@ def run(
         raise UnavailableError(f"{argv[0]} did not finish within {timeout:.0f} s") from error
 
 
-def run_attached(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
+def run_attached(
+    argv: Sequence[str], *, env: Mapping[str, str] | None = None, stderr: int | None = None
+) -> int:
     """Run a program on the operator's own terminal (an editor of theirs, say); gives its exit code.
 
-    Without ``env`` it gets this process's own. The code is 128 + N where signal N ended it. What the keyboard
-    sends (Ctrl-C) is the program's while it runs: the terminal sends it to both, and it must not end what
-    waits (as in system(3)). Raises ``UsageError`` where it cannot be started.
+    Without ``env`` it gets this process's own, without ``stderr`` (a descriptor) its error stream. The code
+    is 128 + N where signal N ended it. What the keyboard sends (Ctrl-C) is the program's while it runs: the
+    terminal sends it to both, and it must not end what waits (as in system(3)). Raises ``UsageError`` where
+    it cannot be started.
     """
     try:
         with _deaf_to_the_keyboard():
-            code = subprocess.run(list(argv), env=env, check=False).returncode
+            code = subprocess.run(list(argv), env=env, stderr=stderr, check=False).returncode
     except OSError as error:
         raise UsageError(f"{argv[0]} cannot be started ({error.strerror})") from error
     return code if code >= 0 else 128 - code
@@ -91,6 +94,19 @@ def start_on(connection: socket.socket, argv: Sequence[str], *, stderr: int) -> 
         stdout=connection.fileno(),
         stderr=stderr,
         start_new_session=True,
+    )
+
+
+def start_with(
+    argv: Sequence[str], stdio: tuple[int, int, int], *, env: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a program on three descriptors, in a session of its own as :func:`start_on` does.
+
+    Raises ``OSError`` where it cannot be started.
+    """
+    stdin, stdout, stderr = stdio
+    return subprocess.Popen(
+        list(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=env, start_new_session=True
     )
 
 

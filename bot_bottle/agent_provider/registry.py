@@ -47,7 +47,7 @@ _PROVIDERS: dict[str, Provider] = {
 DEFAULT_TEMPLATE = claude.TEMPLATE
 
 #: Keys that go with every template.
-_COMMON_KEYS = frozenset({"dockerfile"})
+_COMMON_KEYS = frozenset({"dockerfile", "image"})
 
 
 def known_templates() -> tuple[str, ...]:

@@ -192,9 +192,10 @@ class Prepared:
 
 
 class BottleBackend(ABC):
-    """What isolates."""
+    """What isolates. ``sidecar_address`` is where a bottle's programs find its sidecar."""
 
     name: str
+    sidecar_address: str = "127.0.0.1"
 
     @property
     @abstractmethod

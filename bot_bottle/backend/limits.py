@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -28,6 +29,11 @@ class EffectiveLimits:
 
 # Files in memory count against the bottle's memory and no killed process gives them back, so all places for
 # them together take well under it: PID 1 must never be what the kernel finds to kill.
+
+
+def machine_memory() -> int:
+    """Give this machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def tmp_bytes(memory: int) -> int:

@@ -14,7 +14,7 @@ from bot_bottle import bottle_state, paths
 from bot_bottle.agent_provider.common import with_common_files
 from bot_bottle.agent_provider.registry import agent_provision_plan
 from bot_bottle.backend.base import AGENT_HOME, AGENT_USER, BottlePlan
-from bot_bottle.backend.util import NETWORK_ENV
+from bot_bottle.backend.util import network_env
 from bot_bottle.egress.routes import egress_resolve_token_values, egress_routes_for_bottle
 from bot_bottle.env import entry_kind, resolve_env
 from bot_bottle.operator_config import load_operator_config
@@ -91,7 +91,10 @@ def prepare_plan(
         routes=routes,
         state_dir=bottle_state.bottle_state_dir(identity),
         audit_path=paths.audit_path(identity),
-        guest_env=_base_env(host_env) | NETWORK_ENV | resolved.merged() | provision.guest_env,
+        guest_env=_base_env(host_env)
+        | network_env(backend.sidecar_address)
+        | resolved.merged()
+        | provision.guest_env,
         secrets=secrets,
         pins=config.pins,
         upstream_ca_pem=config.upstream_ca_pem,

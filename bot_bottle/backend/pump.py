@@ -81,16 +81,20 @@ def pump(
     stdout: Sink,
     stderr: Sink,
     timeout: float | None = None,
+    *,
+    first: bytes = b"",
 ) -> int:
     """Run the three pipes until the process has ended; gives its exit code (128 + N for signal N).
 
-    A sink that raises ``BrokenPipeError`` counts as closed: the process meets that when it writes again.
+    The process reads ``first``, then what ``source`` gives. A sink that raises ``BrokenPipeError`` counts as
+    closed: the process meets that when it writes again.
+
     Raises ``TimeoutError`` after ``timeout`` seconds, when the process and its session have been killed, and
     ``LaunchError`` where the bottle ended first. On every exception the process is killed.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     stdin_fd, stdout_fd, stderr_fd = pipes.near
-    inflow = _Inflow(stdin_fd, source, pipes)
+    inflow = _Inflow(stdin_fd, source, pipes, first)
     sinks = {stdout_fd: stdout, stderr_fd: stderr}
     try:
         while True:
@@ -122,10 +126,12 @@ def pump(
 class _Inflow:
     """The way from a source to a process's standard input."""
 
-    def __init__(self, fd: int, given: Input, pipes: Pipes) -> None:
+    def __init__(self, fd: int, given: Input, pipes: Pipes, first: bytes) -> None:
         self._fd = fd
         self._pipes = pipes
         self._source = Source(given)
+        if first:
+            self._source.pending = memoryview(first + self._source.pending.tobytes())
 
     def register(self, poller: select.poll) -> None:
         source = self._source

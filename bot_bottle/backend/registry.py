@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 _BACKENDS = {
     "bubblewrap": "bot_bottle.backend.bubblewrap.backend:BubblewrapBackend",
     "docker": "bot_bottle.backend.docker.backend:DockerBackend",
+    "smolmachines": "bot_bottle.backend.smolmachines.backend:SmolmachinesBackend",
 }
+
+#: Never the default: what a machine starts from is the operator's to choose.
+_ONLY_WHEN_ASKED = frozenset({"smolmachines"})
 
 #: Metadata older than its ``backend`` field belongs to this one.
 LEGACY_BACKEND = "docker"
@@ -66,6 +70,8 @@ def choose_backend(flag: str, env: Mapping[str, str], configured: str = "") -> t
             return get_bottle_backend(name), f"asked for by {why}"
     refusals: list[str] = []
     for name in known_backend_names():
+        if name in _ONLY_WHEN_ASKED:
+            continue
         backend = get_bottle_backend(name)
         result = backend.probe()
         if result.level != "unavailable":

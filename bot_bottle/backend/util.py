@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bot_bottle.backend.base import BottlePlan
+    from bot_bottle.sidecar.config import Interception
 
 #: Debian's folder of trusted certificates, replaced as a whole inside every bottle.
 AGENT_CA_DIR = "/etc/ssl/certs"
@@ -24,16 +25,14 @@ AGENT_CA_PATH = f"{AGENT_CA_DIR}/bot-bottle-mitm-ca.pem"
 #: every TLS connection ends at egress, so no other issuer could ever be met.
 AGENT_CA_BUNDLE = f"{AGENT_CA_DIR}/ca-certificates.crt"
 
-#: The explicit proxy as clients inside see it.
-AGENT_PROXY_URL = f"http://127.0.0.1:{PROXY_PORT}"
+#: Where the sidecar is for a bottle that shares this host's kernel: on its own loopback.
+LOOPBACK = "127.0.0.1"
 
 _TRUST_DIR = "trust"
 
-# What makes ordinary clients use the proxy and trust its CA. NODE_EXTRA_CA_CERTS adds, the others replace;
-# uv and cargo bring their own roots unless told; Node's fetch reads proxy variables only when asked.
-NETWORK_ENV: dict[str, str] = {
-    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), AGENT_PROXY_URL),
-    **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), AGENT_PROXY_URL),
+# What makes ordinary clients trust the proxy's CA. NODE_EXTRA_CA_CERTS adds, the others replace; uv and cargo
+# bring their own roots unless told; Node's fetch reads proxy variables only when asked.
+_CLIENT_ENV: dict[str, str] = {
     **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1"),
     "NODE_USE_ENV_PROXY": "1",
     "NODE_EXTRA_CA_CERTS": AGENT_CA_PATH,
@@ -52,6 +51,13 @@ NETWORK_ENV: dict[str, str] = {
         AGENT_CA_BUNDLE,
     ),
 }
+
+
+def network_env(sidecar_address: str = LOOPBACK) -> dict[str, str]:
+    """Give the variables that lead ordinary clients to the sidecar's proxy and let them trust it."""
+    proxy = f"http://{sidecar_address}:{PROXY_PORT}"
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+    return dict.fromkeys(names, proxy) | _CLIENT_ENV
 
 
 def trust_dir(state_dir: Path) -> Path:
@@ -82,8 +88,8 @@ def log_ca_fingerprint(cert: Path, label: str) -> str:
     return fingerprint
 
 
-def sidecar_config(plan: BottlePlan) -> SidecarConfig:
-    """Derive what the sidecar is told from the plan."""
+def sidecar_config(plan: BottlePlan, interception: Interception | None = None) -> SidecarConfig:
+    """Derive what the sidecar is told from the plan; ``interception`` is for a bottle that is a machine."""
     return SidecarConfig(
         identity=plan.identity,
         routes=plan.routes,
@@ -91,4 +97,5 @@ def sidecar_config(plan: BottlePlan) -> SidecarConfig:
         secrets=plan.secrets,
         pins=plan.pins,
         upstream_ca_pem=plan.upstream_ca_pem,
+        interception=interception,
     )

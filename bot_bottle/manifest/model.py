@@ -73,7 +73,8 @@ class ManifestEgress:
 class ManifestAgentProvider:
     """The program that runs. ``argv`` is a plain command's argv.
 
-    ``auth_token`` and ``api_key`` name a host variable each.
+    ``auth_token`` and ``api_key`` name a host variable each. ``dockerfile`` and ``image`` say what bottles
+    that start from an image are made of.
     """
 
     template: str
@@ -81,6 +82,7 @@ class ManifestAgentProvider:
     auth_token: str = ""
     api_key: str = ""
     dockerfile: str = ""
+    image: str = ""
     forward_host_credentials: bool = False
 
 

@@ -31,6 +31,7 @@ RemoteHost = Annotated[str, AfterValidator(parse_remote_host)]
 RemoteName = Annotated[str, AfterValidator(values.remote_name), _text(values.REMOTE_NAME.pattern)]
 SkillName = Annotated[str, AfterValidator(values.skill_name), _text(values.SKILL_NAME.pattern)]
 HostPath = Annotated[str, AfterValidator(values.host_path), _text("(/|~/).*")]
+Image = Annotated[str, AfterValidator(values.image)]
 Memory = Annotated[str, AfterValidator(values.memory_text), _text(values.MEMORY.pattern)]
 Method = Annotated[str, AfterValidator(values.http_method), _text(values.METHOD.pattern)]
 PathPrefix = Annotated[str, AfterValidator(values.path_prefix), _text(f"/({values.PATH_CHARS.pattern})?")]
@@ -160,6 +161,11 @@ class AgentProviderKeys(_Keys):
         default="",
         description="image recipe, for backends that build images",
         examples=["~/Dockerfile.agent"],
+    )
+    image: Image = Field(
+        default="",
+        description="what a machine starts from: a folder, an image archive or an image's name",
+        examples=["python:3.12-slim"],
     )
     forward_host_credentials: bool = Field(
         default=False,

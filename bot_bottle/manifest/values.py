@@ -26,6 +26,13 @@ _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _MIN_MEMORY = 32 << 20
 _MAX_MEMORY = 1 << 50
 
+#: The "reference" grammar of distribution, so that a mistake is found before an engine is asked.
+IMAGE_REFERENCE = re.compile(
+    r"(?:[a-zA-Z0-9][a-zA-Z0-9.-]*(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+MAX_IMAGE = 400
+
 #: RFC 3986, 3.3, without escapes and ``;``: egress checks every reading of a path, so they would never match.
 PATH_CHARS = re.compile(r"[A-Za-z0-9._~!$&'()*+,=:@/-]+")
 
@@ -180,6 +187,18 @@ def host_path(text: str) -> str:
         raise ValueError("must be an absolute path or start with ~/")
     if not text.isprintable():
         raise ValueError("holds a control character; write a plain path")
+    return text
+
+
+def image(text: str) -> str:
+    """Accept what a machine starts from: a folder or archive on the host, or an image's name."""
+    if text.startswith(("/", "~/")):
+        return host_path(text)
+    if len(text) > MAX_IMAGE or not IMAGE_REFERENCE.fullmatch(text):
+        raise ValueError(
+            "is no image; write the path of a folder or of a docker save archive, or a name such as "
+            "node:22-bookworm-slim"
+        )
     return text
 
 

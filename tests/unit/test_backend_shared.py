@@ -323,7 +323,7 @@ def test_the_trust_folder_holds_the_ca_under_the_names_the_variables_say(
     pem = certificate()
     folder = util.write_trust(plan.state_dir, pem)
     for variable in ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "REQUESTS_CA_BUNDLE"):
-        guest = Path(util.NETWORK_ENV[variable])
+        guest = Path(util.network_env()[variable])
         assert str(guest.parent) == util.AGENT_CA_DIR
         assert (folder / guest.name).read_text() == pem
     cert, label = util.select_ca_cert(plan)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bot_bottle.backend import limits as limits_module
 from bot_bottle.backend.bubblewrap.cgroup import CgroupLimits
-from bot_bottle.backend.limits import EffectiveLimits, effective_limits
+from bot_bottle.backend.limits import EffectiveLimits, effective_limits, machine_memory
 
 if TYPE_CHECKING:
     from bot_bottle.backend.base import LimitStatus
@@ -43,11 +42,6 @@ def rlimits(limits: EffectiveLimits) -> tuple[tuple[int, int], ...]:
 def process_rlimit(limits: EffectiveLimits) -> tuple[int, int]:
     """Give the bound on the number of processes of the bottle's account."""
     return resource.RLIMIT_NPROC, limits.processes + _OWN_PROCESSES
-
-
-def machine_memory() -> int:
-    """Give this machine's memory in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def limit_statuses(limits: EffectiveLimits, place: CgroupPlace) -> tuple[LimitStatus, ...]:

@@ -1,0 +1,1 @@
+"""Bottles in microVMs, made by the smolmachines engine on this host."""

@@ -1,0 +1,217 @@
+"""Bottles in microVMs: an own kernel behind the processor's virtualisation, one address, one way out."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import secrets
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from bot_bottle import bottle_state
+from bot_bottle.backend import inside
+from bot_bottle.backend import limits as shared_limits
+from bot_bottle.backend.base import BottleBackend, Leftover, LimitStatus
+from bot_bottle.backend.smolmachines import engine, guest, images, machine, probe
+from bot_bottle.backend.smolmachines.bottle import SmolmachinesBottle
+from bot_bottle.backend.smolmachines.machine import Binding, Machine, MachineSettings
+from bot_bottle.backend.util import sidecar_config, write_trust
+from bot_bottle.errors import LaunchError, UnavailableError
+from bot_bottle.installation import has_installation
+from bot_bottle.operator_config import load_operator_config
+from bot_bottle.secret import Secret
+from bot_bottle.sidecar.client import SidecarProcess
+from bot_bottle.sidecar.config import Interception
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bot_bottle.backend.base import BottlePlan, ProbeResult
+    from bot_bottle.manifest.model import ManifestBottle
+
+NAME = probe.NAME
+_MACHINE = "machine"
+_TOKEN_BYTES = 32
+#: The engine's own size of the disk that holds what the agent changes.
+_DISK = "20.0 GiB"
+
+
+class SmolmachinesBackend(BottleBackend):
+    """A machine a bottle, with the sidecar beside it on this host."""
+
+    name = NAME
+    sidecar_address = guest.SIDECAR_ADDRESS
+
+    def __init__(self) -> None:
+        self._image = ""
+
+    @property
+    def boundary(self) -> str:
+        """Say what stands between agent and host."""
+        return "microVM (KVM), own kernel; its monitor under seccomp and Landlock"
+
+    def probe(self) -> ProbeResult:
+        """Boot a machine once and remember the verdict; see :class:`BottleBackend`."""
+        return probe.probe()
+
+    def limits(self, bottle: ManifestBottle) -> tuple[LimitStatus, ...]:
+        """Say which limits hold: those of the machine itself, and rlimits in it."""
+        limits = shared_limits.effective_limits(bottle.limits, shared_limits.machine_memory())
+        processors = _processors(limits)
+        whole = limits.cpus is None or limits.cpus == processors
+        how = f"{processors} virtual processors" if whole else f"whole processors only: {processors}"
+        statuses = shared_limits.limit_statuses(
+            limits,
+            memory=(True, "the machine's own"),
+            processes=(True, "rlimit in the machine"),
+            open_files=(True, "rlimit in the machine"),
+            cpu=(whole, how),
+            disk="",
+        )
+        disk = LimitStatus(name="disk", value=_DISK, holds=True, how="the machine's own disk")
+        return tuple(disk if one.name == "disk" else one for one in statuses)
+
+    def check(self, plan: BottlePlan) -> None:
+        """Refuse a plan that cannot be launched here; see :class:`BottleBackend`."""
+        refusal = probe.obstacle()
+        if refusal is not None:
+            raise UnavailableError(f"{refusal.detail}; try: {refusal.remedy}")
+        if plan.spec.identity:
+            machine.require_kept(plan.identity)
+        else:
+            images.image_source(plan.bottle, load_operator_config())
+
+    def build(self, plan: BottlePlan) -> None:
+        """Have what the machine starts from; a kept machine has it already."""
+        if plan.spec.identity:
+            return
+        source = images.image_source(plan.bottle, load_operator_config())
+        if source.kind == "name":
+            self._image = str(images.fetched(source))
+        elif source.kind == "dockerfile":
+            raise UnavailableError(
+                f"a smolmachines bottle starts from an image, and {source.where} is still to be built; name "
+                "a folder, an image archive or an image in agent_provider.image"
+            )
+        else:
+            self._image = source.value
+
+    @contextlib.contextmanager
+    def launch(self, plan: BottlePlan) -> Iterator[SmolmachinesBottle]:
+        """Bring up sidecar and machine side by side, join them, and take both down on every way out."""
+        token = Secret(secrets.token_hex(_TOKEN_BYTES))
+        limits = shared_limits.effective_limits(plan.bottle.limits, shared_limits.machine_memory())
+        with contextlib.ExitStack() as stack:
+            interception = Interception(token=token, address=guest.SIDECAR_ADDRESS)
+            sidecar = SidecarProcess.start(sidecar_config(plan, interception))
+            stack.callback(sidecar.close)
+            listener = socket.create_server(("127.0.0.1", 0))
+            try:
+                binding = Binding(address=f"127.0.0.1:{listener.getsockname()[1]}", token=token)
+                running = self._start(plan, limits, binding)
+                stack.callback(_stop, running)
+                sidecar.give_listeners([("interceptor", listener)])
+            finally:
+                listener.close()
+            write_trust(plan.state_dir, sidecar.ca_pem)
+            starter = _prepare(running, plan, sidecar.ca_pem, limits)
+            bottle = SmolmachinesBottle(plan.identity, running, sidecar, starter)
+            stack.callback(bottle.close)
+            yield bottle
+
+    def forget(self, identity: str) -> None:
+        """Remove a bottle's machine, and its home and workspace with it."""
+        for record in machine.ours(identity):
+            machine.delete(record.name)
+
+    def kept_at(self, identity: str) -> str:
+        """Name the machine."""
+        return f"the stopped machine {machine.machine_name(identity)}"
+
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """List machines of launches that are gone; a kept bottle's stopped one is none."""
+        if not has_installation() or not _is_installed():
+            return ()
+        return tuple(
+            Leftover(backend=NAME, identity=record.identity, kind=_MACHINE, describe=_describe(record))
+            for record in machine.ours()
+            if bottle_state.IDENTITY_PATTERN.fullmatch(record.identity)
+            and not bottle_state.is_running(record.identity)
+            and (record.state == "running" or not bottle_state.bottle_state_dir(record.identity).is_dir())
+        )
+
+    def remove(self, leftover: Leftover) -> None:
+        """Remove a machine; one of a kept bottle that runs without a launcher is stopped and stays."""
+        kept = bottle_state.bottle_state_dir(leftover.identity).is_dir()
+        with contextlib.ExitStack() as stack:
+            if kept:
+                stack.enter_context(bottle_state.hold_lock(leftover.identity))
+            for record in machine.ours(leftover.identity):
+                if kept:
+                    machine.stop(record.name)
+                else:
+                    machine.delete(record.name)
+
+    def _start(self, plan: BottlePlan, limits: shared_limits.EffectiveLimits, binding: Binding) -> Machine:
+        if plan.spec.identity:
+            return Machine.start_again(plan.identity, binding)
+        if not self._image:
+            self.build(plan)
+        settings = MachineSettings(
+            identity=plan.identity, image=self._image, limits=limits, processors=_processors(limits)
+        )
+        return Machine.create(settings, binding)
+
+
+def _prepare(
+    running: Machine, plan: BottlePlan, ca_pem: str, limits: shared_limits.EffectiveLimits
+) -> tuple[str, ...]:
+    """Let root set the machine up before the agent ever runs in it; gives the words before each command."""
+    resumed = bool(plan.spec.identity)
+    script = guest.set_up_script(
+        env=plan.guest_env,
+        ca_pem=ca_pem,
+        hosts=guest.hosts_of(plan.routes),
+        limits=limits,
+        fresh=not resumed,
+    )
+    code, told = running.run(script)
+    if code != 0:
+        words = bottle_state.printable(" ".join(told.split()))[-300:]
+        raise LaunchError(f"the bottle's machine could not be set up: {words or f'exit code {code}'}")
+    if resumed:
+        code, words = running.run(inside.OPEN_HOME, user=guest.AGENT, args=guest.OPEN_HOME_ARGS)
+        if code != 0:
+            reason = bottle_state.printable(words.strip())[-300:] or guest.OPEN_HOME_ARGS[1]
+            raise LaunchError(f"the kept workspace of {plan.identity} is no folder any more: {reason}")
+    return guest.starter(told)
+
+
+def _processors(limits: shared_limits.EffectiveLimits) -> int:
+    """Give a machine's number of processors: whole ones, at most those that this process may use."""
+    most = len(os.sched_getaffinity(0))
+    return most if limits.cpus is None else max(1, math.ceil(limits.cpus))
+
+
+def _stop(running: Machine) -> None:
+    """Stop a machine on the way out; where that fails, it ends with this process."""
+    if not running.alive():
+        return
+    try:
+        running.stop()
+    except LaunchError as error:
+        print(f"bot-bottle: {error}", file=sys.stderr)
+
+
+def _describe(record: machine.MachineRecord) -> str:
+    what = "running" if record.state == "running" else "stopped"
+    return f"{what} machine {record.name} of a launch that is gone"
+
+
+def _is_installed() -> bool:
+    with contextlib.suppress(UnavailableError):
+        engine.sdk()
+        return True
+    return False

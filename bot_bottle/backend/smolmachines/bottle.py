@@ -1,0 +1,213 @@
+"""A running bottle in a microVM."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, BinaryIO
+
+from bot_bottle import process
+from bot_bottle.backend import inside
+from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
+from bot_bottle.backend.pump import Pipes, pump
+from bot_bottle.backend.smolmachines import engine, guest
+from bot_bottle.backend.smolmachines.client import ClientProcess, CommandOutput
+from bot_bottle.backend.smolmachines.machine import gone
+from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
+from bot_bottle.backend.terminal import (
+    STDERR,
+    STDIN,
+    STDOUT,
+    has_terminal,
+    is_terminal_or_closed,
+    leave_on_signals,
+    put_back,
+)
+from bot_bottle.errors import LaunchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bot_bottle.backend.smolmachines.machine import Machine
+    from bot_bottle.backend.streams import Input, Sink
+    from bot_bottle.sidecar.client import SidecarProcess
+
+_SHELL = "/bin/sh"
+#: A shell's word for a program it did not find, or may not run (POSIX, "Exit Status for Commands").
+_ERRNO = {127: errno.ENOENT, 126: errno.EACCES}
+
+
+class SmolmachinesBottle(Bottle):
+    """The agent's side of one machine; ``starter`` are the words before each command's shell."""
+
+    def __init__(self, name: str, machine: Machine, sidecar: SidecarProcess, starter: Sequence[str]) -> None:
+        self.name = name
+        self._machine = machine
+        self._sidecar = sidecar
+        self._starter = tuple(starter)
+        self._slots: set[int] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def agent_argv(self, argv: Sequence[str], *, tty: bool = True) -> list[str]:
+        """Give the client program's argv that runs ``argv``; the environment is added inside."""
+        return [*self._client_argv(tty=tty), *argv]
+
+    def exec_agent(self, argv: Sequence[str], *, tty: bool = True) -> int:
+        """Run the agent; with ``tty`` on the operator's terminal, if there is one. See :class:`Bottle`.
+
+        Raises ``UsageError`` where the program cannot be run.
+        """
+        self._require_alive()
+        if tty and has_terminal():
+            code = self._exec_on_terminal(argv)
+        else:
+            stdin: Input = None if is_terminal_or_closed(STDIN) else STDIN
+            with leave_on_signals():
+                code = self._run(argv, stdin, descriptor_sink(STDOUT), descriptor_sink(STDERR))
+        if not self._sidecar.alive():
+            print(f"bot-bottle: {_sidecar_gone(self.name)}", file=sys.stderr)
+        return code
+
+    def exec(
+        self, script: str, *, user: str = AGENT_USER, stdin: bytes = b"", timeout: float | None = None
+    ) -> ExecResult:
+        """Run a shell script in the workspace; see :class:`Bottle`.
+
+        Raises ``UsageError`` for another user than the agent's and for a script of 128 KiB or more, and
+        ``LaunchError`` where it writes more than 64 MiB.
+        """
+        if user != AGENT_USER:
+            raise UsageError(
+                f"a smolmachines bottle has one user, {AGENT_USER}; {user!r} cannot run anything in it"
+            )
+        stdout, stderr = Collector(), Collector()
+        code = self._run(_script(script), stdin, stdout, stderr, timeout)
+        return ExecResult(returncode=code, stdout=bytes(stdout.data), stderr=bytes(stderr.data))
+
+    def exec_stream(self, script: str, *, stdin: BinaryIO | None, stdout: BinaryIO | None) -> ExecResult:
+        """Run a shell script with its input and output streamed; without ``stdout`` the output is captured.
+
+        Raises what :meth:`exec` raises.
+        """
+        captured, stderr = Collector(), Collector()
+        sink = captured if stdout is None else stdout.write
+        code = self._run(_script(script), stdin, sink, stderr)
+        if stdout is not None:
+            stdout.flush()
+        return ExecResult(returncode=code, stdout=bytes(captured.data), stderr=bytes(stderr.data))
+
+    def close(self) -> None:
+        """Stop the machine; safe to call again. What cannot be stopped ends with this process."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._machine.stop()
+        except LaunchError as error:
+            print(f"bot-bottle: {error}", file=sys.stderr)
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        stdin: Input,
+        stdout: Sink,
+        stderr: Sink,
+        timeout: float | None = None,
+    ) -> int:
+        self._require_open()
+        mark = inside.new_mark()
+        output = CommandOutput(mark, stdout, stderr)
+        pipes = Pipes()
+        with self._slot() as slot, contextlib.ExitStack() as stack:
+            stack.callback(pipes.close)
+            client = ClientProcess(
+                [*self._client_argv(tty=False), *self._starter, _SHELL, guest.RUN],
+                pipes.stdio(),
+                lambda: self._end(slot),
+            )
+            stack.callback(client.close)
+            pipes.hand_over()
+            call = guest.call_line(slot, mark, argv)
+            code = pump(client, pipes, stdin, output.take_out, output.take_err, timeout, first=call)
+            output.finish()
+            code = self._judge(output, code)
+            self._require_ran(slot, argv, code)
+            return code
+
+    def _judge(self, output: CommandOutput, client_code: int | None) -> int:
+        """Find the command's exit code: as its shell told it, or the client's where that was killed."""
+        if output.code is not None:
+            return output.code
+        if not self._machine.alive():
+            raise gone(self.name)
+        if not output.begun:
+            raise LaunchError(f"a command could not be run in the bottle: {output.words or 'no answer'}")
+        return 255 if client_code is None else client_code
+
+    def _exec_on_terminal(self, argv: Sequence[str]) -> int:
+        with self._slot() as slot:
+            script, place = guest.write_call_script(slot)
+            if self._machine.run_given(script, guest.call_words((slot, *argv))) != 0:
+                raise LaunchError("a command could not be passed into the bottle's machine")
+            starter = [word for word in self._starter if word != guest.NEW_SESSION]
+            command = [*self._client_argv(tty=True), *starter, _SHELL, guest.ON_TERMINAL, place]
+            # The client's own words would stand on the agent's screen; the machine's terminal has one stream.
+            with put_back(), leave_on_signals(), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+                code = process.run_attached(command, env=engine.client_env(), stderr=nowhere.fileno())
+            if not self._machine.alive():
+                raise gone(self.name)
+            self._require_ran(slot, argv, code)
+            return code
+
+    def _client_argv(self, *, tty: bool) -> list[str]:
+        name = self._machine.name
+        return [*engine.client_argv(name, tty=tty, user=guest.AGENT, workdir=AGENT_WORKSPACE), "--"]
+
+    def _require_ran(self, slot: str, argv: Sequence[str], code: int) -> None:
+        """Raise ``UsageError`` where the slot's shell never became the program; ``code`` is its end."""
+        if code not in _ERRNO:
+            return
+        _, told = self._machine.run(f"{inside.LOOK}\n", args=(slot,))
+        if told.split() == [inside.FAILED, str(code)]:
+            raise cannot_run(argv, _ERRNO[code])
+
+    def _end(self, slot: str) -> None:
+        """Kill the session of a slot's command; where that cannot be, the whole machine ends."""
+        code, _ = self._machine.run(inside.SIGNAL, args=(slot, "KILL"))
+        if code != 0:
+            self.close()
+
+    @contextlib.contextmanager
+    def _slot(self) -> Iterator[str]:
+        """Give a free slot in which a command's first process names itself."""
+        with self._lock:
+            number = next(n for n in range(len(self._slots) + 1) if n not in self._slots)
+            self._slots.add(number)
+        try:
+            yield str(number)
+        finally:
+            with self._lock:
+                self._slots.discard(number)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise LaunchError(f"the bottle {self.name} is closed")
+        if not self._sidecar.alive():
+            raise LaunchError(_sidecar_gone(self.name))
+
+    def _require_alive(self) -> None:
+        self._require_open()
+        if not self._machine.alive():
+            raise gone(self.name)
+
+
+def _script(script: str) -> list[str]:
+    return [_SHELL, "-c", require_script(script)]
+
+
+def _sidecar_gone(name: str) -> str:
+    return f"the sidecar of bottle {name} has ended; nothing reaches the network from it any more"

@@ -1,0 +1,175 @@
+"""What runs as root inside a machine before the agent ever does, and what stands around its commands (pure).
+
+All of it is text that goes in on a script's standard input: into no argv, no database, no disk.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from bot_bottle.backend import inside
+from bot_bottle.backend.base import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
+from bot_bottle.backend.limits import tmp_bytes
+from bot_bottle.backend.transfer import quote
+from bot_bottle.backend.util import AGENT_CA_BUNDLE, AGENT_CA_DIR, AGENT_CA_PATH
+from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from bot_bottle.backend.limits import EffectiveLimits
+    from bot_bottle.egress.routes import EgressRoute
+
+#: The one address there is for a machine. From TEST-NET-2 (RFC 5737), which is nobody's: even if a packet to
+#: it ever got out, it would arrive nowhere.
+SIDECAR_ADDRESS = "198.51.100.1"
+
+AGENT = f"{AGENT_UID}:{AGENT_UID}"
+HOSTNAME = "bottle"
+NEW_SESSION = "setsid"
+RUN = f"{inside.OWN_DIR}/run"
+ON_TERMINAL = f"{inside.OWN_DIR}/terminal"
+_STARTER = f"{inside.OWN_DIR}/starter"
+_CALLS = f"{inside.OWN_DIR}/call-"
+
+#: The shells around the agent's program, which count as its account's processes too.
+_OWN_PROCESSES = 3
+
+# What the engine puts into a command's environment; the agent has the plan's and nothing else.
+_ENGINES_OWN = "HOME TERM LANG HOSTNAME"
+
+# A shell knows the bound on processes as -u (bash, busybox) or as -p (dash).
+_LIMITS = """\
+limit() { if (ulimit "$1" "$3") 2>/dev/null; then ulimit "$1" "$3"; else ulimit "$2" "$3"; fi; }
+limit -c -c 0 && limit -n -n @FILES@ && limit -u -p @PROCESSES@ || exit 125
+unset -f limit
+"""
+
+# The call comes as the first line of input: this shell takes that line and not a byte more (POSIX, "read").
+# The mark on the error stream tells where the client program's own words end.
+_RUN = f"""\
+IFS= read -r call || exit 125
+eval "$(printf %b "$call")"
+unset call
+printf '\\036%s>' "$2" >&2
+@LIMITS@unset {_ENGINES_OWN}
+{inside.PIPED}"""
+
+_ON_TERMINAL = f"""\
+. "$1"
+@LIMITS@unset {_ENGINES_OWN}
+{inside.ON_TERMINAL}"""
+
+_SET_UP = f"""\
+set -eu
+umask 022
+hostname {HOSTNAME}
+mkdir -p {inside.OWN_DIR} {AGENT_CA_DIR}
+mount -t tmpfs -o nosuid,nodev,mode=755,size=8m tmpfs {inside.OWN_DIR}
+mount -t tmpfs -o nosuid,nodev,noexec,mode=755,size=1m tmpfs {AGENT_CA_DIR}
+mount -t tmpfs -o nosuid,nodev,mode=1777,size=@TMP@ tmpfs /tmp
+printf %s @HOSTS@ >/etc/hosts
+mkdir -m 1777 {inside.OWN_DIR}/exec
+printf %s @CA@ >{AGENT_CA_BUNDLE}
+printf %s @CA@ >{AGENT_CA_PATH}
+printf %s @ENV@ >{inside.ENV_FILE}
+printf %s @RUN@ >{RUN}
+printf %s @TERMINAL@ >{ON_TERMINAL}
+chmod 444 {inside.ENV_FILE} {RUN} {ON_TERMINAL}
+"""
+
+# A program that gains rights when it is started is of no use to an agent: where the image cannot forbid it to
+# each process, no file may give any.
+_NO_NEW_RIGHTS = f"""\
+if setpriv --no-new-privs true 2>/dev/null; then rights=1; else
+  rights=0
+  find / -xdev -type f -perm /6000 -exec chmod ug-s {{}} +
+fi
+if {NEW_SESSION} true 2>/dev/null; then session=1; else session=0; fi
+echo "$rights $session" >{_STARTER}
+cat {_STARTER}
+"""
+
+
+def set_up_script(
+    *, env: Mapping[str, str], ca_pem: str, hosts: Iterable[str], limits: EffectiveLimits, fresh: bool
+) -> str:
+    """Give root's script for one start of a machine; it prints what :func:`starter` reads.
+
+    ``hosts`` are the names that resolve to the sidecar. Raises ``UsageError`` for a variable's name that no
+    shell takes.
+    """
+    bounds = _LIMITS.replace("@FILES@", str(limits.open_files)).replace(
+        "@PROCESSES@", str(limits.processes + _OWN_PROCESSES)
+    )
+    values = {
+        "TMP": str(tmp_bytes(limits.memory)),
+        "HOSTS": quote(hosts_file(hosts)),
+        "CA": quote(ca_pem),
+        "ENV": quote(inside.render_env(env).decode("utf-8", "surrogateescape")),
+        "RUN": quote(_RUN.replace("@LIMITS@", bounds)),
+        "TERMINAL": quote(_ON_TERMINAL.replace("@LIMITS@", bounds)),
+    }
+    account = _account_script() if fresh else ""
+    # In one pass: a value that looks like a place for one stays what it is.
+    return re.sub("@([A-Z]+)@", lambda found: values[found[1]], _SET_UP) + account + _NO_NEW_RIGHTS
+
+
+def hosts_of(routes: Iterable[EgressRoute]) -> tuple[str, ...]:
+    """List the names that resolve inside: egress's own and every route's that is one name, no pattern."""
+    names = dict.fromkeys(route.host for route in routes if "*" not in route.host and not _is_address(route))
+    return (EGRESS_LOCAL_HOST, *names)
+
+
+def hosts_file(names: Iterable[str]) -> str:
+    """Write ``/etc/hosts``: the machine itself, and each of ``names`` at the sidecar's address."""
+    own = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n"
+    return own + "".join(f"{SIDECAR_ADDRESS} {name}\n" for name in names)
+
+
+def starter(told: str) -> tuple[str, ...]:
+    """Give the words that go before a command's shell, from what the set-up script printed last.
+
+    A session of its own lets all that a command started be found; on a terminal the engine makes one.
+    """
+    words = told.split()[-2:]
+    rights = ("setpriv", "--no-new-privs") if words[:1] == ["1"] else ()
+    session = (NEW_SESSION,) if words[1:] == ["1"] else ()
+    return (*session, *rights)
+
+
+def call_line(slot: str, mark: str, argv: Sequence[str]) -> bytes:
+    """Write what :data:`RUN` is to run as one line: ``printf %b`` gives the words back (POSIX)."""
+    words = call_words((slot, mark, *argv)).encode("utf-8", "surrogateescape")
+    plain = b"".join(bytes([byte]) if _plain(byte) else b"\\0%03o" % byte for byte in words)
+    return plain + b"\n"
+
+
+def call_words(argv: Sequence[str]) -> str:
+    """Write ``argv`` as a shell's positional parameters."""
+    return f"set -- {' '.join(quote(word) for word in argv)}"
+
+
+def write_call_script(slot: str) -> tuple[str, str]:
+    """Give the script that puts its standard input where :data:`ON_TERMINAL` finds it, and that place."""
+    place = f"{_CALLS}{slot}"
+    return f"umask 022; cat >{place}", place
+
+
+OPEN_HOME_ARGS = (AGENT_HOME, AGENT_WORKSPACE)
+
+
+def _account_script() -> str:
+    return resources.files("bot_bottle.backend").joinpath("finish.sh").read_text("utf-8")
+
+
+def _plain(byte: int) -> bool:
+    return 0x20 <= byte < 0x7F and byte != 0x5C
+
+
+def _is_address(route: EgressRoute) -> bool:
+    from bot_bottle.egress.hosts import is_ip_literal  # noqa: PLC0415 - egress only where routes are read
+
+    return is_ip_literal(route.host)

@@ -1,0 +1,179 @@
+"""One bottle's machine: made or started again, stopped; and what the engine knows of ours."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bot_bottle.backend.smolmachines import engine, guest
+from bot_bottle.bottle_state import printable
+from bot_bottle.errors import BotBottleError, LaunchError, UnavailableError
+from bot_bottle.installation import installation_id
+
+if TYPE_CHECKING:
+    from bot_bottle.backend.limits import EffectiveLimits
+    from bot_bottle.secret import Secret
+
+IDENTITY = "bot-bottle.identity"
+INSTALLATION = "bot-bottle.installation"
+ROLE = "bot-bottle.role"
+AGENT_ROLE, PROBE_ROLE = "agent", "probe"
+
+_MIB = 1 << 20
+_OWN_SECONDS = 120.0
+_GONE = "the machine of bottle {name} has ended; the session is over"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """Where the engine hands a machine's connections over: ``127.0.0.1:PORT`` and this launch's token."""
+
+    address: str
+    token: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSettings:
+    """What one machine is made of. ``image`` is a folder, an image archive or a reference."""
+
+    identity: str
+    image: str
+    limits: EffectiveLimits
+    processors: int
+    role: str = AGENT_ROLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineRecord:
+    """A machine as the engine lists it; ``state`` is ``running`` or another word, such as ``stopped``."""
+
+    name: str
+    identity: str
+    role: str
+    state: str
+
+
+def machine_name(identity: str) -> str:
+    """Give the name of a bottle's machine."""
+    return f"bot-bottle-{identity}"
+
+
+class Machine:
+    """A running machine. It ends when this process does, however that ends; its disk stays."""
+
+    def __init__(self, handle: Any, name: str) -> None:
+        self.name = name
+        self._handle = handle
+
+    @classmethod
+    def create(cls, settings: MachineSettings, binding: Binding | None) -> Machine:
+        """Make and start a new machine, without any network where there is no ``binding``.
+
+        Raises ``LaunchError`` with nothing left, ``UnavailableError`` where the engine is not installed.
+        """
+        name = machine_name(settings.identity)
+        with engine.engine_at_work("the bottle's machine could not be started") as smol:
+            # Never both lists empty and never a name in them: an address in `allow_hosts` makes the engine's
+            # own DNS answer nothing, and what is allowed goes to the binding alone.
+            reach = {"allow_hosts": [guest.SIDECAR_ADDRESS], "allow_cidrs": [f"{guest.SIDECAR_ADDRESS}/32"]}
+            config = smol.MachineConfig(
+                name=name,
+                image=settings.image or None,
+                persistent=True,
+                labels=_labels(settings.role, settings.identity),
+                egress_interceptor=_interceptor(smol, binding) if binding else None,
+                resources=smol.ResourceSpec(
+                    cpus=settings.processors,
+                    memory_mb=max(1, settings.limits.memory // _MIB),
+                    **(reach if binding else {"network": False}),
+                ),
+            )
+            return cls(smol.Machine.create(config, engine.here()), name)
+
+    @classmethod
+    def start_again(cls, identity: str, binding: Binding) -> Machine:
+        """Start the machine of a kept bottle; raises ``LaunchError`` where it is gone or does not start."""
+        name = machine_name(identity)
+        require_kept(identity)
+        with engine.engine_at_work("the bottle's machine could not be started again") as smol:
+            handle = smol.Machine.connect(name, engine.here(egress_interceptor=_interceptor(smol, binding)))
+        return cls(handle, name)
+
+    def run(self, script: str, *, user: str = "0:0", args: tuple[str, ...] = ()) -> tuple[int, str]:
+        """Run one of our own scripts, passed on its standard input; gives its exit code and its output.
+
+        Raises ``LaunchError`` where the machine does not answer.
+        """
+        return self._run(["/bin/sh", "-s", "--", *args], script, user)
+
+    def run_given(self, script: str, given: str, *, user: str = "0:0") -> int:
+        """Run a short script that reads ``given``; gives its exit code. Raises as :meth:`run`."""
+        return self._run(["/bin/sh", "-c", script], given, user)[0]
+
+    def _run(self, argv: list[str], given: str, user: str) -> tuple[int, str]:
+        with engine.engine_at_work("the bottle's machine does not answer") as smol:
+            options = smol.ExecOptions(stdin=given, user=user, workdir="/", timeout=_OWN_SECONDS)
+            result = self._handle.exec(argv, options)
+        return int(result.exit_code), f"{result.stdout}{result.stderr}"
+
+    def alive(self) -> bool:
+        """Tell whether the machine runs."""
+        with contextlib.suppress(BotBottleError), engine.engine_at_work("the machine cannot be asked"):
+            return str(self._handle.state()) == "running"
+        return False
+
+    def stop(self) -> None:
+        """Stop the machine in order, so that its disk is whole; raises ``LaunchError``."""
+        with engine.engine_at_work("the bottle's machine could not be stopped"):
+            self._handle.stop(timeout_secs=0)
+
+
+def gone(name: str) -> LaunchError:
+    """Give the error of a bottle whose machine ended."""
+    return LaunchError(_GONE.format(name=name))
+
+
+def ours(identity: str = "") -> tuple[MachineRecord, ...]:
+    """List this installation's machines, optionally one bottle's; raises ``LaunchError``."""
+    wanted = {INSTALLATION: installation_id()} | ({IDENTITY: identity} if identity else {})
+    with engine.engine_at_work("the engine's machines could not be listed") as smol:
+        found = smol.Machine.list(engine.here(), labels=wanted)
+        return tuple(
+            MachineRecord(
+                name=str(one.name),
+                identity=str((one.labels or {}).get(IDENTITY, "")),
+                role=str((one.labels or {}).get(ROLE, "")),
+                state=str(one.state),
+            )
+            for one in found
+        )
+
+
+def delete(name: str) -> None:
+    """Delete a machine and its disk, running or not; one that is gone is no error. Raises ``LaunchError``."""
+    with engine.engine_at_work(f"machine {printable(name)} could not be removed") as smol:
+        smol.Machine.delete_by_name(name, engine.here())
+
+
+def stop(name: str) -> None:
+    """Stop a machine and keep its disk; raises ``LaunchError``."""
+    with engine.engine_at_work(f"machine {printable(name)} could not be stopped") as smol:
+        smol.Machine.open(name, engine.here()).stop(timeout_secs=0)
+
+
+def require_kept(identity: str) -> None:
+    """Raise ``UnavailableError`` where the engine no longer has a kept bottle's machine."""
+    if not any(record.name == machine_name(identity) for record in ours(identity)):
+        raise UnavailableError(
+            f"the machine of {identity} is gone from the engine, and its home and workspace with it; remove "
+            f"what is left with: bot-bottle cleanup {identity}"
+        )
+
+
+def _labels(role: str, identity: str) -> dict[str, str]:
+    return {INSTALLATION: installation_id(), ROLE: role, IDENTITY: identity}
+
+
+def _interceptor(smol: Any, binding: Binding) -> Any:
+    return smol.EgressInterceptor(binding.address, binding.token.reveal())
