@@ -32,6 +32,9 @@ BRIDGE_V6 = "fd47:213::/64"
 BASE_IMAGE = "bot-bottle-test-base:1"
 
 _START_SECONDS = 60.0
+#: Folders and control groups are named so, followed by the number of the process that they belong to.
+_NAME = "bot-bottle-engine-"
+_CGROUPS = Path("/sys/fs/cgroup")
 _SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
@@ -64,7 +67,7 @@ class Engine:
         self.log = self.folder / "dockerd.log"
         (self.folder / "daemon.json").write_text("{}")  # not what stands in /etc
         self._world = world
-        self._cgroup = f"bot-bottle-engine-{os.getpid()}"
+        self._cgroup = f"{_NAME}{os.getpid()}"
         self._pid: int = world.call(
             "spawn",
             argv=[program, *self._options()],
@@ -96,8 +99,7 @@ class Engine:
             if self._world.call("wait", pid=self._pid, timeout=60) is None:
                 self._world.call("kill", pid=self._pid, number=signal.SIGKILL)
                 self._world.call("wait", pid=self._pid, timeout=60)
-        for folder in Path("/sys/fs/cgroup").glob(f"**/{self._cgroup}"):
-            folder.rmdir()
+        _remove_groups(self._cgroup)
         shutil.rmtree(self.folder)
 
     def _options(self) -> list[str]:
