@@ -59,7 +59,9 @@ class Engine:
             base = base_archive()
         except NoBaseError as error:
             raise NoEngineError(f"there is no base for images: {error}") from error
-        self.folder = Path(tempfile.mkdtemp(prefix="bot-bottle-engine-", dir=place_on_disk()))
+        place = place_on_disk()
+        _remove_what_killed_runs_left(Path(place))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{_NAME}{os.getpid()}-", dir=place))
         self.folder.chmod(0o711)
         self._socket = self.folder / "engine.sock"
         self.url = f"unix://{self._socket}"
@@ -179,6 +181,25 @@ def image_with(url: str, program: Path) -> str:
             if "error" in line:
                 raise NoEngineError(f"{tag} could not be built: {line['error']}")
     return tag
+
+
+def _remove_what_killed_runs_left(place: Path) -> None:
+    """Remove files and control groups of engines whose test run was killed; the engine ended with its world."""
+    left = [*place.glob(f"{_NAME}*"), *_CGROUPS.glob(f"{_NAME}*"), *_CGROUPS.glob(f"*/{_NAME}*")]
+    for found in left:
+        owner = found.name.removeprefix(_NAME).partition("-")[0]
+        if not Path("/proc", owner).exists():
+            if found.is_relative_to(_CGROUPS):
+                _remove_groups(found.name)
+            else:
+                shutil.rmtree(found, ignore_errors=True)
+
+
+def _remove_groups(name: str) -> None:
+    for top in (*_CGROUPS.glob(name), *_CGROUPS.glob(f"*/{name}")):
+        below = sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True)
+        for group in (*below, top):
+            group.rmdir()
 
 
 def place_on_disk() -> str:
