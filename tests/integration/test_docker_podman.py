@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from bot_bottle.manifest.model import ManifestAgentProvider, ManifestBottle
 from bot_bottle.operator_config import DockerConfig
 from tests.support.base_image import NoBaseError, base_archive
 from tests.support.engine import BASE_IMAGE, place_on_disk
+from tests.support.outside import REPO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,15 +36,40 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 
 CONFIG = DockerConfig(base_image=BASE_IMAGE, sidecar_base_image=BASE_IMAGE)
 
-# Whatever this machine is set up for: no systemd is needed, no other runtime than the one found, and no
-# limits that root itself may not raise here.
+# Whatever this machine is set up for: no systemd is needed, and no other runtime than the one found.
 _SETTINGS = """
 [engine]
-runtime = "{runtime}"
+runtime = "tests"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
-[containers]
-default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine.runtimes]
+tests = ["{runtime}"]
+"""
+
+# Podman asks for more processes and open files than root may have where it lacks CAP_SYS_RESOURCE; there it
+# is given what this process may have. A bottle's own bounds are lower.
+_RUNTIME = """#!{python}
+import json, os, resource, sys
+args = sys.argv[1:]
+
+def bound(process):
+    for one in process.get("rlimits", []):
+        most = resource.getrlimit(getattr(resource, one["type"]))[1]
+        if most != resource.RLIM_INFINITY:
+            one["hard"], one["soft"] = min(one["hard"], most), min(one["soft"], most)
+
+def rewrite(path, part):
+    with open(path) as file:
+        spec = json.load(file)
+    bound(part(spec))
+    with open(path, "w") as file:
+        json.dump(spec, file)
+
+if "create" in args and "--bundle" in args:
+    rewrite(os.path.join(args[args.index("--bundle") + 1], "config.json"), lambda spec: spec["process"])
+if "exec" in args and "--process" in args:
+    rewrite(args[args.index("--process") + 1], lambda spec: spec)
+os.execv({program!r}, [{program!r}, *args])
 """
 
 
@@ -60,7 +87,10 @@ def podman() -> Iterator[Engine]:
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="bot-bottle-podman-", dir=place_on_disk()))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        (folder / "containers.conf").write_text(_SETTINGS.format(runtime=Path(runtime).name))
+        wrapper = folder / "runtime"
+        wrapper.write_text(_RUNTIME.format(python=sys.executable, program=runtime))
+        wrapper.chmod(0o755)
+        (folder / "containers.conf").write_text(_SETTINGS.format(runtime=wrapper))
         path = folder / "podman.sock"
         store = ["--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "overlay"]
         log = stack.enter_context((folder / "log").open("wb"))
@@ -138,3 +168,60 @@ def test_an_agents_image_is_built_and_hears_the_end_of_its_input(engine: Engine)
     image = ensure_agent_image(engine, agent_source(bottle), CONFIG, Progress(None))
     said = converse(engine, image.id, ["sh", "-c", "id -un; pwd; cat; echo over"], b"y" * 100_000 + b"\n")
     assert said == "agent\n/home/agent/workspace\n" + "y" * 100_000 + "\nover\n"
+
+
+_IN_A_BOTTLE = """
+id -un
+grep -c : /proc/net/dev
+grep Seccomp: /proc/self/status
+touch /run/mine && echo written
+unshare -U true 2>/dev/null || echo no new user namespace
+curl -s -o /dev/null -w '%{http_code}\\n' http://nobody-allowed.test/
+exit 7
+"""
+
+
+def test_a_whole_bottle_runs_there_and_leaves_only_what_is_kept(engine: Engine, tmp_path: Path) -> None:
+    home = tmp_path / "bb"
+    argv = json.dumps(["/bin/sh", "-c", _IN_A_BOTTLE])
+    for path, text in (
+        (home / "bottles" / "one.md", f"---\nagent_provider: {{template: command, argv: {argv}}}\n---\n"),
+        (home / "agents" / "one.md", "---\nbottle: one\n---\nWork.\n"),
+        (
+            home / "config.toml",
+            f'[docker]\nbase_image = "{BASE_IMAGE}"\nsidecar_base_image = "{BASE_IMAGE}"\n',
+        ),
+    ):
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o644)
+    home.chmod(0o700)
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "bot_bottle", *args],
+            env={**os.environ, "DOCKER_HOST": engine.endpoint.url, "PYTHONPATH": str(REPO)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    ended = run("start", "one", "--backend", "docker", "--headless", "--prompt", "x", "--yes", "--no-cwd")
+    assert ended.returncode == 7, ended.stderr
+    assert ended.stdout.splitlines() == [
+        "agent",
+        "1",
+        "Seccomp:\t2",
+        "written",
+        "no new user namespace",
+        "403",
+    ]
+    assert engine.api.containers(all=True) == []
+    volumes = [one["Name"] for one in engine.api.volumes()["Volumes"] or []]
+    assert [name for name in volumes if not name.endswith("-home")] == []
+    assert len(volumes) == 1
+    removed = run("cleanup", "--all", "--yes")
+    assert removed.returncode == 0, removed.stderr
+    assert not engine.api.volumes()["Volumes"]

@@ -182,7 +182,7 @@ class AgentContainer:
 
     def prepare(self, env: Mapping[str, str], ca_pem: str, *, resumed: bool) -> None:
         """Write the agent's environment and the CA where only root can, before the agent first runs."""
-        script = inside.place_script(AGENT_CA_BUNDLE, AGENT_CA_PATH)
+        script = inside.place_script(AGENT_CA_BUNDLE, AGENT_CA_PATH) + dialect.root_script(self._engine.facts)
         code, words = self.execs.run_own(
             script, user=ROOT, given=inside.render_env(env), env={inside.CA_VARIABLE: ca_pem}
         )

@@ -59,3 +59,11 @@ def tmpfs(options: str, size: int, facts: EngineFacts, *, owner: int | None) -> 
     else:
         mode = f"mode=755,uid={owner},gid={owner}" if owner else "mode=755"
     return f"{options},{mode},size={size}" + (",notmpcopyup" if podman else "")
+
+
+def root_script(facts: EngineFacts) -> str:
+    """Give what root is to do inside besides, before the agent first runs; as a rule nothing.
+
+    A tmpfs has the mode of the folder that it covers (runc), and its owner here is root.
+    """
+    return "\nchmod 1777 /run\n" if facts.product == PODMAN else ""
