@@ -184,7 +184,7 @@ def image_with(url: str, program: Path) -> str:
 
 
 def _remove_what_killed_runs_left(place: Path) -> None:
-    """Remove files and control groups of engines whose test run was killed; the engine ended with its world."""
+    """Remove files and control groups of killed runs; their engines ended with their worlds."""
     left = [*place.glob(f"{_NAME}*"), *_CGROUPS.glob(f"{_NAME}*"), *_CGROUPS.glob(f"*/{_NAME}*")]
     for found in left:
         owner = found.name.removeprefix(_NAME).partition("-")[0]
