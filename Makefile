@@ -2,6 +2,7 @@
 #
 #   make demo     a scripted agent in a real bottle, scene by scene, with nothing but this machine
 #   make test     all tests (T="path -k expr" narrows them)
+#   make fuzz     fuzz what a bottle and its servers may send (FUZZ_SECONDS=600), where atheris can be installed
 #   make lint     ruff (lint and format) and mypy --strict
 #   make bench    the numbers beside their peers, written to docs/benchmarks.md
 #   make clean    remove what the other targets made
@@ -19,9 +20,10 @@ PY := $(VENV)/bin/python
 RUN_STAMP := $(VENV)/.stamp-run
 DEV_STAMP := $(VENV)/.stamp-dev
 T ?=
+FUZZ_SECONDS ?= 600
 export PYTHON
 
-.PHONY: help demo test lint format bench setup clean
+.PHONY: help demo test fuzz lint format bench setup clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -32,6 +34,10 @@ demo: $(RUN_STAMP)
 # Each run has a temporary folder of its own: two accounts never meet in one, and nothing of it stays.
 test: $(DEV_STAMP)
 	@temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; PYTEST_DEBUG_TEMPROOT=$$temp $(PY) -m pytest $(T)
+
+fuzz: $(DEV_STAMP)
+	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install --disable-pip-version-check -q -e '.[fuzz]'
+	@$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 lint: $(DEV_STAMP)
 	@$(PY) -m ruff check .
