@@ -202,6 +202,17 @@ class BottleBackend(ABC):
     def boundary(self) -> str:
         """Say in a few words what stands between agent and host (``..., shared kernel``)."""
 
+    def host_address(self) -> str:
+        """Give the address at which a bottle's sidecar reaches servers of this machine (the demo's).
+
+        Raises ``UnavailableError`` where the sidecar runs on another machine.
+        """
+        return "127.0.0.1"
+
+    def demo_settings(self) -> str:
+        """Give the lines of config.toml that let the demo use what the operator chose or has already."""
+        return ""
+
     @abstractmethod
     def probe(self) -> ProbeResult:
         """Find out, by really trying, whether bottles can be made here; leaves nothing behind."""

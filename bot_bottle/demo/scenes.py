@@ -50,7 +50,7 @@ import socket
 for label, kind, address in (
     ("tcp 1.1.1.1:443", socket.SOCK_STREAM, ("1.1.1.1", 443)),
     ("udp 8.8.8.8:53", socket.SOCK_DGRAM, ("8.8.8.8", 53)),
-    ("tcp host's loopback:PORT", socket.SOCK_STREAM, ("127.0.0.1", PORT)),
+    ("tcp this machine's HOST:PORT", socket.SOCK_STREAM, ("HOST", PORT)),
 ):
     with socket.socket(socket.AF_INET, kind) as sock:
         sock.settimeout(5)
@@ -135,7 +135,8 @@ def proxy_ignored(stage: Stage) -> Outcome:
 def raw_and_dns(stage: Stage) -> Outcome:
     """There is no route: a raw connection and a datagram fail in the bottle's own kernel namespace."""
     label = f"c2VjcmV0.{ELSEWHERE_HOST}"
-    code = _RAW.replace("PORT", str(stage.elsewhere.port)).replace("LABEL", label)
+    host, _, port = stage.elsewhere.address.rpartition(":")
+    code = _RAW.replace("HOST", host).replace("PORT", port).replace("LABEL", label)
     result = stage.bottle.exec(_python_command(), stdin=code.encode(), timeout=_SECONDS)
     lines = _text(result).splitlines()
     nothing_sent = len(lines) == 4 and "SENT" not in _text(result)
@@ -254,8 +255,9 @@ def _has_curl(stage: Stage) -> bool:
 
 
 def _python_command() -> str:
-    """Give the interpreter that runs inside every bottle: the product's own, without its environment."""
-    return f"{shlex.quote(os.path.realpath(sys.executable))} -I -S -"
+    """Give the interpreter inside a bottle, without its environment: this machine's own, or its image's."""
+    own = shlex.quote(os.path.realpath(sys.executable))
+    return f"$([ -x {own} ] && echo {own} || echo python3) -I -S -"
 
 
 def _places_of_token(stage: Stage) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sets the demo's stage: upstreams on loopback, a manifest for one run, a real bottle, and the curtain."""
+"""Sets the demo's stage: upstreams on this machine, a manifest for one run, a bottle, and the curtain."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import textwrap
@@ -23,6 +24,7 @@ from bot_bottle.backend.registry import choose_backend
 from bot_bottle.demo.authority import Authority
 from bot_bottle.demo.messages_api import ScriptedModel
 from bot_bottle.demo.upstreams import ScriptedServer
+from bot_bottle.errors import UnavailableError
 from bot_bottle.manifest.model import Manifest
 from bot_bottle.operator_config import load_operator_config
 
@@ -78,12 +80,14 @@ def play() -> int:
 
     started = time.monotonic()
     backend, why = choose_backend("", os.environ, load_operator_config().backend)
+    # Asked before the run has a home of its own, with the operator's config out of sight.
+    place, settings = backend.host_address(), backend.demo_settings()
     printer = Printer()
     printer.title(f"bot-bottle demo: a scripted agent in a real bottle ({backend.name}, {why})")
-    printer.line(f"boundary: {backend.boundary}; every server is a script on this machine's loopback")
+    printer.line(f"boundary: {backend.boundary}; every server is a script on this machine ({place})")
     went_well = True
     with _private_home() as home:
-        with _stage(home, backend) as stage:
+        with _stage(home, backend, place, settings) as stage:
             for number, scene in enumerate(scenes.SCENES, start=1):
                 went_well &= printer.scene(number, scene.title, scene.play(stage))
         for number, scene in enumerate(scenes.EPILOGUE, start=len(scenes.SCENES) + 1):
@@ -114,15 +118,18 @@ def _private_home() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _stage(home: Path, backend: BottleBackend) -> Iterator[Stage]:
+def _stage(home: Path, backend: BottleBackend, place: str, settings: str) -> Iterator[Stage]:
     authority = Authority("bot-bottle demo")
     token = f"demo-token-{secrets.token_hex(16)}"
+    listeners = [(_listener(place),) for _ in range(3)]
     with (
-        ScriptedServer("model", ScriptedModel(FINAL_TEXT), authority=authority) as model,
-        ScriptedServer("site", authority=authority) as site,
-        ScriptedServer("elsewhere", authority=authority) as elsewhere,
+        ScriptedServer(
+            "model", ScriptedModel(FINAL_TEXT), authority=authority, listeners=listeners[0]
+        ) as model,
+        ScriptedServer("site", authority=authority, listeners=listeners[1]) as site,
+        ScriptedServer("elsewhere", authority=authority, listeners=listeners[2]) as elsewhere,
     ):
-        _declare(home, authority, model, site, elsewhere)
+        _declare(home, authority, settings, model, site, elsewhere)
         empty = home / "project"
         empty.mkdir()
         spec = BottleSpec(manifest=Manifest.resolve(empty), agent_name=_AGENT, user_cwd=empty)
@@ -132,9 +139,21 @@ def _stage(home: Path, backend: BottleBackend) -> Iterator[Stage]:
         settle(plan.identity, 0)
 
 
+def _listener(place: str) -> socket.socket:
+    try:
+        return socket.create_server((place, 0), backlog=128)
+    except OSError as error:
+        raise UnavailableError(
+            f"the demo's servers cannot listen on {place}, where the bottle's sidecar would look for this "
+            f"machine ({error.strerror}); for an engine on another machine try: "
+            "BOT_BOTTLE_BACKEND=bubblewrap bot-bottle demo"
+        ) from error
+
+
 def _declare(
     home: Path,
     authority: Authority,
+    backend_settings: str,
     model: ScriptedServer,
     site: ScriptedServer,
     elsewhere: ScriptedServer,
@@ -153,6 +172,7 @@ def _declare(
         f'"{MODEL_HOST}" = "{model.address}"\n'
         f'"{SITE_HOST}" = "{site.address}"\n'
         f'"{ELSEWHERE_HOST}" = "{elsewhere.address}"\n'
+        f"{backend_settings}"
     )
     for file in home.rglob("*.*"):
         file.chmod(0o600)

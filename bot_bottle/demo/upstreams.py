@@ -122,8 +122,8 @@ class ScriptedServer:
 
     @property
     def address(self) -> str:
-        """``127.0.0.1:PORT`` of the first listener, as a pin in the operator's config takes it."""
-        return f"127.0.0.1:{self.port}"
+        """``ADDRESS:PORT`` of the first listener (IPv4), as a pin in the operator's config takes it."""
+        return f"{self._listeners[0].getsockname()[0]}:{self.port}"
 
     @property
     def seen(self) -> tuple[Seen, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tomllib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,10 @@ class FakeApi:
         self.volumes_by_name: dict[str, dict[str, str]] = {}
         self.removed: list[str] = []
         self.known: list[str] = []
+        self.networks: dict[str, Any] = {"bridge": {"IPAM": {"Config": [{"Gateway": "172.17.0.1"}]}}}
+
+    def inspect_network(self, name: str) -> dict[str, Any]:
+        return dict(self.networks[name])
 
     def inspect_container(self, container: str) -> dict[str, Any]:
         if container not in self.known:
@@ -354,6 +359,29 @@ def test_the_probe_says_whose_rights_and_what_is_missing(engine: FakeEngine) -> 
     assert "no system-call filter" in result.detail
     engine.facts = replace(FACTS, security=frozenset({"seccomp", "userns"}))
     assert "users remapped" in DockerBackend().probe().detail
+
+
+def test_the_demo_finds_this_machine_behind_the_sidecars_network(
+    engine: FakeEngine, fake: FakeApi, home: Path
+) -> None:
+    assert DockerBackend().host_address() == "172.17.0.1"
+    fake.networks["bridge"] = {"IPAM": {"Config": [{"Gateway": "fd00::1"}, {"Subnet": "10.0.0.0/8"}]}}
+    with pytest.raises(UnavailableError, match="bridge has no gateway"):
+        DockerBackend().host_address()
+    config = home / "config.toml"
+    config.write_text('[docker]\nnetwork = "own"\nsidecar_base_image = "local:1"\n')
+    config.chmod(0o600)
+    fake.networks["own"] = {"IPAM": {"Config": [{"Gateway": "10.9.0.1/24"}]}}
+    assert DockerBackend().host_address() == "10.9.0.1"
+    assert tomllib.loads(DockerBackend().demo_settings()) == {
+        "docker": {
+            "base_image": "local:1",
+            "sidecar_base_image": "local:1",
+            "network": "own",
+            "runtime": "auto",
+        }
+    }
+    assert engine.closed
 
 
 def test_limits_are_the_engines_and_half_of_its_memory_is_the_default(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import json
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.progress import Progress
 from bot_bottle.backend.docker.salvage import salvage
 from bot_bottle.backend.docker.sidecar import ContainerSidecar
+from bot_bottle.backend.docker.sidecar_image import DEFAULT_BASE
 from bot_bottle.backend.util import sidecar_config, write_trust
 from bot_bottle.errors import UnavailableError, UsageError
 from bot_bottle.operator_config import load_operator_config
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 NAME = leftovers.NAME
 _AUTO = "auto"
+_DEFAULT_NETWORK = "bridge"
 _GVISOR = "runsc"
 
 
@@ -59,6 +62,31 @@ class DockerBackend(BottleBackend):
             parts.append("seccomp" if filtered else "NO system-call filter (the engine has none)")
             parts.append("shared kernel")
         return f"{', '.join(parts)}; {self._connect().describe}"
+
+    def host_address(self) -> str:
+        """Give the gateway of the sidecar's network, which is this machine where the engine is on it."""
+        name = _config().network or _DEFAULT_NETWORK
+        with engine_errors(f"the engine's network {name} could not be looked at", UnavailableError):
+            found = self._connect().api.inspect_network(name)
+        for part in (found.get("IPAM") or {}).get("Config") or ():
+            gateway = str(part.get("Gateway") or "").partition("/")[0]
+            if gateway and ":" not in gateway:
+                return gateway
+        raise UnavailableError(f"the engine's network {name} has no gateway to this machine")
+
+    def demo_settings(self) -> str:
+        """Give the operator's images and network; an agent of the demo needs an interpreter in its image."""
+        config = _config()
+        base = config.sidecar_base_image or DEFAULT_BASE
+        settings = {
+            "base_image": config.base_image or base,
+            "sidecar_base_image": base,
+            "network": config.network,
+            "runtime": config.runtime,
+            "build_ca": config.build_ca,
+        }
+        lines = (f"{name} = {json.dumps(value)}\n" for name, value in settings.items() if value)
+        return "[docker]\n" + "".join(lines)
 
     def probe(self) -> ProbeResult:
         """Ask the engine what it can; see :class:`BottleBackend`."""
