@@ -78,7 +78,7 @@ def _serve(config: SidecarConfig, sock: socket.socket, audit: AuditLog, ca: Cert
 
     loop = cast("asyncio.AbstractEventLoop", uvloop.new_event_loop())
     asyncio.set_event_loop(loop)
-    loop.set_exception_handler(Reporter())
+    Reporter().listen(loop)
     proxy = EgressProxy(config, audit=audit, ca=ca, loop=loop)
     spare_collector()
     stop = loop.create_future()

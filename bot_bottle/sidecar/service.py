@@ -65,7 +65,7 @@ def _serve(config: SidecarConfig, channel: Channel, audit: AuditLog, ca: Certifi
     os.umask(0o077)
     loop = cast("asyncio.AbstractEventLoop", uvloop.new_event_loop())
     asyncio.set_event_loop(loop)
-    loop.set_exception_handler(Reporter())
+    Reporter().listen(loop)
     proxy = EgressProxy(config, audit=audit, ca=ca, loop=loop)
     spare_collector()
     stop = loop.create_future()
@@ -111,13 +111,23 @@ def _give_up(channel: Channel, message: str) -> int:
 
 
 class Reporter:
-    """The loop's exception handler: says that something broke, without its data, a bounded number of times.
+    """Says that something broke, without its data, a bounded number of times.
 
     What it writes to may be memory, and an agent can make many connections break.
     """
 
     def __init__(self, most: int = _MAX_REPORTS) -> None:
         self._left = most
+
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear of what breaks on ``loop`` and of what no caller could be told.
+
+        The latter is reached from outside: the ssl module says so of a server name that is not ASCII.
+        """
+        loop.set_exception_handler(self)
+        sys.unraisablehook = lambda unraisable: self(
+            loop, {"message": "an error nobody could be told", "exception": unraisable.exc_value}
+        )
 
     def __call__(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """Write one line to standard error; after the last one, that there will be no more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
+import sys
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
@@ -296,10 +297,14 @@ def hello(data: bytes) -> None:
         done=ends.append,
     )
     tls.connection_made(cast("Any", raw))
-    for piece in cut(stream, step):
-        if raw.closed:
-            break
-        tls.data_received(piece)
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _unraisable: None  # a server name that is not ASCII
+    try:
+        for piece in cut(stream, step):
+            if raw.closed:
+                break
+            tls.data_received(piece)
+    finally:
+        sys.unraisablehook = hook
     session = tls.get_extra_info("ssl_object")
     require(isinstance(session, SniSSLObject), "another kind of session")
     arrival = with_sni(Arrival(via="transparent", scheme="https", port=443), session.sni)

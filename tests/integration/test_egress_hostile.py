@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import ssl
 from ipaddress import ip_network
 from random import Random
 from typing import TYPE_CHECKING
@@ -259,6 +261,22 @@ def test_slow_and_silent_clients_are_let_go(tmp_path: Path) -> None:
         egress.call(lambda: later(121))
         assert silent.rest() == b""
         silent.close()
+
+
+def test_names_that_are_no_text_end_the_handshake_and_fill_no_memory(tmp_path: Path) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname="site.test").do_handshake()
+    hello = outgoing.read().replace(b"site.test", b"s\xffte.test")
+    with Sidecar(tmp_path, config(tmp_path, [])) as sidecar:
+        for _ in range(300):
+            with sidecar.plain("https") as stream:
+                assert stream.send(hello).rest()[:1] == b"\x15", "an alert"
+        assert os.fstat(sidecar.process._words_fd).st_size < 20_000
+        with sidecar.transparent("site.test") as stream:
+            assert stream.get("site.test").reason == "host_not_allowed"
+        assert len(sidecar.records("tls_failed")) == 300
 
 
 _LINES = [

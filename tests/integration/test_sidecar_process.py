@@ -280,14 +280,27 @@ def test_control_messages_carry_descriptors_and_end() -> None:
         os.close(fd)
 
 
+class Unraisable:
+    """Something that breaks where nobody can catch it."""
+
+    def __del__(self) -> None:
+        raise RuntimeError(TOKEN)
+
+
 def test_loop_errors_are_reported_a_bounded_number_of_times(capsys: pytest.CaptureFixture[str]) -> None:
     loop = asyncio.new_event_loop()
-    loop.set_exception_handler(Reporter())
-    for number in range(5000):
-        loop.call_exception_handler({"message": "it broke", "exception": ValueError(f"{TOKEN} {number}")})
-    loop.close()
+    hook = sys.unraisablehook
+    Reporter().listen(loop)
+    try:
+        for number in range(3000):
+            loop.call_exception_handler({"message": "it broke", "exception": ValueError(f"{TOKEN} {number}")})
+            Unraisable()
+    finally:
+        sys.unraisablehook = hook
+        loop.close()
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["egress: it broke (ValueError)"] * 200 + ["egress: further errors are not reported"]
+    both = ["egress: it broke (ValueError)", "egress: an error nobody could be told (RuntimeError)"]
+    assert lines == both * 100 + ["egress: further errors are not reported"]
 
 
 def test_every_role_has_its_port() -> None:
