@@ -340,9 +340,11 @@ def test_a_build_whose_launcher_is_killed_leaves_no_container(engine: Engine, tm
     )
     assert child.stderr is not None
     with child, child.stderr:
-        for line in child.stderr:
-            if "sleep 600" in line:
-                break
+        said = ""
+        while "sleep 600" not in said:
+            line = child.stderr.readline()
+            assert line, said
+            said += line
         wait_until(lambda: len(containers(engine)) == 1)
         child.send_signal(signal.SIGKILL)
     wait_until(lambda: containers(engine) == [])
