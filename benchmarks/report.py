@@ -44,7 +44,9 @@ def median(values: Sequence[float]) -> float:
 
 
 def write(tables: Sequence[Table]) -> None:
-    """Write ``docs/benchmarks.md`` and ``docs/benchmarks.json``."""
+    """Write ``docs/benchmarks.md`` and ``docs/benchmarks.json``; tables of the same titles are replaced."""
+    new = {table.title: table for table in tables}
+    tables = [new.pop(table.title, table) for table in _written()] + list(new.values())
     head = [
         "# Benchmarks",
         "",
@@ -63,6 +65,22 @@ def write(tables: Sequence[Table]) -> None:
         "tables": [asdict(table) for table in tables],
     }
     (DOCS / "benchmarks.json").write_text(json.dumps(data, indent=1) + "\n")
+
+
+def _written() -> list[Table]:
+    """Read the tables that are there already."""
+    path = DOCS / "benchmarks.json"
+    if not path.exists():
+        return []
+    return [
+        Table(
+            title=item["title"],
+            columns=tuple(item["columns"]),
+            rows=[tuple(row) for row in item["rows"]],
+            notes=item["notes"],
+        )
+        for item in json.loads(path.read_text())["tables"]
+    ]
 
 
 def _system() -> str:
