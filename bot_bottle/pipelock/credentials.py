@@ -40,7 +40,9 @@ class Rule:
     """One form of credential. The value is group 1 of ``pattern``, which RE2, PCRE and ``re`` read alike.
 
     ``reach`` is how many bytes its match can be long. ``judge`` has the last word. ``strict`` and ``egress``
-    say in which profile it counts; ``places`` limits it to some places.
+    say in which profile it counts; ``places`` limits it to some places. A ``number`` is a form without any
+    word of its own; in large content it is looked for only where a word like those of
+    :data:`NUMBER_WORDS` stands too.
     """
 
     id: str
@@ -51,6 +53,7 @@ class Rule:
     egress: bool = True
     places: frozenset[str] = frozenset()
     reach: int = 320
+    number: bool = False
 
 
 _PLACEHOLDER = re.compile(
@@ -93,17 +96,20 @@ def _named_aws_secret(match: Match) -> bool:
     return _mixed(match.value) and numbers.entropy(match.value) >= 3.5
 
 
-#: What a JWT leans on where it is somebody's credential and not prose about one.
-_JWT_BEFORE = re.compile(
-    rb"(?i)(?:^|[\w.~-]{1,64}=|[\"'](?:bearer|token|jwt)?\s?|authorization:\s?(?:bearer|token)?\s?|/)$"
-)
+#: A parameter of a URL or a form, a line of an environment, or nothing at all before it.
+_JWT_BEFORE = re.compile(rb"(?i)(?:^|[?&][\w.~-]{1,64}=|\n(?:export )?[A-Z][A-Z0-9_]{2,64}=[\"']?)$")
+_JWT_JSON_BEFORE = re.compile(rb"(?i)(?:^|[^\\])\"(?:bearer |token |jwt )?$")
+_JWT_JSON_AFTER = re.compile(rb"\"\s*[,}\]]")
 
 
 def _is_jwt(match: Match) -> bool:
     """A JSON Web Token in a credential's position; one shown in running text is documentation."""
     if match.context.place not in {"body", "websocket", "file"}:
         return True
-    return _JWT_BEFORE.search(match.before) is not None
+    if _JWT_BEFORE.search(match.before):
+        return True
+    # The whole of a JSON string; inside of one its quotes would be escaped.
+    return bool(_JWT_JSON_BEFORE.search(match.before) and _JWT_JSON_AFTER.match(match.after))
 
 
 def _card_in_context(match: Match) -> bool:
@@ -148,7 +154,9 @@ def _seed_phrase(match: Match) -> bool:
 
 def _hidden(match: Match) -> bool:
     """Under a layer of encoding that somebody put there."""
-    return bool({"hex", "base64", "base32"} & set(match.layers)) and _aws_secret(match)
+    if match.layers[-1:] == ("hex",):  # what stands before the first pair may read as text too
+        return _aws_secret(match)
+    return match.layers == ("base64",) and len(match.value) == 40 and _aws_secret(match)
 
 
 def _key(prefix: bytes, body: bytes) -> bytes:
@@ -287,6 +295,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         id="card-number",
+        number=True,
         kind="financial",
         pattern=rb"(?:^|[^\d.])"
         rb"([3-6]\d{3}(?:\d{9,12}|[ -]\d{4}[ -]\d{4}[ -]\d{4}|[ -]\d{6}[ -]\d{5}))(?:$|[^\d])",
@@ -295,6 +304,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         id="iban",
+        number=True,
         kind="financial",
         pattern=_BEFORE + rb"([A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)" + _AFTER,
         judge=lambda match: numbers.is_iban(match.value),
@@ -315,6 +325,11 @@ RULES: tuple[Rule, ...] = (
         judge=_seed_phrase,
         strict=False,
     ),
+)
+
+#: What stands somewhere near an account's number.
+NUMBER_WORDS = (
+    rb"(?i)card|credit|debit|cvv|cvc|visa|amex|billing|payment|payee|iban|sepa|bank|account|customer|invoice"
 )
 
 #: How a key begins. Where one is there but no whole key, its other part may stand in the next field.

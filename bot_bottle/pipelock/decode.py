@@ -38,14 +38,19 @@ _SHORTEST_HEX = 24
 _SHORTEST_TEXT = 12
 _BEFORE, _BEHIND = 96, 32
 _REACH = 256
+#: How long a run may be, and how many names may stand before it, to be tried from behind each.
+_LONGEST_NAMED, _MOST_NAMES = 4096, 8
+_MANY = 4
 #: With more signs than this the whole is decoded at once.
 _MOST_SPOTS = 20_000
 
 _WRAP = re.compile(rb"(?:\\r|\\n|[ \t\r\n]){1,6}([A-Za-z0-9+/_-]+={0,2})")
 _ESCAPE = re.compile(
-    rb"\\+u\{?([0-9A-Fa-f]{4,6})\}?|\\+x([0-9A-Fa-f]{2})|\\([0-3][0-7]{2})|[Uu]\+([0-9A-Fa-f]{4}) ?|"
-    rb"&#[xX]([0-9A-Fa-f]{2,6});?|&#(\d{2,7});?|\\(/)"
+    rb"\\+u(?:([0-9A-Fa-f]{4})|\{([0-9A-Fa-f]{1,6})\})|\\+x([0-9A-Fa-f]{2})|\\([0-3][0-7]{2})|"
+    rb"[Uu]\+([0-9A-Fa-f]{4}) ?|&#[xX]([0-9A-Fa-f]{2,6});?|&#(\d{2,7});?|\\(/)"
 )
+#: How zlib's four usual headers begin when encoded; too short a mark to be looked for anywhere else.
+_ZLIB_IN_BASE64 = (b"eJ", b"eA", b"eN", b"eF")
 _SPLIT = re.compile(rb"[/_-]")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _BASE32 = re.compile(rb"[A-Z2-7]+|[a-z2-7]+")
@@ -66,8 +71,10 @@ class Shape(Enum):
     )
     UNICODE = (
         rb"\xe2\x80[\x8b-\x8f\xaa-\xae]|\xe2\x81[\xa0-\xa4]|\xef\xbb\xbf|\xc2\xad|\xcd\x8f|\xef[\xbc\xbd]"
-        rb"|\xf0\x9d[\x90-\x9f]|[A-Za-z0-9]{3}[\xce-\xd1][\x80-\xbf]|[\xce-\xd1][\x80-\xbf][A-Za-z0-9]{3}"
+        rb"|\xf0\x9d[\x90-\x9f]|[A-Za-z0-9][\xce-\xd1][\x80-\xbf]|[\xce-\xd1][\x80-\xbf][A-Za-z0-9]"
     )
+    #: Lines of digits whose ends are written as escapes, as base64 stands in a JSON string.
+    WRAPPED = rb"[A-Za-z0-9+/]{6}\\[nr](?:\\n)?[A-Za-z0-9+/]{6}"
     PACKED = rb"\x1f\x8b\x08|\x28\xb5\x2f\xfd|^\x78[\x01\x5e\x9c\xda]"
 
 
@@ -143,7 +150,7 @@ def _around(data: bytes, shape: Shape, undo: Callable[[bytes], bytes]) -> bytes:
     parts: list[bytes] = []
     start = stop = -1
     for _index, end in hits:
-        if end - _REACH > stop:
+        if stop < 0 or end - _REACH > stop:
             if stop >= 0:
                 parts.append(undo(data[start:stop]))
             start = max(0, end - _REACH)
@@ -188,14 +195,13 @@ def _any_readable(found: Sequence[bytes]) -> bool:
         if not run.translate(None, _HEX_DIGITS):
             hexes.append(run[: len(run) & ~1])
             hexes.append(run[1 : len(run) - 1 | 1])
-        elif len(run) < 4096 and _SPLIT.search(run):
-            others += [part for part in (run, *_SPLIT.split(run)) if len(part) >= SHORTEST_RUN]
-            if _BASE32.fullmatch(run):
-                return True
+        elif _BASE32.fullmatch(run):
+            return True
         else:
-            others.append(run)
-            if _BASE32.fullmatch(run):
+            candidates = _candidates(run)
+            if any(part.startswith(_ZLIB_IN_BASE64) for part in candidates):
                 return True
+            others += candidates
     if hexes and _readable(bytes.fromhex("00".join(run.decode("ascii") for run in hexes))):
         return True
     if not others:
@@ -205,7 +211,8 @@ def _any_readable(found: Sequence[bytes]) -> bool:
 
 
 def _readable(raw: bytes) -> bool:
-    if raw.translate(_TEXT_MAP).find(b"!" * _SHORTEST_TEXT) >= 0:
+    """Tell bytes with text in them, or a compressed stream."""
+    if _has_odd_letters(raw) or raw.translate(_TEXT_MAP).find(b"!" * _SHORTEST_TEXT) >= 0:
         return True
     return any(mark in raw for mark in PACK_MARKS)
 
@@ -237,11 +244,15 @@ def _bases(run: bytes) -> Iterator[tuple[str, bytes]]:
             return
 
 
-def _candidates(run: bytes) -> Iterator[bytes]:
-    """Give the run, and its parts: ``/``, ``-`` and ``_`` are digits of base64 and separators of paths."""
-    yield run
-    if len(run) < 4096 and _SPLIT.search(run):
-        yield from (part for part in _SPLIT.split(run) if len(part) >= SHORTEST_RUN)
+def _candidates(run: bytes) -> list[bytes]:
+    """Give the run, and what of it begins behind a ``/``, ``-`` or ``_``: digits, or the end of a name."""
+    found = [run]
+    if len(run) < _LONGEST_NAMED:
+        for match in _SPLIT.finditer(run):
+            if len(run) - match.end() < SHORTEST_RUN or len(found) > _MOST_NAMES:
+                break
+            found.append(run[match.end() :])
+    return found
 
 
 def _base64_texts(run: bytes) -> Iterator[bytes]:
@@ -263,23 +274,28 @@ def _hex_texts(run: bytes) -> Iterator[bytes]:
 
 def _texts(plain: bytes) -> Iterator[bytes]:
     """Give what of decoded bytes can be read: stretches of text, or the inside of a compressed stream."""
-    parts = packed_parts(plain, anywhere=False)
-    if parts:
-        yield from parts
+    yield from packed_parts(plain, anywhere=True)
+    if _has_odd_letters(plain):
+        yield plain
         return
     for start, end in runs(plain, _TEXT_MAP, _SHORTEST_TEXT):
         yield plain[start:end]
 
 
+def _has_odd_letters(raw: bytes) -> bool:
+    """Tell text in full-width letters or with zero-width characters, which has no stretch of ASCII."""
+    return raw.count(b"\xef\xbc") + raw.count(b"\xef\xbd") >= _MANY or raw.count(b"\xe2\x80\x8b") >= _MANY
+
+
 def _unescape(match: re.Match[bytes]) -> bytes:
-    point, byte, octal, named, entity_hex, entity, quoted = match.groups()
-    if quoted is not None:
-        return bytes(quoted)
+    point, long_point, byte, octal, named, entity_hex, entity, slash = match.groups()
+    if slash is not None:
+        return bytes(slash)
     if byte is not None:
         return bytes([int(byte, 16)])
     if octal is not None:
         return bytes([int(octal, 8)])
-    text = point or named or entity_hex
+    text = point or long_point or named or entity_hex
     number = int(text, 16) if text is not None else int(entity)
     if number > 0x10FFFF:
         return bytes(match[0])

@@ -7,7 +7,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bot_bottle.pipelock.credentials import KEY_START, RULES, RUN_RULES, Match, Rule, is_placeholder
+from bot_bottle.pipelock.credentials import (
+    KEY_START,
+    NUMBER_WORDS,
+    RULES,
+    RUN_RULES,
+    Match,
+    Rule,
+    is_placeholder,
+)
 from bot_bottle.pipelock.decode import SHAPES, Shape
 from bot_bottle.pipelock.patterns import PatternSet
 
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
     Profile = Literal["strict", "egress"]
 
 _AROUND = 96
+#: Content up to this is always searched for numbers.
+_SMALL = 4096
 #: A last quantifier without bound would be reported once a byte; its least is enough to raise the alarm.
 _OPEN_END = re.compile(rb"\{(\d+),\d*\}(=\{0,\d\})?(\)?)$")
 
@@ -50,32 +60,45 @@ _NOTHING = Look()
 class RuleSet:
     """Our rules of one profile, compiled together with the signs of encoded content."""
 
-    __slots__ = ("_compiled", "_placeholders_pass", "_rules", "_run_rules", "_search")
+    __slots__ = (
+        "_compiled", "_first_number", "_numbers", "_placeholders_pass", "_rules", "_run_rules", "_search"
+    )  # fmt: skip
 
     def __init__(self, profile: Profile) -> None:
-        self._rules = tuple(rule for rule in RULES if _counts(rule, profile))
+        # The numbers stand last, so that both searches share one numbering.
+        self._rules = tuple(
+            sorted((rule for rule in RULES if _counts(rule, profile)), key=lambda rule: rule.number)
+        )
         self._run_rules = tuple(
             (rule, re.compile(rule.pattern)) for rule in RUN_RULES if _counts(rule, profile)
         )
         self._placeholders_pass = profile == "strict"
         self._compiled = tuple(re.compile(rule.pattern) for rule in self._rules)
         triggers = [_OPEN_END.sub(rb"{\1}\3", rule.pattern) for rule in self._rules]
-        signs = [*(shape.value for shape in SHAPES), KEY_START]
+        self._first_number = sum(not rule.number for rule in self._rules)
+        named, numbers = triggers[: self._first_number], triggers[self._first_number :]
+        signs = [*(shape.value for shape in SHAPES), KEY_START, NUMBER_WORDS]
         self._search = PatternSet.expressions(
-            [*triggers, *signs], once=[False] * len(triggers) + [True] * len(signs)
+            [*named, *signs], once=[False] * len(named) + [True] * len(signs)
         )
+        self._numbers = PatternSet.expressions(numbers, once=False) if numbers else None
 
     def look(self, data: bytes) -> Look:
         """Pass over ``data`` once."""
         hits = self._search.hits(data)
-        if not hits:
+        small = len(data) <= _SMALL
+        if not hits and not small:
             return _NOTHING
-        first = len(self._rules)
+        first = self._first_number
         signs = {index - first for index, _end in hits if index >= first}
+        if signs:
+            hits = [hit for hit in hits if hit[0] < first]
+        if self._numbers is not None and (small or len(SHAPES) + 1 in signs):
+            hits += [(first + index, end) for index, end in self._numbers.hits(data)]
         if not signs:
-            return Look(hits=hits)
+            return Look(hits=hits) if hits else _NOTHING
         return Look(
-            hits=[hit for hit in hits if hit[0] < first],
+            hits=hits,
             shapes=frozenset(SHAPES[sign] for sign in signs if sign < len(SHAPES)),
             key_start=len(SHAPES) in signs,
         )

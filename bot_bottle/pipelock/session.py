@@ -7,6 +7,7 @@ and by field: the values of a query parameter ``d`` over ten requests make one t
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from bot_bottle.pipelock.fields import body_fields, query_fields
 from bot_bottle.pipelock.finding import Context, Finding, Where
@@ -78,7 +79,8 @@ class Session:
     def _take(self, fields: Iterable[tuple[Place | str, Field]]) -> tuple[Finding, ...]:
         plains: list[bytes] = []
         for place, (name, value) in fields:
-            plain = skeleton(value[:_LARGEST_VALUE])
+            value = value[:_LARGEST_VALUE]  # noqa: PLW2901
+            plain = skeleton(unquote_to_bytes(value) if b"%" in value else value)
             if not plain:
                 continue
             plains.append(plain)

@@ -11,7 +11,7 @@ _TEXT_TYPE = re.compile(
 _WIDE = re.compile(r"(?i)charset\s*=\s*[\"']?utf-?(?:16|32)")
 #: Control characters that no text has (it has TAB, LF, VT, FF, CR, ESC).
 _CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
-_SAMPLE = 8192
+_SAMPLE = 4096
 
 
 def claims_text(content_type: str) -> bool:
@@ -34,9 +34,9 @@ def looks_opaque(data: bytes, content_type: str = "") -> bool:
     if controls * 50 > len(sample):
         return True
     try:
-        sample[: len(sample) - 3 if len(data) > _SAMPLE else len(sample)].decode("utf-8")
+        sample[: len(sample) - 8 if len(data) > _SAMPLE else len(sample)].decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.start >= len(sample) - 4:  # a character cut by the sample's end
+        if error.start >= len(sample) - 12:  # a character cut by the sample's end
             return False
         high = sum(byte > 126 for byte in sample)
         return high * 3 > len(sample)  # Latin-1 prose stays far below

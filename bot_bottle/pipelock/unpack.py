@@ -26,6 +26,10 @@ class OpaqueError(Exception):
     """The content cannot be read: its coding is unknown or broken, or it grows beyond all bounds."""
 
 
+class BombError(OpaqueError):
+    """The content grows beyond all bounds."""
+
+
 class Unpacker(Protocol):
     """Gives the plain content of a compressed stream, piece by piece."""
 
@@ -52,7 +56,7 @@ class _Bounded:
     def _give(self, data: bytes, room: int) -> bytes:
         self._given += len(data)
         if len(data) >= room:
-            raise OpaqueError("the content unpacks to more than it may")
+            raise BombError("the content unpacks to more than it may")
         return data
 
 
@@ -69,7 +73,11 @@ class _Zlib(_Bounded):
         self._engine = zlib.decompressobj(wbits)
         self._begun = False
 
-    def feed(self, data: bytes) -> bytes:
+    @property
+    def ended(self) -> bool:
+        return self._engine.eof
+
+    def feed(self, data: bytes, *, alone: bool = False) -> bytes:
         room = self._take(data)
         if self._guess and data:
             # RFC 9110, 8.4.1.2: "deflate" means zlib, but some senders leave its header out.
@@ -87,6 +95,8 @@ class _Zlib(_Bounded):
             room -= len(part)
             data = self._engine.unconsumed_tail or self._engine.unused_data
             if self._engine.eof and data:
+                if alone:
+                    break
                 if not self._members or not data.startswith(_GZIP[:2]):
                     raise OpaqueError("something stands behind the compressed content")
                 self._engine = zlib.decompressobj(self._wbits)
@@ -151,7 +161,11 @@ class _Zstd(_Bounded):
 
         return zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024).decompressobj()
 
-    def feed(self, data: bytes) -> bytes:
+    @property
+    def ended(self) -> bool:
+        return self._engine.eof
+
+    def feed(self, data: bytes, *, alone: bool = False) -> bytes:
         import zstandard  # noqa: PLC0415
 
         parts: list[bytes] = []
@@ -166,6 +180,8 @@ class _Zstd(_Bounded):
                 except zstandard.ZstdError as error:
                     raise OpaqueError("the compressed content is broken") from error
                 step = self._engine.unused_data if self._engine.eof else b""
+                if alone and step:
+                    return b"".join(parts)
                 if step:
                     self._engine = self._fresh()
         return b"".join(parts)
@@ -236,14 +252,16 @@ def packed_parts(data: bytes, *, anywhere: bool) -> list[bytes]:
     return [part for part in parts if part]
 
 
-def _salvage(opened: Unpacker, data: bytes) -> bytes:
-    """Read as far as it goes; only growth beyond all bounds is an error here."""
+def _salvage(opened: _Zlib | _Zstd, data: bytes) -> bytes:
+    """Read as far as it goes, whatever stands behind; only growth beyond all bounds is an error here."""
     whole: list[bytes] = []
     for start in range(0, len(data), 4096):
         try:
-            whole.append(opened.feed(data[start : start + 4096]))
-        except OpaqueError as error:
-            if "more than it may" in str(error):
-                raise
+            whole.append(opened.feed(data[start : start + 4096], alone=True))
+        except BombError:
+            raise
+        except OpaqueError:
+            break
+        if opened.ended:
             break
     return b"".join(whole)
