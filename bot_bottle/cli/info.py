@@ -9,7 +9,7 @@ import click
 from bot_bottle import bottle_state, paths
 from bot_bottle.cli import complete, terminal
 from bot_bottle.cli.output import print_json
-from bot_bottle.errors import UsageError
+from bot_bottle.errors import BotBottleError, UsageError
 
 if TYPE_CHECKING:
     from bot_bottle.manifest.model import Manifest
@@ -85,6 +85,7 @@ def _identity(identity: str, *, as_json: bool) -> None:
         "started_at": data.started_at if data else None,
         "exit_code": data.exit_code if data else None,
         "state": str(paths.state_dir(identity)),
+        "workspace": _workspace(identity, data.backend if data else ""),
         "audit": str(audit_path) if audit_path.exists() else None,
     }
     if as_json:
@@ -93,3 +94,15 @@ def _identity(identity: str, *, as_json: bool) -> None:
     for label, value in facts.items():
         if value is not None:
             print(f"{label:<10}: {bottle_state.printable(str(value))}")
+
+
+def _workspace(identity: str, backend: str) -> str | None:
+    """Say where the bottle's workspace lies; None where its record or its backend cannot tell."""
+    from bot_bottle.backend.registry import get_bottle_backend  # noqa: PLC0415
+
+    if not backend:
+        return None
+    try:
+        return get_bottle_backend(backend).kept_at(identity)
+    except (BotBottleError, OSError):  # a backend of another version
+        return None

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bot_bottle import bottle_state
+from bot_bottle.bottle_state import BottleMetadata
 from bot_bottle.cli import main
 from tests.support.cli_home import declare, record, scripted_home, state
 
@@ -155,6 +157,29 @@ def test_info_of_an_identity(home: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "status    : preserved" in capsys.readouterr().out
     assert main(["info", "one-aaaaa", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["agent"] == "one"
+
+
+@pytest.mark.parametrize(
+    ("backend", "place"),
+    [
+        ("bubblewrap", "state/one-aaaaa/workspace"),
+        ("docker", "the volume bot-bottle-one-aaaaa-home"),
+        ("from-the-future", None),
+        ("", None),
+    ],
+)
+def test_info_of_an_identity_says_where_its_workspace_lies(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    backend: str,
+    place: str | None,
+) -> None:
+    monkeypatch.setenv("BOT_BOTTLE_HOME", str(tmp_path))  # and the real backends
+    bottle_state.create_state(BottleMetadata(identity="one-aaaaa", agent_name="one", backend=backend))
+    assert main(["info", "one-aaaaa", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["workspace"]
+    assert told is None if place is None else told.endswith(place)
 
 
 def test_info_of_a_removed_bottle_points_to_its_record(
