@@ -35,7 +35,7 @@ _HEX_DIGITS = b"0123456789abcdefABCDEF"
 #: The least that is taken for encoded: 20 base64 digits hold 15 bytes.
 SHORTEST_RUN = 20
 _SHORTEST_HEX = 24
-_SHORTEST_TEXT = 12
+_SHORTEST_TEXT = 14
 _BEFORE, _BEHIND = 96, 32
 _REACH = 256
 #: How long a run may be, and how many names may stand before it, to be tried from behind each.
@@ -45,6 +45,12 @@ _MANY = 4
 _MOST_SPOTS = 20_000
 
 _WRAP = re.compile(rb"(?:\\r|\\n|[ \t\r\n]){1,6}([A-Za-z0-9+/_-]+={0,2})")
+#: Lines of digits shorter than are taken for a run by themselves, and a rest.
+_LINES = re.compile(
+    rb"(?<![\w+/-])(?:[\w+/-]{8,39}(?:\\r|\\n|\r|\n){1,2})+[\w+/-]{1,39}={0,2}"
+)
+_CHANGE = re.compile(rb"[a-z][A-Z0-9]|[0-9][A-Za-z]")
+_LINE_END = re.compile(rb"\\r|\\n|\r|\n")
 _ESCAPE = re.compile(
     rb"\\+u(?:([0-9A-Fa-f]{4})|\{([0-9A-Fa-f]{1,6})\})|\\+x([0-9A-Fa-f]{2})|\\([0-3][0-7]{2})|"
     rb"[Uu]\+([0-9A-Fa-f]{4}) ?|&#[xX]([0-9A-Fa-f]{2,6});?|&#(\d{2,7});?|\\(/)"
@@ -55,9 +61,10 @@ _SPLIT = re.compile(rb"[/_-]")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _BASE32 = re.compile(rb"[A-Z2-7]+|[a-z2-7]+")
 #: Letters of other scripts that look like Latin ones; NFKC leaves them (Unicode TR 39, confusables).
-_LOOKALIKES = str.maketrans(
+_LOOKALIKES = zip(
     "АВЕКМНОРСТХУІЈЅаеорсухіјѕԁԛԝһοΟΑΒΕΗΙΚΜΝΡΤΥΧΖνυѵѡɡƖ",
     "ABEKMHOPCTXYIJSaeopcyxijsdqwhoOABEHIKMNPTYXZvuvwgI",
+    strict=True,
 )
 
 
@@ -73,8 +80,8 @@ class Shape(Enum):
         rb"\xe2\x80[\x8b-\x8f\xaa-\xae]|\xe2\x81[\xa0-\xa4]|\xef\xbb\xbf|\xc2\xad|\xcd\x8f|\xef[\xbc\xbd]"
         rb"|\xf0\x9d[\x90-\x9f]|[A-Za-z0-9][\xce-\xd1][\x80-\xbf]|[\xce-\xd1][\x80-\xbf][A-Za-z0-9]"
     )
-    #: Lines of digits whose ends are written as escapes, as base64 stands in a JSON string.
-    WRAPPED = rb"[A-Za-z0-9+/]{6}\\[nr](?:\\n)?[A-Za-z0-9+/]{6}"
+    #: Lines of digits, their ends plain or written as escapes, as base64 stands in a JSON string.
+    WRAPPED = rb"[A-Za-z0-9+/]{6}(?:\\[nr]|[\r\n]){1,2}[A-Za-z0-9+/]{6}"
     PACKED = rb"\x1f\x8b\x08|\x28\xb5\x2f\xfd|^\x78[\x01\x5e\x9c\xda]"
 
 
@@ -89,7 +96,8 @@ _WIDTHLESS = [
     *range(0x2060, 0x2070),
     0xFEFF,
 ]
-_FOLDED: dict[int, int | None] = {**_LOOKALIKES, **dict.fromkeys(_WIDTHLESS)}
+_FOLDED = {**dict(_LOOKALIKES), **dict.fromkeys(map(chr, _WIDTHLESS), "")}
+_ODD = re.compile("[" + "".join(map(re.escape, _FOLDED)) + "]")
 
 SHAPES: tuple[Shape, ...] = tuple(Shape)
 
@@ -120,7 +128,9 @@ def decoded(
     if Shape.ESCAPE in shapes:
         yield "escapes", _around(data, Shape.ESCAPE, lambda part: _ESCAPE.sub(_unescape, part))
     if Shape.UNICODE in shapes:
-        yield "unicode", _around(data, Shape.UNICODE, _fold)
+        yield "unicode", _around(data, Shape.UNICODE, _fold, reach=_REACH // 2)
+    if Shape.WRAPPED in shapes:
+        yield "wrapped", _around(data, Shape.WRAPPED, lambda part: _LINES.sub(_one_line, part))
     if Shape.PACKED in shapes:
         for part in packed_parts(data, anywhere=True):
             yield "compressed", part
@@ -141,23 +151,24 @@ def _apart(plain: bytes, data: bytes) -> Iterator[bytes]:
         yield from (run for run in found if run not in data)
 
 
-def _around(data: bytes, shape: Shape, undo: Callable[[bytes], bytes]) -> bytes:
+def _around(data: bytes, shape: Shape, undo: Callable[[bytes], bytes], *, reach: int = _REACH) -> bytes:
     """Undo an encoding where its sign stands, each place with enough around it to hold a long key."""
     try:
         hits = _spots(shape).hits(data, most=_MOST_SPOTS)
     except OverBudgetError:
         return undo(data)
-    parts: list[bytes] = []
+    places: list[Span] = []
     start = stop = -1
     for _index, end in hits:
-        if stop < 0 or end - _REACH > stop:
+        if stop < 0 or end - reach > stop:
             if stop >= 0:
-                parts.append(undo(data[start:stop]))
-            start = max(0, end - _REACH)
-        stop = end + _REACH
+                places.append((start, stop))
+            start = max(0, end - reach)
+        stop = end + reach
     if stop >= 0:
-        parts.append(undo(data[start:stop]))
-    return b"\n\n".join(parts)
+        places.append((start, stop))
+    changed = [(undo(data[start:stop]), data[start:stop]) for start, stop in places]
+    return b"\n\n".join([after for after, before in changed if after != before])
 
 
 @functools.cache
@@ -182,6 +193,8 @@ def _decoded_runs(data: bytes, spans: Sequence[Span]) -> Iterator[tuple[str, byt
         if end - start >= 40:
             end, run = _unwrapped(data, end, run)  # noqa: PLW2901 - the run goes on
         done = end
+        if not _any_readable([run]):
+            continue
         head, tail = data[max(0, start - _BEFORE) : start], data[end : end + _BEHIND].lstrip(b"=")
         for layer, inner in _bases(run):
             yield layer, head + inner + tail
@@ -287,6 +300,17 @@ def _has_odd_letters(raw: bytes) -> bool:
     return raw.count(b"\xef\xbc") + raw.count(b"\xef\xbd") >= _MANY or raw.count(b"\xe2\x80\x8b") >= _MANY
 
 
+def _one_line(match: re.Match[bytes]) -> bytes:
+    """Join lines of one width (something may stand before the first) whose letters keep changing kind.
+
+    Text is wrapped at words, and words seldom go from small letters to digits and capitals and back.
+    """
+    lines = [line for line in _LINE_END.split(match[0]) if line]
+    joined = b"".join(lines)
+    even = len({len(line) for line in lines[1:-1]}) <= 1
+    return joined if even and 8 * len(_CHANGE.findall(joined)) >= len(joined) else bytes(match[0])
+
+
 def _unescape(match: re.Match[bytes]) -> bytes:
     point, long_point, byte, octal, named, entity_hex, entity, slash = match.groups()
     if slash is not None:
@@ -304,5 +328,5 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 def _fold(data: bytes) -> bytes:
     """Bring look-alike and full-width letters to ASCII and drop what has no width."""
-    text = unicodedata.normalize("NFKC", data.decode("utf-8", "replace")).translate(_FOLDED)
-    return text.encode("utf-8")
+    text = unicodedata.normalize("NFKC", data.decode("utf-8", "replace"))
+    return _ODD.sub(lambda match: _FOLDED[match[0]], text).encode("utf-8")

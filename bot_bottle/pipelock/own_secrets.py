@@ -45,10 +45,8 @@ _TOKEN = re.compile(rb"[^\s\"'`,;:={}\[\]()<>|&?/@]+")
 _BASE32HEX = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHIJKLMNOPQRSTUV")
 
 
-def skeleton(data: bytes, *, wrapped: bool = True) -> bytes:
-    r"""Keep the ASCII letters and digits of ``data``; with ``wrapped`` the ``n`` of ``\n`` goes too."""
-    if wrapped and b"\\" in data:
-        data = data.replace(b"\\n", b"").replace(b"\\r", b"")
+def skeleton(data: bytes) -> bytes:
+    """Keep the ASCII letters and digits of ``data``."""
     return data.translate(None, _NOT_ALNUM)
 
 

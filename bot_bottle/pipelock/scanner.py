@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.pipelock.credentials import is_placeholder
 from bot_bottle.pipelock.deadline import Deadline, OverBudgetError
-from bot_bottle.pipelock.decode import Shape, decoded, digit_runs
+from bot_bottle.pipelock.decode import decoded, digit_runs
 from bot_bottle.pipelock.divided import divided_keys
 from bot_bottle.pipelock.files_rules import file_secrets
 from bot_bottle.pipelock.finding import Context, Finding, Kind, Where, mask
@@ -168,7 +168,7 @@ class _Scan:
         owner = self._owner
         rules = owner._rules
         look = rules.look(data)
-        plain = skeleton(data, wrapped=Shape.WRAPPED in look.shapes)
+        plain = skeleton(data)
         own = owner.own.search(data, plain)
         if own is not None:
             self._note("own_secret", f"own-secret:{own.name}", b"", -1, (*layers, *own.layers))
