@@ -74,13 +74,14 @@ KEYS = {
 
 
 class Rules:
-    """A policy with the place it stands in (``git.remotes.HOST``) and the upstream's default branch."""
+    """A policy with the place it stands in (``git.remotes.HOST``) and the upstream's default branches."""
 
-    __slots__ = ("_place", "default_branch", "policy")
+    __slots__ = ("_defaults", "_place", "policy")
 
-    def __init__(self, policy: PushPolicy, *, place: str, default_branch: str = "") -> None:
+    def __init__(self, policy: PushPolicy, *, place: str, defaults: Iterable[str] = ()) -> None:
         self.policy = policy
-        self.default_branch = default_branch
+        # Some servers keep refs on file systems that know no case.
+        self._defaults = frozenset(name.casefold() for name in defaults)
         self._place = place
 
     def judge(self, command: Command) -> Deny | None:
@@ -106,8 +107,7 @@ class Rules:
 
     def _judge_branch(self, ref: str) -> Deny | None:
         branch = ref.removeprefix(_BRANCHES)
-        # Some servers keep refs on file systems that know no case.
-        if self.default_branch and branch.casefold() == self.default_branch.casefold():
+        if branch.casefold() in self._defaults:
             if self.policy.default_branch:
                 return None
             message = f"{ref}: is the upstream's default branch, which may not be pushed to"

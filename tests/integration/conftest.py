@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import cannot
+from tests.support.git_gate_fixtures import (  # noqa: F401 - fixtures
+    gate_lab,
+    gate_scanner,
+    gate_ssh_agent,
+    gate_sshd,
+)
 from tests.support.outside import download_cache
 
 if TYPE_CHECKING:

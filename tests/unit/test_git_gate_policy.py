@@ -17,7 +17,7 @@ CREATE, UPDATE, DELETE = (ZERO, A), (A, B), (A, ZERO)
 
 
 def rules(**policy: object) -> Rules:
-    return Rules(PushPolicy(**policy), place="git.remotes.h", default_branch="main")  # type: ignore[arg-type]
+    return Rules(PushPolicy(**policy), place="git.remotes.h", defaults=["main"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

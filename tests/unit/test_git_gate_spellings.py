@@ -26,8 +26,8 @@ def remote(
     return GateRemote(
         host=host,
         name="project",
-        scheme=scheme,
-        user="git" if scheme == "ssh" else "",  # type: ignore[arg-type]
+        scheme="ssh" if scheme == "ssh" else "https",
+        user="git" if scheme == "ssh" else "",
         upstream_host=host,
         port=port,
         path=path,

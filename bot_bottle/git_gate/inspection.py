@@ -1,0 +1,152 @@
+"""Look through everything a push brings: content, paths, messages, people, names of refs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, TypeAlias
+
+from bot_bottle.git_gate.report import PushFinding
+from bot_bottle.git_gate.scanning import Content
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from bot_bottle.decision import Deny
+    from bot_bottle.git_gate.commands import Command
+    from bot_bottle.git_gate.objects import Change, NewObject
+    from bot_bottle.git_gate.policy import Rules
+    from bot_bottle.git_gate.quarantine import Piece, Quarantine
+    from bot_bottle.git_gate.scanning import ContentScanner
+
+Say: TypeAlias = "Callable[..., Awaitable[None]]"
+
+_SCAN_SECONDS = 1800.0
+#: Objects are handed to the scanning thread so many, or so many bytes, at a time.
+_BATCH_OBJECTS, _BATCH_BYTES = 256, 1024 * 1024
+#: After so many findings nothing is gained by more.
+_ENOUGH = 100
+_NAMES_AT_ONCE = 64 * 1024
+_WHAT = {"commit": "commit message or people", "tag": "tag"}
+
+
+async def inspect(
+    quarantine: Quarantine,
+    commands: Sequence[Command],
+    rules: Rules,
+    scanner: ContentScanner,
+    say: Say,
+) -> tuple[tuple[PushFinding, ...], Deny | None]:
+    """Judge a push's content: findings of the scan, and the first rule on paths it breaks.
+
+    Raises ``GitError``, ``TooLargeError``, ``TimeoutError``, and what the scanner raises.
+    """
+    tips = [one.new for one in commands if one.action != "delete"]
+    new = await quarantine.new_objects(tips) if tips else ()
+    commits = [one.oid for one in new if one.type == "commit"]
+    # Oldest first: a finding is told of the commit that brought it.
+    changes = await quarantine.changes(commits[::-1]) if commits else ()
+    plain = ((one.commit, one.path) for one in changes if one.mode != "040000")
+    if denied := rules.judge_paths(plain):
+        return (), denied
+    size = sum(one.size for one in new)
+    await say(f"bot-bottle: looking through {len(commits)} commits, {_amount(size)}")
+    survey = _Survey(scanner, new, changes)
+    async with asyncio.timeout(_SCAN_SECONDS):
+        names = [*(one.ref for one in commands), *survey.paths()]
+        await asyncio.to_thread(survey.look_at_names, names)
+        batch: list[Piece] = []
+        size = 0
+        # What trees hold is their paths, and git has vouched for their form (fsck).
+        content = [one for one in new if one.type != "tree"]
+        async with contextlib.aclosing(quarantine.contents(content)) as contents:
+            async for piece in contents:
+                batch.append(piece)
+                size += len(piece[1])
+                if len(batch) >= _BATCH_OBJECTS or size >= _BATCH_BYTES:
+                    await asyncio.to_thread(survey.look, batch)
+                    batch, size = [], 0
+                if len(survey.findings) >= _ENOUGH:
+                    break
+        await asyncio.to_thread(survey.look, batch)
+    return tuple(survey.findings), None
+
+
+class _Survey:
+    """The state of one scan; its methods run in a thread, one after the other."""
+
+    def __init__(self, scanner: ContentScanner, new: Sequence[NewObject], changes: Sequence[Change]) -> None:
+        self._scanner = scanner
+        self._new = new
+        self._places: dict[str, list[Change]] = {}
+        for change in changes:
+            self._places.setdefault(change.oid, []).append(change)
+        self._changes = changes
+        self._at: list[tuple[str, Content]] = []
+        self._current = ""
+        self.findings: list[PushFinding] = []
+
+    def paths(self) -> Iterable[str]:
+        """Give every path the push speaks of, each once."""
+        return dict.fromkeys(
+            [*(one.path for one in self._changes), *(one.path for one in self._new if one.path)]
+        )
+
+    def look_at_names(self, names: Iterable[str]) -> None:
+        """Judge names in bulk, and one by one where something is found."""
+        bulk: list[str] = []
+        size = 0
+        for name in names:
+            bulk.append(name)
+            size += len(name)
+            if size > _NAMES_AT_ONCE:
+                self._look_at_some(bulk)
+                bulk, size = [], 0
+        self._look_at_some(bulk)
+
+    def _look_at_some(self, names: list[str]) -> None:
+        if not self._scanner.scan("\n".join(names).encode("utf-8", "surrogateescape"), path=""):
+            return
+        found = False
+        for name in names:
+            for hit in self._scanner.scan(name.encode("utf-8", "surrogateescape"), path=""):
+                found = True
+                commit = next((one.commit for one in self._changes if one.path == name), "")
+                place = "name of a ref" if name.startswith("refs/") and not commit else "name of a file"
+                self.findings.append(
+                    PushFinding(rule=hit.rule, place=place, commit=commit, excerpt=hit.excerpt)
+                )
+        if not found:  # what only their sum shows: a value cut into several names
+            self.findings.append(PushFinding(rule="split-secret", place="names of files taken together"))
+
+    def look(self, batch: Sequence[Piece]) -> None:
+        """Judge pieces of objects in order."""
+        for one, piece, _last in batch:
+            if one.oid != self._current:
+                self._current = one.oid
+                self._at = list(self._contents(one))
+            for _path, content in self._at:
+                self.findings.extend(content.look(piece))
+
+    def _contents(self, one: NewObject) -> Iterable[tuple[str, Content]]:
+        """Give what judges an object: once, or once for each kind of file that it is."""
+        if one.type != "blob":
+            commit = one.oid if one.type == "commit" else ""
+            yield "", self._content("", place=_WHAT[one.type], commit=commit)
+            return
+        places = self._places.get(one.oid, [])
+        kinds: dict[str, tuple[str, str]] = {}
+        for change in places:
+            name = change.path.rpartition("/")[2]
+            kinds.setdefault(name.rpartition(".")[2].lower(), (change.path, change.commit))
+        if not kinds:
+            kinds[""] = (one.path, "")
+        for path, commit in list(kinds.values())[:8]:
+            yield path, self._content(path, place=path or "a file", commit=commit)
+
+    def _content(self, path: str, *, place: str, commit: str) -> Content:
+        return Content(lambda data: self._scanner.scan(data, path=path), place=place, commit=commit)
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size} bytes"

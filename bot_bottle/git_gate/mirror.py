@@ -1,0 +1,177 @@
+"""The gate's bare mirror of one upstream: never ahead of it, and never served without having asked it first.
+
+Refs outside ``refs/heads``, ``refs/tags`` and ``refs/notes`` (a forge's pull requests) are not mirrored.
+What a push replaced is kept below ``refs/bot-bottle/backup``, which no client sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bot_bottle.git_gate import git
+from bot_bottle.git_gate.commands import is_ref_name
+from bot_bottle.git_gate.git import GitError
+from bot_bottle.git_gate.report import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from bot_bottle.git_gate.upstream import Upstream
+
+MIRRORED = ("refs/heads/", "refs/tags/", "refs/notes/")
+BACKUP = "refs/bot-bottle/backup"
+_LIST_SECONDS = 60.0
+_FETCH_SECONDS = 1800.0
+#: How long what the upstream said holds for the further requests of one git command, in seconds.
+FRESH_SECONDS = 20.0
+_UNKNOWN_DEFAULTS = frozenset({"main", "master"})
+
+
+class UpstreamError(Exception):
+    """The upstream could not be asked; the text is for the agent and says so in one sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What the upstream has: its refs, and the branch its HEAD names (``""`` where it does not tell)."""
+
+    refs: Mapping[str, str]
+    head: str
+
+
+class Mirror:
+    """One mirror. ``lock`` is held by whoever changes it; clients read beside that."""
+
+    def __init__(self, upstream: Upstream, *, folder: Path, number: int) -> None:
+        self.upstream = upstream
+        self.folder = folder
+        self.path = folder / f"mirror-{number}.git"
+        self.lock = asyncio.Lock()
+        self.oid_length = 40
+        self._head = ""
+        self._asked_at = float("-inf")
+
+    @property
+    def default_branches(self) -> frozenset[str]:
+        """The upstream's default branch, or the usual names where it has not told."""
+        return frozenset({self._head}) if self._head else _UNKNOWN_DEFAULTS
+
+    async def freshen(self, *, within: float = 0.0) -> None:
+        """Bring the mirror up to the upstream, unless that was begun less than ``within`` seconds ago.
+
+        Those who wait for one update share it. Raises :class:`UpstreamError` with the mirror as it was.
+        """
+        came = asyncio.get_running_loop().time()
+        async with self.lock:
+            if self._asked_at >= came - within:
+                return
+            await self.update()
+
+    async def update(self) -> None:
+        """Ask the upstream and take over what it has; the caller holds the lock. Raises as above."""
+        began = asyncio.get_running_loop().time()
+        remote = self.upstream.remote
+        if remote.scheme == "ssh" and not remote.known_host_key:
+            raise UpstreamError(
+                f"{remote.upstream} is not asked, since its host key is not known; "
+                f"the operator can pin it as {remote.place}.KnownHostKey"
+            )
+        try:
+            listing = await self._list()
+            await self._make(listing)
+            if await self.refs() != listing.refs:
+                await self._fetch()
+            if listing.head and listing.head != self._head:
+                await self.git("symbolic-ref", "HEAD", f"refs/heads/{listing.head}")
+        except (GitError, OSError) as error:
+            words = str(error) if isinstance(error, GitError) else (error.strerror or "a file error")
+            raise UpstreamError(
+                f"{remote.upstream} cannot be reached, so nothing is served from what was there before: "
+                f"{one_line(words)}"
+            ) from error
+        self._head = listing.head
+        self._asked_at = began
+
+    async def refs(self) -> dict[str, str]:
+        """Give the mirror's own refs by name, without backups."""
+        done = await self.git("for-each-ref", "--format=%(objectname) %(refname)", *MIRRORED)
+        lines = (line.split(" ", 1) for line in done.stdout.decode("utf-8", "surrogateescape").splitlines())
+        return {name: oid for oid, name in lines}
+
+    async def backups(self) -> dict[str, str]:
+        """Give the backup refs by name."""
+        done = await self.git("for-each-ref", "--format=%(objectname) %(refname)", BACKUP)
+        lines = (line.split(" ", 1) for line in done.stdout.decode().splitlines())
+        return {name: oid for oid, name in lines}
+
+    async def git(
+        self,
+        *arguments: str,
+        given: bytes = b"",
+        check: bool = True,
+        seconds: float = git.SECONDS,
+        env: Mapping[str, str] | None = None,
+        max_output: int = git.MAX_OUTPUT,
+    ) -> git.Finished:
+        """Run a local git command on the mirror; raises ``GitError``."""
+        return await git.run(
+            self.path,
+            arguments,
+            cwd=self.folder,
+            way=git.Way(env=env) if env else None,
+            given=given,
+            check=check,
+            seconds=seconds,
+            max_output=max_output,
+        )
+
+    async def _list(self) -> Listing:
+        with self.upstream.access() as way:
+            done = await git.run(
+                None,
+                ["ls-remote", "--quiet", "--symref", "--", way.url],
+                cwd=self.folder,
+                way=way,
+                seconds=_LIST_SECONDS,
+            )
+        return read_listing(done.stdout)
+
+    async def _make(self, listing: Listing) -> None:
+        self.oid_length = len(next(iter(listing.refs.values()), "0" * 40))
+        if self.path.exists():
+            return
+        form = "sha256" if self.oid_length == 64 else "sha1"
+        made = self.path.with_suffix(".new")
+        shutil.rmtree(made, ignore_errors=True)  # left by a crash
+        start = ["init", "--quiet", "--bare", "--template=", f"--object-format={form}"]
+        await git.run(None, [*start, "--initial-branch=main", str(made)], cwd=self.folder)
+        made.rename(self.path)
+
+    async def _fetch(self) -> None:
+        specs = [f"+{prefix}*:{prefix}*" for prefix in MIRRORED]
+        with self.upstream.access() as way:
+            await git.run(
+                self.path,
+                ["fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--", way.url, *specs],
+                cwd=self.folder,
+                way=way,
+                seconds=_FETCH_SECONDS,
+            )
+
+
+def read_listing(data: bytes) -> Listing:
+    """Read ``git ls-remote --symref``; refs that are not mirrored and names no git makes are left out."""
+    refs: dict[str, str] = {}
+    head = ""
+    for line in data.decode("utf-8", "surrogateescape").splitlines():
+        value, _tab, name = line.partition("\t")
+        if value.startswith("ref: refs/heads/") and name == "HEAD":
+            target = value.removeprefix("ref: ")
+            head = target.removeprefix("refs/heads/") if is_ref_name(target) else ""
+        elif name.startswith(MIRRORED) and not name.endswith("^{}") and is_ref_name(name):
+            refs[name] = value
+    return Listing(refs=refs, head=head)

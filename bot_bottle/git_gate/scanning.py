@@ -1,0 +1,112 @@
+"""What the gate asks of a scanner, and the one it uses: pipelock's strict profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from bot_bottle.git_gate.report import PushFinding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from bot_bottle.secret import Secret
+
+#: Content is judged in windows of this size, each with the end of the one before, so memory stays bounded.
+WINDOW, OVERLAP = 1024 * 1024, 64 * 1024
+_WINDOW_SECONDS = 60.0
+_MOST_LOCATED = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One thing found: the rule, the byte ``offset`` (-1: not one spot), the masked value or a reason."""
+
+    rule: str
+    offset: int = -1
+    excerpt: str = ""
+
+
+class ContentScanner(Protocol):
+    """Judges content. Called from a thread; one that raises has the push refused."""
+
+    def scan(self, data: bytes, *, path: str) -> tuple[Hit, ...]:
+        """Give what is found in ``data``, which stands at ``path`` in a repository (``""``: at none)."""
+        ...
+
+
+class PipelockScanner:
+    """The built-in engine with the bottle's own secrets.
+
+    Settings and comments that the repository brings mean nothing to it.
+    """
+
+    def __init__(
+        self, secrets: Mapping[str, Secret], *, placeholders: Iterable[str], cache: Path | None
+    ) -> None:
+        """Start loading, which takes seconds the first time; raises where there is no engine."""
+        from bot_bottle.pipelock.loader import LateEngine, clock  # noqa: PLC0415 - brings native libraries
+        from bot_bottle.pipelock.own_secrets import OwnSecrets  # noqa: PLC0415
+        from bot_bottle.pipelock.scanner import Limits, Scanner  # noqa: PLC0415
+
+        self._scanner = Scanner(
+            profile="strict",
+            engine=LateEngine(cache, wait=_WINDOW_SECONDS),
+            own=OwnSecrets(secrets),
+            clock=clock,
+            placeholders=tuple(value.encode() for value in placeholders),
+            limits=Limits(seconds=_WINDOW_SECONDS),
+        )
+
+    def scan(self, data: bytes, *, path: str) -> tuple[Hit, ...]:
+        """Judge ``data``; what could not be read or judged is a hit too."""
+        from bot_bottle.pipelock.finding import Context  # noqa: PLC0415
+
+        found = self._scanner.scan(data, Context(place="file", path=path))
+        return tuple(
+            Hit(rule=one.rule, offset=one.where.offset, excerpt=one.excerpt or one.message) for one in found
+        )
+
+
+class Content:
+    """One object's content as it comes, window by window; gives findings with the line they stand on."""
+
+    def __init__(self, scan: Callable[[bytes], tuple[Hit, ...]], *, place: str, commit: str) -> None:
+        self._scan, self._place, self._commit = scan, place, commit
+        self._tail = b""
+        self._lines = 0
+        self._seen: set[tuple[str, str, int]] = set()
+
+    def look(self, piece: bytes) -> list[PushFinding]:
+        """Judge the next piece, at most a window's worth."""
+        data = self._tail + piece
+        found = []
+        for hit in self._scan(data):
+            line = self._line(data, hit) if len(self._seen) < _MOST_LOCATED else 0
+            key = (hit.rule, hit.excerpt, line)
+            if key not in self._seen:
+                self._seen.add(key)
+                found.append(
+                    PushFinding(
+                        rule=hit.rule, place=self._place, commit=self._commit, line=line, excerpt=hit.excerpt
+                    )
+                )
+        kept = data[-OVERLAP:]
+        self._lines += data.count(b"\n") - kept.count(b"\n")
+        self._tail = kept
+        return found
+
+    def _line(self, data: bytes, hit: Hit) -> int:
+        """Give the line a hit is on: by its offset, else the last line without which it is not found."""
+        if hit.offset >= 0:
+            return self._lines + data.count(b"\n", 0, hit.offset) + 1
+        lines = data.splitlines(keepends=True)
+        low, high = 0, len(lines)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if any(other.rule == hit.rule for other in self._scan(b"".join(lines[:middle]))):
+                high = middle
+            else:
+                low = middle
+        return self._lines + high
