@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot_bottle.backend.bubblewrap import bwrap, cgroup, folders, layout, limits, probe, scope, seccomp
+from bot_bottle.backend import seccomp
+from bot_bottle.backend.bubblewrap import bwrap, cgroup, folders, layout, limits, probe, scope
 from bot_bottle.backend.bubblewrap.channel import is_terminal_master
 from bot_bottle.backend.bubblewrap.layout import Bind, BottleFiles, File, Link, ProgramFiles, Raw, Tmpfs
 from bot_bottle.errors import LaunchError, UnavailableError

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot_bottle.backend import inside, registry
+from bot_bottle.backend import inside, registry, seccomp
 from bot_bottle.backend.base import ProbeResult
 from bot_bottle.backend.limits import EffectiveLimits
 from bot_bottle.backend.smolmachines import engine, guest, images, probe
 from bot_bottle.backend.smolmachines.client import CommandOutput
+from bot_bottle.backend.smolmachines.starter import MACHINE, starter_program
 from bot_bottle.egress.routes import EgressRoute
 from bot_bottle.errors import LaunchError, ManifestError, UnavailableError, UsageError
 from bot_bottle.manifest.model import ManifestAgentProvider, ManifestBottle
@@ -34,6 +37,8 @@ SHELLS = [
 ]
 LIMITS = EffectiveLimits(memory=512 << 20, cpus=None, processes=4000, open_files=200)
 MARK = "0123456789abcdef0123456789abcdef"
+#: Classic BPF that lets everything through: BPF_RET, SECCOMP_RET_ALLOW.
+FILTER = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
 
 
 def route(host: str) -> EgressRoute:
@@ -74,33 +79,90 @@ def test_every_route_that_is_one_name_resolves_to_the_sidecar() -> None:
 def test_the_set_up_holds_values_as_they_are() -> None:
     nasty = "@CA@ @ENV@ 'quoted' \"$HOME\" `id` \\ \n@RUN@"
     script = guest.set_up_script(
-        env={"NASTY": nasty}, ca_pem="@ENV@", hosts=["a.test"], limits=LIMITS, fresh=True
+        env={"NASTY": nasty},
+        ca_pem="@ENV@",
+        hosts=["a.test"],
+        limits=LIMITS,
+        fresh=True,
+        filter_program=FILTER,
     )
     written = script.partition("\nprintf %s ")[2]
     assert "@CA@ @ENV@" in written, "a value that looks like a place for another stays what it is"
     checked = subprocess.run(["sh", "-n"], input=script.encode(), capture_output=True, check=False)
     assert checked.returncode == 0, checked.stderr
     assert "chown -R 1000:1000 /home/agent" in script
-    kept = guest.set_up_script(env={}, ca_pem="", hosts=[], limits=LIMITS, fresh=False)
+    kept = guest.set_up_script(env={}, ca_pem="", hosts=[], limits=LIMITS, fresh=False, filter_program=b"")
     assert "chown" not in kept
 
 
 def test_a_variable_that_no_shell_takes_is_told() -> None:
     with pytest.raises(UsageError, match="A-B"):
-        guest.set_up_script(env={"A-B": "1"}, ca_pem="", hosts=[], limits=LIMITS, fresh=False)
+        guest.set_up_script(
+            env={"A-B": "1"}, ca_pem="", hosts=[], limits=LIMITS, fresh=False, filter_program=b""
+        )
 
 
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        ("1 1\n", ("setsid", "setpriv", "--no-new-privs")),
-        ("noise\n0 1\n", ("setsid",)),
-        ("1 0\n", ("setpriv", "--no-new-privs")),
-        ("0 0\n", ()),
+        ("setpriv setsid\n", ("setsid", "setpriv", "--no-new-privs")),
+        ("noise\n- setsid\n", ("setsid",)),
+        ("setpriv -\n", ("setpriv", "--no-new-privs")),
+        ("- -\n", ()),
     ],
 )
 def test_what_the_image_can_do_goes_before_each_command(told: str, words: tuple[str, ...]) -> None:
-    assert guest.starter(told) == words
+    found = guest.starter(told, ours=False)
+    assert (found.user, found.piped) == ("1000:1000", words)
+    assert "setsid" not in found.terminal
+
+
+def test_a_starter_of_ours_begins_as_root_and_is_written_whole() -> None:
+    found = guest.starter("", ours=True)
+    assert (found.user, found.piped) == ("0:0", ("/run/bot-bottle/start",))
+    script = guest.set_up_script(
+        env={}, ca_pem="", hosts=[], limits=LIMITS, fresh=False, filter_program=FILTER
+    )
+    line = next(line for line in script.splitlines() if line.endswith(f">{found.piped[0]}"))
+    for shell in SHELLS:
+        done = subprocess.run([*shell, "-c", line.partition(" >")[0]], capture_output=True, check=True)
+        assert done.stdout == starter_program(1000, FILTER, terminal=False)
+
+
+only_x86_64 = pytest.mark.skipif(platform.machine() != MACHINE, reason=f"the starter is made for {MACHINE}")
+
+
+@only_x86_64
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_starter_gives_up_every_right_or_runs_nothing(tmp_path: Path, *, terminal: bool) -> None:
+    program = tmp_path / "start"
+    program.write_bytes(starter_program(61357, seccomp.filter_program(), terminal=terminal))
+    program.chmod(0o755)
+    script = "cat /proc/self/status; cut -d' ' -f1,6 /proc/self/stat; unshare -U true && echo new; exit 7"
+    env = {"PATH": "/usr/bin:/bin", "MINE": "1"}
+    done = subprocess.run(
+        [program, "/bin/sh", "-c", script], env=env, capture_output=True, text=True, check=False
+    )
+    if os.geteuid() != 0:
+        assert (done.returncode, done.stdout) == (126, "")
+        return
+    assert done.returncode == 7
+    fields = dict(line.split(":\t", 1) for line in done.stdout.splitlines() if ":\t" in line)
+    assert fields["Uid"] == fields["Gid"] == "61357\t61357\t61357\t61357"
+    assert fields["Groups"].strip() == ""
+    assert {int(fields[f"Cap{kind}"], 16) for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {0}
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+    assert "new" not in done.stdout.splitlines()
+    own_session = done.stdout.splitlines()[-1].split()[1] != str(os.getsid(0))
+    assert own_session is not terminal
+    assert subprocess.run([program, "/no/such/program"], check=False).returncode == 126
+    assert subprocess.run([program], check=False).returncode == 126
+
+
+def test_what_is_no_filter_makes_no_starter() -> None:
+    for data in (b"", FILTER[:-1], FILTER * 4097):
+        with pytest.raises(ValueError, match="filter"):
+            starter_program(1000, data, terminal=False)
 
 
 @pytest.fixture(params=SHELLS, ids=lambda command: command[0])
@@ -112,7 +174,7 @@ def run_inside(request: pytest.FixtureRequest, tmp_path: Path) -> object:
 
     (tmp_path / "exec").mkdir()
     (tmp_path / "env").write_bytes(inside.render_env({"MINE": "one\ntwo"}))
-    script = guest.set_up_script(env={}, ca_pem="", hosts=[], limits=LIMITS, fresh=False)
+    script = guest.set_up_script(env={}, ca_pem="", hosts=[], limits=LIMITS, fresh=False, filter_program=b"")
     place = tmp_path / "run"
     # The wrapper as the set-up writes it: the shell that reads the set-up takes the quotes away.
     line = f"printf %s {script.partition('printf %s ')[2]}"

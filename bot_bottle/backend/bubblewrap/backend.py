@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state, paths
+from bot_bottle.backend import seccomp
 from bot_bottle.backend.base import BottleBackend, Leftover, ProbeResult
-from bot_bottle.backend.bubblewrap import bwrap, layout, limits, netns, probe, seccomp
+from bot_bottle.backend.bubblewrap import bwrap, layout, limits, netns, probe
 from bot_bottle.backend.bubblewrap.bottle import BubblewrapBottle
 from bot_bottle.backend.bubblewrap.cgroup import (
     Cgroup,

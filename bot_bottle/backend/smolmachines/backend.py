@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import platform
 import secrets
 import socket
 import sys
 from typing import TYPE_CHECKING
 
-from bot_bottle import bottle_state
-from bot_bottle.backend import inside
+from bot_bottle import bottle_state, paths
+from bot_bottle.backend import inside, seccomp
 from bot_bottle.backend import limits as shared_limits
 from bot_bottle.backend.base import BottleBackend, Leftover, LimitStatus
 from bot_bottle.backend.smolmachines import engine, guest, images, machine, probe
 from bot_bottle.backend.smolmachines.bottle import SmolmachinesBottle
 from bot_bottle.backend.smolmachines.machine import Binding, Machine, MachineSettings
+from bot_bottle.backend.smolmachines.starter import MACHINE
 from bot_bottle.backend.util import sidecar_config, write_trust
 from bot_bottle.errors import LaunchError, UnavailableError
 from bot_bottle.installation import has_installation
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bot_bottle.backend.base import BottlePlan, ProbeResult
+    from bot_bottle.backend.smolmachines.guest import Starter
     from bot_bottle.manifest.model import ManifestBottle
 
 NAME = probe.NAME
@@ -167,15 +170,17 @@ class SmolmachinesBackend(BottleBackend):
 
 def _prepare(
     running: Machine, plan: BottlePlan, ca_pem: str, limits: shared_limits.EffectiveLimits
-) -> tuple[str, ...]:
-    """Let root set the machine up before the agent ever runs in it; gives the words before each command."""
+) -> Starter:
+    """Let root set the machine up before the agent ever runs in it; says how its commands begin."""
     resumed = bool(plan.spec.identity)
+    ours = platform.machine() == MACHINE
     script = guest.set_up_script(
         env=plan.guest_env,
         ca_pem=ca_pem,
         hosts=guest.hosts_of(plan.routes),
         limits=limits,
         fresh=not resumed,
+        filter_program=seccomp.filter_program(paths.cache_dir()) if ours else b"",
     )
     code, told = running.run(script)
     if code != 0:
@@ -186,7 +191,7 @@ def _prepare(
         if code != 0:
             reason = bottle_state.printable(words.strip())[-300:] or guest.OPEN_HOME_ARGS[1]
             raise LaunchError(f"the kept workspace of {plan.identity} is no folder any more: {reason}")
-    return guest.starter(told)
+    return guest.starter(told, ours=ours)
 
 
 def _processors(limits: shared_limits.EffectiveLimits) -> int:

@@ -31,6 +31,7 @@ from bot_bottle.errors import LaunchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from bot_bottle.backend.smolmachines.guest import Starter
     from bot_bottle.backend.smolmachines.machine import Machine
     from bot_bottle.backend.streams import Input, Sink
     from bot_bottle.sidecar.client import SidecarProcess
@@ -41,13 +42,13 @@ _ERRNO = {127: errno.ENOENT, 126: errno.EACCES}
 
 
 class SmolmachinesBottle(Bottle):
-    """The agent's side of one machine; ``starter`` are the words before each command's shell."""
+    """The agent's side of one machine; ``starter`` says how each command begins in it."""
 
-    def __init__(self, name: str, machine: Machine, sidecar: SidecarProcess, starter: Sequence[str]) -> None:
+    def __init__(self, name: str, machine: Machine, sidecar: SidecarProcess, starter: Starter) -> None:
         self.name = name
         self._machine = machine
         self._sidecar = sidecar
-        self._starter = tuple(starter)
+        self._starter = starter
         self._slots: set[int] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -125,7 +126,7 @@ class SmolmachinesBottle(Bottle):
         with self._slot() as slot, contextlib.ExitStack() as stack:
             stack.callback(pipes.close)
             client = ClientProcess(
-                [*self._client_argv(tty=False), *self._starter, _SHELL, guest.RUN],
+                [*self._client_argv(tty=False), *self._starter.piped, _SHELL, guest.RUN],
                 pipes.stdio(),
                 lambda: self._end(slot),
             )
@@ -153,8 +154,8 @@ class SmolmachinesBottle(Bottle):
             script, place = guest.write_call_script(slot)
             if self._machine.run_given(script, guest.call_words((slot, *argv))) != 0:
                 raise LaunchError("a command could not be passed into the bottle's machine")
-            starter = [word for word in self._starter if word != guest.NEW_SESSION]
-            command = [*self._client_argv(tty=True), *starter, _SHELL, guest.ON_TERMINAL, place]
+            words = self._starter.terminal
+            command = [*self._client_argv(tty=True), *words, _SHELL, guest.ON_TERMINAL, place]
             # The client's own words would stand on the agent's screen; the machine's terminal has one stream.
             with put_back(), leave_on_signals(), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
                 code = process.run_attached(command, env=engine.client_env(), stderr=nowhere.fileno())
@@ -165,7 +166,7 @@ class SmolmachinesBottle(Bottle):
 
     def _client_argv(self, *, tty: bool) -> list[str]:
         name = self._machine.name
-        return [*engine.client_argv(name, tty=tty, user=guest.AGENT, workdir=AGENT_WORKSPACE), "--"]
+        return [*engine.client_argv(name, tty=tty, user=self._starter.user, workdir=AGENT_WORKSPACE), "--"]
 
     def _require_ran(self, slot: str, argv: Sequence[str], code: int) -> None:
         """Raise ``UsageError`` where the slot's shell never became the program; ``code`` is its end."""

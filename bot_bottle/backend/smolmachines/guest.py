@@ -6,12 +6,14 @@ All of it is text that goes in on a script's standard input: into no argv, no da
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from bot_bottle.backend import inside
 from bot_bottle.backend.base import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
 from bot_bottle.backend.limits import tmp_bytes
+from bot_bottle.backend.smolmachines.starter import starter_program
 from bot_bottle.backend.transfer import quote
 from bot_bottle.backend.util import AGENT_CA_BUNDLE, AGENT_CA_DIR, AGENT_CA_PATH
 from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
@@ -28,10 +30,11 @@ SIDECAR_ADDRESS = "198.51.100.1"
 
 AGENT = f"{AGENT_UID}:{AGENT_UID}"
 HOSTNAME = "bottle"
-NEW_SESSION = "setsid"
+ROOT = "0:0"
 RUN = f"{inside.OWN_DIR}/run"
 ON_TERMINAL = f"{inside.OWN_DIR}/terminal"
-_STARTER = f"{inside.OWN_DIR}/starter"
+_START = f"{inside.OWN_DIR}/start"
+_START_ON_TERMINAL = f"{inside.OWN_DIR}/start-on-terminal"
 _CALLS = f"{inside.OWN_DIR}/call-"
 
 #: The shells around the agent's program, which count as its account's processes too.
@@ -78,27 +81,52 @@ printf %s @ENV@ >{inside.ENV_FILE}
 printf %s @RUN@ >{RUN}
 printf %s @TERMINAL@ >{ON_TERMINAL}
 chmod 444 {inside.ENV_FILE} {RUN} {ON_TERMINAL}
+for place in /workspace /storage /dev/net/tun; do umount -l $place 2>/dev/null || :; done
+rm -rf /dev/net; rmdir /workspace /storage 2>/dev/null || :
 """
 
-# A program that gains rights when it is started is of no use to an agent: where the image cannot forbid it to
-# each process, no file may give any.
-_NO_NEW_RIGHTS = f"""\
-if setpriv --no-new-privs true 2>/dev/null; then rights=1; else
-  rights=0
-  find / -xdev -type f -perm /6000 -exec chmod ug-s {{}} +
-fi
-if {NEW_SESSION} true 2>/dev/null; then session=1; else session=0; fi
-echo "$rights $session" >{_STARTER}
-cat {_STARTER}
+# For a machine that has a starter of ours (see :mod:`bot_bottle.backend.smolmachines.starter`).
+_WITH_STARTER = f"""\
+printf %b @START@ >{_START}
+printf %b @STARTONTERMINAL@ >{_START_ON_TERMINAL}
+chmod 555 {_START} {_START_ON_TERMINAL}
+{_START} /bin/true
 """
+
+# For another, what the image brings has to do. A program that gains rights when it is started is of no use to
+# an agent: where the image cannot forbid it to each process, no file may give any.
+_WITHOUT_STARTER = """\
+rights=- session=-
+if setpriv --no-new-privs true 2>/dev/null; then rights=setpriv; else
+  find / -xdev -type f -perm /6000 -exec chmod ug-s {} +
+fi
+if setsid true 2>/dev/null; then session=setsid; fi
+echo "$rights $session"
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Starter:
+    """How a command begins: as ``user``, with these words before its shell."""
+
+    user: str
+    piped: tuple[str, ...]
+    terminal: tuple[str, ...]
 
 
 def set_up_script(
-    *, env: Mapping[str, str], ca_pem: str, hosts: Iterable[str], limits: EffectiveLimits, fresh: bool
+    *,
+    env: Mapping[str, str],
+    ca_pem: str,
+    hosts: Iterable[str],
+    limits: EffectiveLimits,
+    fresh: bool,
+    filter_program: bytes,
 ) -> str:
-    """Give root's script for one start of a machine; it prints what :func:`starter` reads.
+    """Give root's script for one start of a machine; what it prints :func:`starter` reads.
 
-    ``hosts`` are the names that resolve to the sidecar. Raises ``UsageError`` for a variable's name that no
+    ``hosts`` are the names that resolve to the sidecar. ``filter_program`` is the commands' seccomp filter,
+    empty for an architecture without a starter. Raises ``UsageError`` for a variable's name that no
     shell takes.
     """
     bounds = _LIMITS.replace("@FILES@", str(limits.open_files)).replace(
@@ -112,9 +140,15 @@ def set_up_script(
         "RUN": quote(_RUN.replace("@LIMITS@", bounds)),
         "TERMINAL": quote(_ON_TERMINAL.replace("@LIMITS@", bounds)),
     }
-    account = _account_script() if fresh else ""
+    script = _SET_UP + (_account_script() if fresh else "")
+    if filter_program:
+        script += _WITH_STARTER
+        values["START"] = _bytes(starter_program(AGENT_UID, filter_program, terminal=False))
+        values["STARTONTERMINAL"] = _bytes(starter_program(AGENT_UID, filter_program, terminal=True))
+    else:
+        script += _WITHOUT_STARTER
     # In one pass: a value that looks like a place for one stays what it is.
-    return re.sub("@([A-Z]+)@", lambda found: values[found[1]], _SET_UP) + account + _NO_NEW_RIGHTS
+    return re.sub("@([A-Z]+)@", lambda found: values[found[1]], script)
 
 
 def hosts_of(routes: Iterable[EgressRoute]) -> tuple[str, ...]:
@@ -129,22 +163,23 @@ def hosts_file(names: Iterable[str]) -> str:
     return own + "".join(f"{SIDECAR_ADDRESS} {name}\n" for name in names)
 
 
-def starter(told: str) -> tuple[str, ...]:
-    """Give the words that go before a command's shell, from what the set-up script printed last.
+def starter(told: str, *, ours: bool) -> Starter:
+    """Say how commands begin, from what the set-up script printed; ``ours`` where it placed our starter.
 
     A session of its own lets all that a command started be found; on a terminal the engine makes one.
     """
-    words = told.split()[-2:]
-    rights = ("setpriv", "--no-new-privs") if words[:1] == ["1"] else ()
-    session = (NEW_SESSION,) if words[1:] == ["1"] else ()
-    return (*session, *rights)
+    if ours:
+        return Starter(user=ROOT, piped=(_START,), terminal=(_START_ON_TERMINAL,))
+    found = told.split()[-2:]
+    rights = ("setpriv", "--no-new-privs") if "setpriv" in found else ()
+    session = ("setsid",) if "setsid" in found else ()
+    return Starter(user=AGENT, piped=(*session, *rights), terminal=rights)
 
 
 def call_line(slot: str, mark: str, argv: Sequence[str]) -> bytes:
     """Write what :data:`RUN` is to run as one line: ``printf %b`` gives the words back (POSIX)."""
     words = call_words((slot, mark, *argv)).encode("utf-8", "surrogateescape")
-    plain = b"".join(bytes([byte]) if _plain(byte) else b"\\0%03o" % byte for byte in words)
-    return plain + b"\n"
+    return _escaped(words) + b"\n"
 
 
 def call_words(argv: Sequence[str]) -> str:
@@ -159,6 +194,15 @@ def write_call_script(slot: str) -> tuple[str, str]:
 
 
 OPEN_HOME_ARGS = (AGENT_HOME, AGENT_WORKSPACE)
+
+
+def _escaped(data: bytes) -> bytes:
+    return b"".join(bytes([byte]) if _plain(byte) else b"\\0%03o" % byte for byte in data)
+
+
+def _bytes(data: bytes) -> str:
+    """Write any bytes as an argument of ``printf %b``."""
+    return quote(_escaped(data).decode("ascii"))
 
 
 def _account_script() -> str:

@@ -1,4 +1,4 @@
-"""The system-call filter of a bottle, built with libseccomp and handed to bubblewrap as a BPF program.
+"""The system-call filter of a bottle as a BPF program, built with libseccomp.
 
 What it refuses stands in :mod:`bot_bottle.backend.syscalls`.
 """
@@ -55,7 +55,7 @@ def _cache_key() -> str:
     for module in (__file__, syscalls.__file__):
         digest.update(Path(module).read_bytes())
     for pattern in _LIBRARY_PLACES:
-        for name in sorted(glob(pattern)):
+        for name in sorted(glob(pattern)):  # noqa: PTH207 - absolute patterns
             stat = Path(name).stat()
             digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}".encode())
     return digest.hexdigest()[:24]
