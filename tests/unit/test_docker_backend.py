@@ -21,6 +21,7 @@ from bot_bottle.backend.docker.agent import HOLDER_UID, AgentSettings, container
 from bot_bottle.backend.docker.backend import DockerBackend
 from bot_bottle.backend.docker.facts import EngineFacts
 from bot_bottle.backend.docker.labels import make_labels
+from bot_bottle.backend.docker.runtimes import Runtime
 from bot_bottle.backend.limits import EffectiveLimits
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.manifest.model import (
@@ -40,13 +41,15 @@ LIMITS = EffectiveLimits(memory=1 << 30, cpus=1.5, processes=100, open_files=512
 SETTINGS = AgentSettings(
     name="bot-bottle-tester-abcde", identity=IDENTITY, image="sha256:1", home_volume="vol", limits=LIMITS
 )
+RUNC = Runtime(name="runc", program="runc")
+RUNSC = Runtime(name="runsc", program="/usr/bin/runsc", args=("--network=host",))
 FACTS = EngineFacts(
     product="Docker",
     version="20.10.24",
     api_version="1.41",
     os_type="linux",
     architecture="x86_64",
-    runtimes=("runc", "runsc"),
+    runtimes=(RUNC,),
     security=frozenset({"seccomp"}),
     cgroup_version="2",
     holds_memory=True,
@@ -280,7 +283,6 @@ class FakeEngine:
         self.api = api
         self.endpoint = self
         self.url = "unix:///a"
-        self.runtimes = facts.runtimes
         self.describe = "Docker 20.10.24 at unix:///a"
         self.closed = 0
 
@@ -328,15 +330,47 @@ def test_a_runtime_the_engine_has_not_is_refused(engine: FakeEngine, tmp_path: P
     config = home / "config.toml"
     config.write_text('[docker]\nruntime = "kata"\n')
     config.chmod(0o600)
-    with pytest.raises(UsageError, match=r"kata.*runc, runsc"):
+    with pytest.raises(UsageError, match=r"kata.* it has: runc"):
         DockerBackend().check(make_plan(tmp_path))
     result = DockerBackend().probe()
     assert result.level == "unavailable"
     assert "kata" in result.detail
-    config.write_text('[docker]\nruntime = "runsc"\n')
+
+
+def test_gvisor_is_chosen_named_and_refused(engine: FakeEngine, tmp_path: Path, home: Path) -> None:
+    engine.facts = replace(FACTS, runtimes=(RUNC, RUNSC))
+    config = home / "config.toml"
+    for text in ("", '[docker]\nruntime = "auto"\n', '[docker]\nruntime = "runsc"\n'):
+        config.write_text(text)
+        config.chmod(0o600)
+        DockerBackend().check(make_plan(tmp_path))
+        assert DockerBackend().boundary == (
+            "container without network, own kernel in user space (gVisor); Docker 20.10.24 at unix:///a"
+        )
+        assert DockerBackend().probe().detail.endswith("; bottles run in gVisor (runsc)")
+    filtering = replace(RUNSC, args=("--network=host", "--oci-seccomp"))
+    engine.facts = replace(FACTS, runtimes=(RUNC, filtering))
+    assert "network, seccomp, own kernel in user space (gVisor);" in DockerBackend().boundary
+    engine.facts = replace(FACTS, runtimes=(RUNC, replace(RUNSC, args=())))
+    with pytest.raises(UsageError, match="network stack of its own"):
+        DockerBackend().check(make_plan(tmp_path))
+    assert DockerBackend().probe().level == "unavailable"
+    config.write_text("")
     DockerBackend().check(make_plan(tmp_path))
-    assert "gVisor" in DockerBackend().boundary
-    assert "shared kernel" not in DockerBackend().boundary
+    result = DockerBackend().probe()
+    assert result.level == "ok"
+    assert result.detail.endswith("to which no sidecar can be joined")
+    assert result.remedy.startswith("register one that uses its container's network: sudo runsc install")
+    assert DockerBackend().boundary.count("shared kernel; ") == 1
+    assert "gVisor is not used" in DockerBackend().boundary
+
+
+def test_roots_that_cannot_be_read_are_refused_before_anything_is_made(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(UsageError, match=r"SSL_CERT_FILE: .*no such file"):
+        DockerBackend().check(make_plan(tmp_path))
 
 
 def test_the_boundary_names_kernel_and_engine(engine: FakeEngine) -> None:

@@ -101,7 +101,7 @@ def test_what_an_engine_says_of_itself() -> None:
     }
     facts = read_facts(version, info)
     assert (facts.product, facts.version, facts.api_version) == ("Docker", "20.10.24", "1.41")
-    assert facts.runtimes == ("runc", "runsc")
+    assert [runtime.name for runtime in facts.runtimes] == ["runc", "runsc"]
     assert facts.security == {"seccomp", "rootless", "userns"}
     assert facts.rootless
     assert facts.remaps_users

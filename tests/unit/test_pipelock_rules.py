@@ -57,7 +57,8 @@ KEYS = {
     "gitlab-token": "glpat-" + letters(20),
     "slack-token": f"xoxb-{letters(12, string.digits)}-{letters(12, string.digits)}-{letters(24)}",
     "slack-app-token": f"xapp-1-A{letters(10, UPPER)}-{letters(13, string.digits)}-{letters(64, HEX)}",
-    "slack-webhook": f"https://hooks.slack.com/services/T{letters(8, UPPER)}/B{letters(8, UPPER)}/{letters(24)}",
+    "slack-webhook": f"https://hooks.slack.com/services/T{letters(8, UPPER)}/B{letters(8, UPPER)}/"
+    + letters(24),
     "stripe-key": "sk_live_" + letters(24),
     "stripe-webhook-secret": "whsec_" + letters(32),
     "openai-key": "sk-proj-" + letters(74, DASH),
@@ -109,12 +110,32 @@ def test_every_key_at_every_place(rule: str, place: Place) -> None:
         assert all(key not in repr(entry) for entry in found)
 
 
-@pytest.mark.parametrize("form", [
-    "base64", "base64, URL alphabet", "base64, wrapped in JSON", "base64, three times", "hex", "hex, colons", "hex, dashes",
-    "hex, backslash x", "base32", "percent, every byte", "percent, twice", "percent, three times",
-    "percent, every other byte", "unicode escapes", "unicode escapes, every other", "character references",
-    "zero-width characters", "full-width letters", "gzip in base64", "gzip", "zstd",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "form",
+    [
+        "base64",
+        "base64, URL alphabet",
+        "base64, wrapped in JSON",
+        "base64, three times",
+        "hex",
+        "hex, colons",
+        "hex, dashes",
+        "hex, backslash x",
+        "base32",
+        "percent, every byte",
+        "percent, twice",
+        "percent, three times",
+        "percent, every other byte",
+        "unicode escapes",
+        "unicode escapes, every other",
+        "character references",
+        "zero-width characters",
+        "full-width letters",
+        "gzip in base64",
+        "gzip",
+        "zstd",
+    ],
+)
 def test_every_key_in_every_disguise(form: str) -> None:
     missed = []
     for rule, key in KEYS.items():
@@ -158,7 +179,8 @@ def test_an_aws_secret_key() -> None:
 
 
 def test_the_public_half_of_a_signed_url_is_no_leak() -> None:
-    query = f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={KEYS['aws-access-key-id']}%2F20260723%2Fus-east-1%2Fs3"
+    credential = f"{KEYS['aws-access-key-id']}%2F20260723%2Fus-east-1%2Fs3"
+    query = f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={credential}"
     assert (
         EGRESS.scan(
             f"{query}%2Faws4_request&X-Amz-Signature={letters(64, HEX)}".encode(), Context(place="query")
@@ -167,10 +189,18 @@ def test_the_public_half_of_a_signed_url_is_no_leak() -> None:
     )
 
 
-@pytest.mark.parametrize("text", [
-    f'{{"auth": "Bearer {JWT}"}}', f'{{"token":"{JWT}"}}', f"[\"{JWT}\"]", JWT, f"a=1&token={JWT}",
-    f"HOME=/home/u\nexport API_TOKEN={JWT}\n", f'{{"url": "https://x.test/?t={JWT}"}}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"auth": "Bearer {JWT}"}}',
+        f'{{"token":"{JWT}"}}',
+        f'["{JWT}"]',
+        JWT,
+        f"a=1&token={JWT}",
+        f"HOME=/home/u\nexport API_TOKEN={JWT}\n",
+        f'{{"url": "https://x.test/?t={JWT}"}}',
+    ],
+)
 def test_a_web_token_in_a_credentials_place(text: str) -> None:
     assert "jwt" in _rules(_body(text))
 
@@ -180,10 +210,16 @@ def test_a_web_token_outside_of_a_body(place: Place) -> None:
     assert "jwt" in _rules(EGRESS.scan(f"x: Bearer {JWT}".encode(), Context(place=place)))
 
 
-@pytest.mark.parametrize("text", [
-    f"A token looks like this:\n\n```\n{JWT}\n```\n", f"    decode('{JWT}', key)", f"eyJ.. as in `{JWT}` above",
-    f">>> token = {JWT!r}", f'assert decode("{JWT}") == {{}}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"A token looks like this:\n\n```\n{JWT}\n```\n",
+        f"    decode('{JWT}', key)",
+        f"eyJ.. as in `{JWT}` above",
+        f">>> token = {JWT!r}",
+        f'assert decode("{JWT}") == {{}}',
+    ],
+)
 def test_a_web_token_in_documentation(text: str) -> None:
     assert _body(text, "text/markdown") == ()
     assert _body(json.dumps({"messages": [{"role": "user", "content": text}]})) == ()
@@ -201,18 +237,32 @@ def test_a_private_key(name: str) -> None:
     assert _body(f"-----BEGIN PUBLIC KEY-----\n{PEM}-----END PUBLIC KEY-----\n") == ()
 
 
-@pytest.mark.parametrize("text", [
-    '{"payment": {"card_number": "4111111111111111"}}', "visa 4012888888881881 exp 12/28", "5555 5555 5555 4444",
-    "pan=3714 496353 98431", "6011-1111-1111-1117", '{"cvv": "123", "n": 378282246310005}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"payment": {"card_number": "4111111111111111"}}',
+        "visa 4012888888881881 exp 12/28",
+        "5555 5555 5555 4444",
+        "pan=3714 496353 98431",
+        "6011-1111-1111-1117",
+        '{"cvv": "123", "n": 378282246310005}',
+    ],
+)
 def test_a_card_number(text: str) -> None:
     assert "card-number" in _rules(_body(text))
 
 
-@pytest.mark.parametrize("text", [
-    '{"id": 4111111111111111}', '{"card": "4111111111111112"}', "card 4000000000000000000000000000000002",
-    '{"time_ns": 1784790000123456789, "card": "ace of spades"}', "4111.1111.1111.1111 card", "card 1234567890123452",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id": 4111111111111111}',
+        '{"card": "4111111111111112"}',
+        "card 4000000000000000000000000000000002",
+        '{"time_ns": 1784790000123456789, "card": "ace of spades"}',
+        "4111.1111.1111.1111 card",
+        "card 1234567890123452",
+    ],
+)
 def test_a_number_that_is_no_card(text: str) -> None:
     assert _body(text) == ()
 
@@ -241,17 +291,29 @@ def test_checksums() -> None:
     assert numbers.entropy(b"") == 0.0
 
 
-@pytest.mark.parametrize("text", [
-    "postgres://app:Xk29vLq0pWz7@db.prod.example.com/app", "amqp://u:a8Sk2lQ9zz0P@mq/", "https://me:t0psecret99x@host/x",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgres://app:Xk29vLq0pWz7@db.prod.example.com/app",
+        "amqp://u:a8Sk2lQ9zz0P@mq/",
+        "https://me:t0psecret99x@host/x",
+    ],
+)
 def test_a_password_in_a_url(text: str) -> None:
     assert "password-in-url" in _rules(_body(text))
 
 
-@pytest.mark.parametrize("text", [
-    "postgres://postgres:postgres@localhost/db", "mysql://user:password@db/x", "redis://:${REDIS_PASSWORD}@cache",
-    "https://user:<your-password-1>@host/", "postgres://app:{{ db_password1 }}@db/app", "ftp://anonymous@host/",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgres://postgres:postgres@localhost/db",
+        "mysql://user:password@db/x",
+        "redis://:${REDIS_PASSWORD}@cache",
+        "https://user:<your-password-1>@host/",
+        "postgres://app:{{ db_password1 }}@db/app",
+        "ftp://anonymous@host/",
+    ],
+)
 def test_a_placeholder_in_a_url(text: str) -> None:
     assert _body(text) == ()
 
@@ -287,21 +349,31 @@ def test_content_rules_off() -> None:
     assert EGRESS.scan(gzip.compress(text), Context(rules=False)) == ()
 
 
-@pytest.mark.parametrize(("path", "data", "rule"), [
-    ("certs/client.p12", b"\x30\x82", "key-store-file"),
-    ("deploy/secret.yaml", b"apiVersion: v1\nkind: Secret\ndata:\n  password: bTNnNHMzY3JldCFwYXNz\n", "kubernetes-secret"),
-    ("main.tf", b'password = "q8Zk2vL0pW"\n', "terraform-password"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "data", "rule"),
+    [
+        ("certs/client.p12", b"\x30\x82", "key-store-file"),
+        (
+            "deploy/secret.yaml",
+            b"apiVersion: v1\nkind: Secret\ndata:\n  password: bTNnNHMzY3JldCFwYXNz\n",
+            "kubernetes-secret",
+        ),
+        ("main.tf", b'password = "q8Zk2vL0pW"\n', "terraform-password"),
+    ],
+)
 def test_secrets_known_by_their_file(path: str, data: bytes, rule: str) -> None:
     assert rule in _rules(STRICT.scan(data, Context(place="file", path=path)))
     assert STRICT.scan(data, Context(place="file", path="notes.txt")) == ()
 
 
-@pytest.mark.parametrize(("path", "data"), [
-    ("a.yaml", b"kind: Secret\ndata:\n  password: '{{ password }}'\n"),
-    ("a.yaml", b"kind: ConfigMap\ndata:\n  blob: bTNnNHMzY3JldCFwYXNz\n"),
-    ("a.tf", b'password = "${var.db}"\npassword = var.db_password\npassword = "********"\n'),
-    ("type.P126.html", b""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("a.yaml", b"kind: Secret\ndata:\n  password: '{{ password }}'\n"),
+        ("a.yaml", b"kind: ConfigMap\ndata:\n  blob: bTNnNHMzY3JldCFwYXNz\n"),
+        ("a.tf", b'password = "${var.db}"\npassword = var.db_password\npassword = "********"\n'),
+        ("type.P126.html", b""),
+    ],
+)
 def test_files_that_only_name_secrets(path: str, data: bytes) -> None:
     assert STRICT.scan(data, Context(place="file", path=path)) == ()
