@@ -16,9 +16,11 @@ import pytest
 from hypothesis import settings
 
 from bot_bottle.backend.registry import known_backend_names
+from tests.support import machine_tests
 from tests.support.engine import Engine, NoEngineError
 from tests.support.lab import Lab
-from tests.support.outside import REPO, Account, World, accounts, download_cache
+from tests.support.machine_image import NoImageError, machine_image
+from tests.support.outside import PACE, REPO, Account, World, accounts, download_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,10 +50,19 @@ def pytest_configure() -> None:
 _FIRST_IMAGES_SECONDS = 420
 
 
+#: In an emulated machine, what a test takes for itself and for the bottle that it is the first to need.
+_EMULATED_SECONDS = 120 * PACE
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests in containers the time that images take."""
+    """Leave out what is not for a machine; give slow places the time that they take."""
+    items[:] = [item for item in items if not machine_tests.is_left_out(item)]
     for item in items:
         spec = getattr(item, "callspec", None)
+        if PACE > 1:
+            item.add_marker(pytest.mark.timeout(_EMULATED_SECONDS))
+        if reason := machine_tests.reason_otherwise(item):
+            item.add_marker(pytest.mark.skip(reason=reason))
         if spec is not None and spec.params.get("backend") == "docker":
             item.add_marker(pytest.mark.timeout(_FIRST_IMAGES_SECONDS))
 
@@ -103,7 +114,15 @@ def account(request: pytest.FixtureRequest) -> Account:
 def lab(request: pytest.FixtureRequest, world: World, backend: str, account: Account) -> Lab:
     """Install the product for an account; skip with the backend's own sentence where it cannot run."""
     engine_host = request.getfixturevalue("engine_host") if backend == "docker" else ""
-    installation = Lab(world=world, account=account, backend=backend, engine_host=engine_host)
+    image = ""
+    if backend == "smolmachines":
+        try:
+            image = machine_image()
+        except NoImageError as error:
+            cannot(f"{backend}: there is nothing to start a machine from: {error}", backend)
+    installation = Lab(
+        world=world, account=account, backend=backend, engine_host=engine_host, machine_image=image
+    )
     probe = world.run(
         [sys.executable, "-c", _PROBE, backend], account=account, env=installation.env, cwd=REPO
     )

@@ -16,10 +16,11 @@ PRELUDE = """
 import ctypes, errno, json, os, socket, ssl, struct, sys
 
 CA = "/etc/ssl/certs/ca-certificates.crt"
+SIDECAR = os.environ.get("http_proxy", "//127.0.0.1:9099").partition("//")[2].rpartition(":")[0]
 socket.setdefaulttimeout(5)
 
 def proxy():
-    return socket.create_connection(("127.0.0.1", 9099))
+    return socket.create_connection((SIDECAR, 9099))
 
 def read_head(sock):
     data = b""

@@ -71,7 +71,7 @@ def test_a9_the_proxy_cannot_be_turned_on_itself_or_the_host(
     bottle: RunningBottle, world: World, host: str
 ) -> None:
     marker = new_marker("a9")
-    answer = bottle.sh(f"curl -sS -g -m 5 --noproxy '' -x http://127.0.0.1:9099 http://{host}/{marker}")
+    answer = bottle.sh(f"curl -sS -g -m 5 --noproxy '' -x $http_proxy http://{host}/{marker}")
     assert answer.json()["error"] == "bot_bottle_denied"
     assert world.reached(marker) == []
     assert bottle.denied(marker)

@@ -12,7 +12,7 @@ from tests.attacks import inside
 from tests.support.outside import BASE_PYTHON, new_marker
 
 if TYPE_CHECKING:
-    from tests.support.lab import RunningBottle
+    from tests.support.lab import Lab, RunningBottle
     from tests.support.outside import World
 
 pytestmark = [pytest.mark.integration, pytest.mark.attack]
@@ -49,8 +49,10 @@ def outside_python(world: World, code: str) -> None:
 
 
 @pytest.mark.parametrize("name", A1)
-def test_a1_proxy_variables_do_not_matter(bottle: RunningBottle, world: World, name: str) -> None:
+def test_a1_proxy_variables_do_not_matter(bottle: RunningBottle, world: World, lab: Lab, name: str) -> None:
     script, reason = A1[name]
+    if lab.machine_image and name != "honours-the-proxy":
+        reason = ""  # no name resolves in a machine, so there is nowhere to ask
     control, marker = new_marker("a1"), new_marker("a1")
     world.run(["sh", "-c", script.format(m=control)])
     assert world.reached(control), "the control did not get out, so this attack proves nothing"
@@ -70,9 +72,10 @@ def test_a1_an_allowed_host_works_for_clients_of_both_kinds(
         assert any(seen.target == f"/{marker}" for seen in world.records().requests), number
 
 
-def test_a1_both_kinds_of_client_read_the_same_refusal(bottle: RunningBottle) -> None:
+def test_a1_both_kinds_of_client_read_the_same_refusal(bottle: RunningBottle, lab: Lab) -> None:
     via_proxy = bottle.sh("curl -sS -m 5 https://same-words.evil.test/").json()
-    direct = bottle.sh("curl -sS -m 5 --noproxy '*' https://same-words.evil.test/").json()
+    there = f"--resolve same-words.evil.test:443:{lab.sidecar_address}"
+    direct = bottle.sh(f"curl -sS -m 5 --noproxy '*' {there} https://same-words.evil.test/").json()
     assert via_proxy == direct
     assert via_proxy["reason"] == "host_not_allowed"
     assert via_proxy["next_step"]
@@ -116,7 +119,9 @@ _NEEDS_ROOT_OUTSIDE = {"icmp", "raw-ip"}
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("name", A3)
-def test_a3_a4_no_protocol_has_a_route(bottle: RunningBottle, world: World, name: str, version: int) -> None:
+def test_a3_a4_no_protocol_has_a_route(
+    bottle: RunningBottle, world: World, lab: Lab, name: str, version: int
+) -> None:
     def script(address: str) -> str:
         family, icmp = ("AF_INET", 1) if version == 4 else ("AF_INET6", 58)
         return f"address = {address!r}; family = socket.{family}; icmp = {icmp}\n" + A3[name].format(m="data")
@@ -126,8 +131,9 @@ def test_a3_a4_no_protocol_has_a_route(bottle: RunningBottle, world: World, name
     if name != "sctp" and (os.getuid() == 0 or name not in _NEEDS_ROOT_OUTSIDE):
         assert world.records().packets_to(control), "the control did not get out"
     result = bottle.py(inside.PRELUDE + script(address))
-    assert result.returncode != 0
-    assert "Error" in result.err
+    if not lab.machine_image:  # a machine's card takes what leads nowhere behind it
+        assert result.returncode != 0
+        assert "Error" in result.err
     assert world.records().packets_to(address) == frozenset()
 
 

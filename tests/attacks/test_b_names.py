@@ -108,7 +108,7 @@ tell(answer=result)
 
 _TRANSPARENT = """
 try:
-    tunnel = tls(socket.create_connection(("127.0.0.1", 443)), sni, verify=False)
+    tunnel = tls(socket.create_connection((SIDECAR, 443)), sni, verify=False)
     result = ask(tunnel, f"GET /{marker} HTTP/1.1\\r\\nHost: {host}\\r\\n\\r\\n")
 except OSError as error:
     result = "error: " + str(error)

@@ -154,7 +154,7 @@ def test_c6_the_token_is_nowhere_on_the_host_but_where_the_operator_put_it(
     assert needle not in running.log.read_bytes()
     with Family(lab, running.launcher_pid, running.identity) as family:
         processes = family.pids
-    assert len(processes) >= 4
+    assert len(processes) >= (3 if lab.machine_image else 4)
     for pid in processes:
         assert needle not in _proc(pid, "cmdline"), _proc(pid, "cmdline")
         if pid != running.launcher_pid:  # the launcher has the operator's own environment

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.family import Family, containers, descendants, volumes, wait_until
+from tests.support.family import Family, containers, descendants, is_machine, volumes, wait_until
 from tests.support.lab import RaisedError
 from tests.support.outside import new_marker
 
@@ -195,7 +195,8 @@ def test_a_killed_launcher_leaves_nothing_running_and_keeps_work_and_record(lab:
     running.sh("echo kept > ~/note; sleep 1000 >/dev/null 2>&1 & setsid sleep 1000 >/dev/null 2>&1 &")
     running.sh(f"curl -sS -m 5 https://allowed.test/{marker}")
     with family_of(lab, running) as family:
-        assert len(family.pids) >= 6  # launcher, sidecar, what isolates, PID 1, two sleepers
+        # Launcher, sidecar, what isolates; PID 1 and two sleepers are in a machine if there is one.
+        assert len(family.pids) >= (3 if lab.machine_image else 6)
         running.kill(signal.SIGKILL)
         running.wait()
         running.abandon()
@@ -279,6 +280,8 @@ def _is_up(lab: Lab, launcher: int, identity: str) -> bool:
     """Tell whether the agent's side exists already: its container, or processes below the sandbox."""
     if lab.engine_host:
         return bool(containers(lab, identity, "agent"))
+    if lab.machine_image:
+        return any(is_machine(pid) for pid in descendants(launcher))
     return len(descendants(launcher)) >= 3
 
 
@@ -306,6 +309,8 @@ def test_two_bottles_do_not_see_each_other(lab: Lab, room: RunningBottle) -> Non
         seen = room.sh("ls /tmp ~; cat /proc/[0-9]*/cmdline | tr '\\0' ' '").out
         assert "sleep 500" not in seen
         assert "mine" not in seen
+        if lab.machine_image:
+            return  # two kernels: their namespaces have nothing to do with each other, numbers included
         inside = [one.sh("readlink /proc/self/ns/net /proc/self/ns/ipc").out for one in (room, other)]
         assert set(inside[0].split()).isdisjoint(inside[1].split())
 

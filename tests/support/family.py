@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.support.engine import engine_api
+from tests.support.outside import PACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.support.lab import Lab
 
-_PATIENCE = 60.0
+_PATIENCE = 60.0 * PACE
 _IDENTITY_LABEL = "bot-bottle.identity"
 _ROLE_LABEL = "bot-bottle.role"
 
@@ -78,6 +79,14 @@ def descendants(pid: int) -> list[int]:
             for child in (task / "children").read_text().split():
                 found += [int(child), *descendants(int(child))]
     return found
+
+
+def is_machine(pid: int) -> bool:
+    """Tell whether a process is a virtual machine's monitor."""
+    try:
+        return b"_boot-vm" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def containers(lab: Lab, identity: str = "", role: str = "") -> list[dict[str, Any]]:

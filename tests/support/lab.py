@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from bot_bottle.backend.base import AGENT_USER
+from bot_bottle.backend.registry import get_bottle_backend
 from tests.support.engine import BASE_IMAGE, image_with
-from tests.support.outside import BASE_PYTHON, REPO, Account, Completed, World
+from tests.support.outside import BASE_PYTHON, PACE, REPO, Account, Completed, World
 from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_START_SECONDS = 60.0
+_START_SECONDS = 60.0 * PACE
 _counter = itertools.count(1)
 
 
@@ -33,6 +34,7 @@ class Lab:
     account: Account
     backend: str
     engine_host: str = ""
+    machine_image: str = ""
     home: Path = field(init=False)
     user_home: Path = field(init=False)
     env: dict[str, str] = field(init=False)
@@ -53,12 +55,19 @@ class Lab:
         if self.engine_host:
             self.env["DOCKER_HOST"] = self.engine_host
             config += f'[docker]\nbase_image = "{BASE_IMAGE}"\nsidecar_base_image = "{BASE_IMAGE}"\n'
+        if self.machine_image:
+            config += f'[smolmachines]\nimage = "{self.machine_image}"\n'
         self.write("config.toml", config)
 
     @property
     def inside_python(self) -> str:
         """The interpreter as it is found in this backend's bottles."""
-        return "python3" if self.engine_host else BASE_PYTHON
+        return "python3" if self.engine_host or self.machine_image else BASE_PYTHON
+
+    @property
+    def sidecar_address(self) -> str:
+        """Where this backend's bottles find their sidecar."""
+        return get_bottle_backend(self.backend).sidecar_address
 
     @property
     def project(self) -> Path:
@@ -180,7 +189,7 @@ class RunningBottle:
                 self._connection, _ = listener.accept()
             except TimeoutError:
                 raise AssertionError(f"the runner never came:\n{self.log.read_text()}") from None
-        self._connection.settimeout(120)
+        self._connection.settimeout(120 * PACE)
         self._answers = self._connection.makefile("rb")
         try:
             launched = self._call(
@@ -200,6 +209,7 @@ class RunningBottle:
     ) -> Completed:
         """Run a POSIX shell script inside, as the agent."""
         data = base64.b64encode(stdin).decode()
+        timeout = None if timeout is None else timeout * PACE
         return _completed(self._call(op="exec", script=script, stdin=data, timeout=timeout, user=user))
 
     def py(self, code: str, *, timeout: float = 30) -> Completed:

@@ -26,6 +26,9 @@ REPO = Path(__file__).resolve().parents[2]
 #: The interpreter as it is found inside a bottle too: the one that runs the product, without its environment.
 BASE_PYTHON = str(Path(sys.executable).resolve())
 
+#: How many times longer than elsewhere anything may take: emulated machines (tests.tools.kvmbox) are slow.
+PACE = 12 if os.environ.get("BOT_BOTTLE_KVMBOX") else 1
+
 #: An ordinary account for tests that run as root: no passwd entry, no group, no privilege.
 ORDINARY_UID = 61357
 
@@ -137,7 +140,9 @@ class World:
             raise RuntimeError("the scripted world did not start; its own words are above")
 
     def call(self, op: str, **arguments: object) -> Any:
-        """Give one command to the world and wait for its answer."""
+        """Give one command to the world and wait for its answer; a ``timeout`` is stretched to the pace here."""
+        if "timeout" in arguments:
+            arguments["timeout"] = float(str(arguments["timeout"])) * PACE
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(self._socket_path)
             connection.sendall(json.dumps({"op": op, **arguments}).encode() + b"\n")

@@ -63,7 +63,7 @@ class Barrier:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.sendto(data, ("127.0.0.1" if family == socket.AF_INET else "::1", port))
         with self._changed:
-            if not self._changed.wait_for(lambda: data in self._passed, timeout=30):
+            if not self._changed.wait_for(lambda: data in self._passed, timeout=360):
                 raise RuntimeError(f"the sink on UDP port {port} does not answer")
 
 

@@ -17,7 +17,7 @@ import termios
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from tests.support.outside import REPO
+from tests.support.outside import PACE, REPO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.support.outside import Account, World
 
-PATIENCE = 60.0
+PATIENCE = 60.0 * PACE
 
 
 class Terminal:

@@ -439,7 +439,7 @@ def test_a_verdict_is_kept_until_what_it_rests_on_changes(
     device.chmod(0o666)
     monkeypatch.setenv("BOT_BOTTLE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(probe, "DEVICE", device)
-    monkeypatch.setattr(probe, "_boot", boot)
+    monkeypatch.setattr(probe, "try_to_boot", boot)
     monkeypatch.setattr(engine, "sdk", lambda: None)
     monkeypatch.setattr(engine, "version", lambda: "1.32.2")
     assert [probe.probe().detail, probe.probe().detail] == ["boot 1", "boot 1"]

@@ -40,7 +40,7 @@ def probe() -> ProbeResult:
     key = _conditions()
     known = _recall(key)
     if known is None:
-        known = _boot()
+        known = try_to_boot()
         _remember(key, known)
     return known
 
@@ -70,7 +70,7 @@ def obstacle() -> ProbeResult | None:
     return None
 
 
-def _boot() -> ProbeResult:
+def try_to_boot() -> ProbeResult:
     """Boot a bare machine without a network; a second try tells a bad moment from a machine that cannot."""
     words = ""
     for _ in range(_ATTEMPTS):

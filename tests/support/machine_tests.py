@@ -1,0 +1,98 @@
+"""Which tests run in microVMs, and which of those also where the processor is emulated.
+
+What a test asserts about a shared kernel means nothing in a machine with its own; each such test names what
+takes its place. In emulation (tests.tools.kvmbox) a start takes half a minute and a command a second, so
+there a choice is run: what needs one bottle, and of a bottle's life what ends it in every way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.support.outside import PACE
+
+if TYPE_CHECKING:
+    import pytest
+
+BACKEND = "smolmachines"
+
+#: Tests about this backend alone.
+_OWN = frozenset({"tests/attacks/test_machine.py", "tests/integration/test_machine.py"})
+
+_NETWORK = "a machine has a network card; where it leads is told by tests/attacks/test_machine.py"
+_RESOLVER = "nothing in a machine resolves names; that is told by tests/attacks/test_machine.py"
+_LOOPBACK = "nothing of the sidecar's is on a machine's own loopback; see tests/attacks/test_machine.py"
+
+#: Test -> why it says nothing about a machine.
+OTHERWISE = {
+    "test_a4_only_loopback_exists": _NETWORK,
+    "test_a5_no_other_resolver_is_reached": _RESOLVER,
+    "test_a5_the_bottles_own_resolver_forwards_nothing": _RESOLVER,
+    "test_a5_other_types_get_an_empty_answer": _RESOLVER,
+    "test_a9_only_the_declared_ports_listen": _LOOPBACK,
+    "test_a12_the_sidecars_ports_cannot_be_taken": _LOOPBACK,
+    "test_e1_every_namespace_is_the_bottles_own": "another kernel numbers its namespaces for itself",
+    "test_e1_no_other_network_device_is_seen": _NETWORK,
+}
+
+_EMULATED_FILES = frozenset(
+    {
+        "tests/attacks/test_machine.py",
+        "tests/attacks/test_a_no_route.py",
+        "tests/attacks/test_a_control_plane.py",
+        "tests/attacks/test_b_names.py",
+        "tests/attacks/test_c_credentials.py",
+        "tests/attacks/test_e_escape.py",
+        "tests/integration/test_contract_exec.py",
+        "tests/integration/test_machine.py",
+    }
+)
+_EMULATED_TESTS = frozenset(
+    {
+        "test_a_headless_session_passes_everything_on_and_leaves_nothing",
+        "test_work_is_kept_and_resume_goes_on_with_it",
+        "test_a_killed_launcher_leaves_nothing_running_and_keeps_work_and_record",
+        "test_a_session_from_question_to_resume",
+        "test_the_terminal_passes_size_keys_and_code_through",
+    }
+)
+#: Too much data, or too many starts, for an emulated machine to carry in the time there is.
+_NOT_EMULATED = frozenset(
+    {
+        "test_much_input_and_output_at_the_same_time",
+        "test_output_beyond_the_bound_ends_the_script",
+        "test_streams_pass_files_through",
+        "test_input_that_nobody_reads_does_no_harm",
+        "test_c6_the_token_is_in_no_memory_the_agent_can_read",
+        "test_c7_the_ca_key_is_nowhere_and_each_bottle_has_its_own_ca",
+        "test_a13_what_the_agent_wrote_changes_nothing_after_resume",
+        "test_e5_a_link_in_the_home_leads_nowhere_on_the_host",
+    }
+)
+
+
+def is_left_out(item: pytest.Item) -> bool:
+    """Tell whether a test is none for its backend, or none for an emulated machine."""
+    backend = _backend(item)
+    file, name = item.nodeid.partition("::")[0], _name(item)
+    if file in _OWN and backend not in {"", BACKEND}:
+        return True
+    if PACE == 1:
+        return False
+    if backend != BACKEND or name in _NOT_EMULATED:
+        return True
+    return file not in _EMULATED_FILES and name not in _EMULATED_TESTS
+
+
+def reason_otherwise(item: pytest.Item) -> str:
+    """Say why a test is skipped in a machine; empty where it is not."""
+    return OTHERWISE.get(_name(item), "") if _backend(item) == BACKEND else ""
+
+
+def _backend(item: pytest.Item) -> str:
+    spec = getattr(item, "callspec", None)
+    return str(spec.params.get("backend", "")) if spec is not None else ""
+
+
+def _name(item: pytest.Item) -> str:
+    return item.name.partition("[")[0]
