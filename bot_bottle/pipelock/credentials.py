@@ -57,14 +57,18 @@ class Rule:
 
 
 _PLACEHOLDER = re.compile(
-    rb"(?i)example|sample|dummy|placeholder|changeme|redacted|your[_-]|(.)\1{5}|x{4}|\*{3}|\.{3}|"
-    rb"0123456|1234567|abcdefgh|bcdefghi|(\w{4})[-_]\2[-_]\2"
+    rb"(?i)example|sample|dummy|placeholder|changeme|redacted|your[_-]|x{4}|\*{3}|\.{3}|"
+    rb"0123456|1234567|abcdefgh|bcdefghi|(\w{4})[-_]\1[-_]\1"
 )
+_REPEATED = re.compile(rb"(.)\1{5,}", re.DOTALL)
 
 
 def is_placeholder(value: bytes) -> bool:
     """Tell a value that documentation shows instead of a real one."""
-    return _PLACEHOLDER.search(value) is not None or numbers.entropy(value) < 2.5
+    if _PLACEHOLDER.search(value) or numbers.entropy(value) < 2.5:
+        return True
+    # A long encoded value may well hold a few zeros; a placeholder is made of its repetition.
+    return any(4 * len(match[0]) >= len(value) for match in _REPEATED.finditer(value))
 
 
 def _random_looking(match: Match) -> bool:

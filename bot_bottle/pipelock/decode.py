@@ -46,9 +46,7 @@ _MOST_SPOTS = 20_000
 
 _WRAP = re.compile(rb"(?:\\r|\\n|[ \t\r\n]){1,6}([A-Za-z0-9+/_-]+={0,2})")
 #: Lines of digits shorter than are taken for a run by themselves, and a rest.
-_LINES = re.compile(
-    rb"(?<![\w+/-])(?:[\w+/-]{8,39}(?:\\r|\\n|\r|\n){1,2})+[\w+/-]{1,39}={0,2}"
-)
+_LINES = re.compile(rb"(?<![\w+/-])(?:[\w+/-]{8,39}(?:\\r|\\n|\r|\n){1,2})+[\w+/-]{1,39}={0,2}")
 _CHANGE = re.compile(rb"[a-z][A-Z0-9]|[0-9][A-Za-z]")
 _LINE_END = re.compile(rb"\\r|\\n|\r|\n")
 _ESCAPE = re.compile(

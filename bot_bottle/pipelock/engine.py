@@ -110,7 +110,10 @@ class EngineProgram:
             if text.startswith("["):
                 reports = json.loads(text)
             else:
-                reports = [json.loads(line) for line in text.splitlines()]
+                # betterleaks: a line for each finding, and a last one that says how the scan ended.
+                *reports, end = [json.loads(line) for line in text.splitlines()]
+                if end["scan"]["state"] != "complete":
+                    raise UnavailableError(f"{self._argv[0]} did not finish its scan")
             return tuple(_read_report(report) for report in reports)
         except (ValueError, KeyError, TypeError) as error:
             raise UnavailableError(f"{self._argv[0]} wrote no report that can be read") from error
@@ -121,6 +124,10 @@ class EngineProgram:
 
 
 def _read_report(report: dict[str, object]) -> EngineHit:
+    """Read one finding: betterleaks wraps it, gitleaks writes it flat."""
+    inner = report.get("finding")
+    if isinstance(inner, dict):
+        report = inner
     match = report.get("match")
     value = match.get("value", "") if isinstance(match, dict) else report.get("Secret", "")
     return EngineHit(
