@@ -93,10 +93,8 @@ def test_cases_of_others_in_the_strict_profile(judge: Judge) -> None:
     rate = 100 * (1 - missed.total() / total)
     print(f"\ntrue: {rate:.2f} % of {total}; missed {dict(missed)}")
     contradicting = sum(case["text"] in true for group in groups for case in group["fps"])
-    print(
     print(f"false: {len(own_rule)} by their rule, {len(other_rule)} by another")
     print(f"({contradicting} of the false ones are true ones of other rules)")
-    )
     assert rate >= 99.5
     assert own_rule == []
     # Our own rules, which nobody's case is named after, raise no false alarm either.
