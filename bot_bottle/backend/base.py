@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from bot_bottle.errors import UnavailableError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
@@ -261,6 +263,18 @@ class BottleBackend(ABC):
         """
         del bottles, config, refresh
         return ()
+
+    def save_image(
+        self, bottle: ManifestBottle, folder: Path, *, state_dir: Path | None = None, refresh: bool = False
+    ) -> Path:
+        """Build the image of a bottle's agent and save it in ``folder``, for backends that build none.
+
+        Gives the archive, in the form of ``docker save``, named after its content: what is there already is
+        not saved again. ``state_dir`` may hold a Dockerfile of the bottle's own. Raises as :meth:`build`, and
+        ``UnavailableError`` where this backend builds none.
+        """
+        del bottle, folder, state_dir, refresh
+        raise UnavailableError(f"the backend {self.name} builds no images")
 
     @abstractmethod
     def launch(self, plan: BottlePlan) -> AbstractContextManager[Bottle]:

@@ -24,6 +24,9 @@ _BACKENDS = {
 #: Never the default: what a machine starts from is the operator's to choose.
 _ONLY_WHEN_ASKED = frozenset({"smolmachines"})
 
+#: The backend that builds images, for those that only start from them.
+IMAGE_BUILDER = "docker"
+
 #: Metadata older than its ``backend`` field belongs to this one.
 LEGACY_BACKEND = "docker"
 

@@ -28,6 +28,7 @@ from bot_bottle.operator_config import load_operator_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from bot_bottle.backend.base import BottlePlan, Leftover, LimitStatus, Prepared
     from bot_bottle.backend.docker.engine import Engine
@@ -144,6 +145,14 @@ class DockerBackend(BottleBackend):
     ) -> tuple[Prepared, ...]:
         """Have the images that launches of these bottles need."""
         return images.build_ahead(self._connect(), bottles, config.docker, refresh=refresh)
+
+    def save_image(
+        self, bottle: ManifestBottle, folder: Path, *, state_dir: Path | None = None, refresh: bool = False
+    ) -> Path:
+        """Build an agent's image on this engine and save it; see :class:`BottleBackend`."""
+        return images.save_agent_image(
+            self._connect(), bottle, state_dir, _config(), folder, refresh=refresh
+        )
 
     @contextlib.contextmanager
     def launch(self, plan: BottlePlan) -> Iterator[DockerBottle]:

@@ -9,12 +9,13 @@ import platform
 import secrets
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state, paths
 from bot_bottle.backend import inside, seccomp
 from bot_bottle.backend import limits as shared_limits
-from bot_bottle.backend.base import BottleBackend, Leftover, LimitStatus
+from bot_bottle.backend.base import BottleBackend, Leftover, LimitStatus, Prepared
 from bot_bottle.backend.smolmachines import engine, guest, images, machine, probe
 from bot_bottle.backend.smolmachines.bottle import SmolmachinesBottle
 from bot_bottle.backend.smolmachines.machine import Binding, Machine, MachineSettings
@@ -28,11 +29,12 @@ from bot_bottle.sidecar.client import SidecarProcess
 from bot_bottle.sidecar.config import Interception
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from bot_bottle.backend.base import BottlePlan, ProbeResult
     from bot_bottle.backend.smolmachines.guest import Starter
     from bot_bottle.manifest.model import ManifestBottle
+    from bot_bottle.operator_config import OperatorConfig
 
 NAME = probe.NAME
 _MACHINE = "machine"
@@ -91,15 +93,30 @@ class SmolmachinesBackend(BottleBackend):
         if plan.spec.identity:
             return
         source = images.image_source(plan.bottle, load_operator_config())
-        if source.kind == "name":
-            self._image = str(images.fetched(source))
-        elif source.kind == "dockerfile":
-            raise UnavailableError(
-                f"a smolmachines bottle starts from an image, and {source.where} is still to be built; name "
-                "a folder, an image archive or an image in agent_provider.image"
+        self._image = str(images.ready(source, plan.bottle, state_dir=plan.state_dir))
+
+    def build_ahead(
+        self, bottles: Sequence[ManifestBottle], config: OperatorConfig, *, refresh: bool = False
+    ) -> tuple[Prepared, ...]:
+        """Fetch or build what the machines of ``bottles`` start from; see :class:`BottleBackend`."""
+        found: dict[str, Prepared] = {}
+        sources = {bottle.name: images.image_source(bottle, config) for bottle in bottles}
+        for bottle in bottles:
+            source = sources[bottle.name]
+            if source.kind not in {"name", "dockerfile"}:
+                continue
+            began = time.time()
+            path = images.ready(source, bottle, refresh=refresh and f"{source}" not in found)
+            info = path.stat()
+            before = found.get(f"{source}")
+            found[f"{source}"] = Prepared(
+                what=source.where,
+                name=str(path),
+                size=info.st_size,
+                fresh=before.fresh if before else info.st_mtime >= began,
+                bottles=(*(before.bottles if before else ()), bottle.name),
             )
-        else:
-            self._image = source.value
+        return tuple(found.values())
 
     @contextlib.contextmanager
     def launch(self, plan: BottlePlan) -> Iterator[SmolmachinesBottle]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bot_bottle import paths, process
+from bot_bottle.backend.registry import IMAGE_BUILDER, get_bottle_backend
 from bot_bottle.backend.smolmachines import engine
 from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UnavailableError, UsageError
@@ -101,13 +102,35 @@ def _open_to_machine(folder: Path, where: str) -> Path:
     return folder
 
 
+def ready(
+    source: ImageSource, bottle: ManifestBottle, *, state_dir: Path | None = None, refresh: bool = False
+) -> Path:
+    """Give the folder or archive to start from, fetched or built where it has to be (or with ``refresh``).
+
+    ``state_dir`` may hold a Dockerfile of the bottle's own. Raises ``UnavailableError``, and what building
+    raises.
+    """
+    if source.kind == "name":
+        return fetched(source, refresh=refresh)
+    if source.kind != "dockerfile":
+        return Path(source.value)
+    builder = get_bottle_backend(IMAGE_BUILDER)
+    try:
+        return builder.save_image(bottle, _folder(), state_dir=state_dir, refresh=refresh)
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"a machine starts from an image, and {source.where} cannot be built: {error}. Name a folder, an "
+            "archive or an image in agent_provider.image instead"
+        ) from error
+
+
 def fetched(source: ImageSource, *, refresh: bool = False) -> Path:
     """Give the archive of an image's name, fetched now where it is not there yet (or with ``refresh``).
 
     Raises ``UnavailableError`` where it is not to be had.
     """
     machine = platform.machine()
-    folder = paths.cache_dir() / engine.PACKAGE / "images"
+    folder = _folder()
     key = hashlib.sha256(f"{source.value}\n{machine}".encode()).hexdigest()[:32]
     archive = folder / f"{key}.tar"
     if archive.exists() and not refresh:
@@ -128,6 +151,10 @@ def fetched(source: ImageSource, *, refresh: bool = False) -> Path:
     finally:
         unfinished.unlink(missing_ok=True)
     return archive
+
+
+def _folder() -> Path:
+    return paths.cache_dir() / engine.PACKAGE / "images"
 
 
 def _fetcher() -> Path:
