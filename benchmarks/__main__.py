@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from benchmarks import docker, egress, listing, manifest, memory, report, start
+from benchmarks import crowd, docker, egress, listing, manifest, memory, report, start
 
-_MODULES = {
-    module.__name__.rpartition(".")[2]: module for module in (start, egress, memory, listing, manifest)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ONE: dict[str, Callable[[], report.Table]] = {
+    "start": start.measure,
+    "memory": memory.measure,
+    "listing": listing.measure,
+    "manifest": manifest.measure,
+}
+_SEVERAL: dict[str, Callable[[], list[report.Table]]] = {
+    "egress": egress.measure,
+    "crowd": crowd.measure,
+    "docker": docker.measure,
 }
 
 if __name__ == "__main__":
-    tables = []
-    chosen = sys.argv[1:] or [*_MODULES, "docker"]
-    for name in chosen:
-        for table in docker.measure() if name == "docker" else [_MODULES[name].measure()]:
+    tables: list[report.Table] = []
+    for name in sys.argv[1:] or [*_ONE, *_SEVERAL]:
+        for table in _SEVERAL[name]() if name in _SEVERAL else [_ONE[name]()]:
             print(table.markdown(), flush=True)
             tables.append(table)
     report.write(tables)

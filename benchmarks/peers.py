@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from benchmarks.load import HOST, Upstream
+from benchmarks.load import Road
+from benchmarks.upstream import DOMAIN, HOST, MANY_HOSTS, Upstream
 from bot_bottle.demo.authority import Authority
 
 if TYPE_CHECKING:
@@ -26,10 +27,35 @@ _START_SECONDS = 30.0
 class Running:
     """A proxy that accepts connections."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, ca_file: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], road: Road) -> None:
         self.process = process
-        self.port = port
-        self.ca_file = ca_file
+        self.road = road
+
+    def memory(self) -> float:
+        """Give what it and its children hold of memory (RSS) in MiB."""
+        kib = 0
+        for folder in self._processes():
+            with contextlib.suppress(OSError):
+                kib += int((folder / "status").read_text().partition("VmRSS:")[2].split()[0])
+        return kib / 1024
+
+    def processor_seconds(self) -> float:
+        """Give what it and its children have used of processors, in and for their programs."""
+        ticks = 0
+        for folder in self._processes():
+            with contextlib.suppress(OSError):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def _processes(self) -> Iterator[Path]:
+        waiting = [self.process.pid]
+        while waiting:
+            folder = Path("/proc", str(waiting.pop()))
+            yield folder
+            with contextlib.suppress(OSError):
+                for task in (folder / "task").iterdir():
+                    waiting += [int(child) for child in (task / "children").read_text().split()]
 
 
 class Peer(Protocol):
@@ -55,15 +81,23 @@ class BotBottle:
 
     @contextlib.contextmanager
     def start(self, folder: Path, upstream: Upstream) -> Iterator[Running]:
-        """Start it with one route, pinned to the upstream on loopback."""
+        """Start it with a route and a credential for each host, all pinned to the upstream on loopback."""
         port = _free_port()
-        (folder / "routes.yaml").write_text(f"routes:\n  - host: {HOST}\n    ports: [{upstream.port}]\n")
+        routes = [
+            f"  - host: {host}\n    ports: [{upstream.port}]\n"
+            "    auth: {scheme: Bearer, token_ref: BENCH_TOKEN}\n"
+            for host in (HOST, *MANY_HOSTS)
+        ]
+        (folder / "routes.yaml").write_text("routes:\n" + "".join(routes))
         argv = [sys.executable, "-m", "bot_bottle", "proxy", "--routes", str(folder / "routes.yaml")]
         argv += ["--listen", f"127.0.0.1:{port}", "--ca-dir", str(folder / "ca")]
-        argv += ["--upstream-ca", str(upstream.ca_file), "--pin", f"{HOST}=127.0.0.1:{upstream.port}"]
-        argv += ["--audit", str(folder / "audit.jsonl")]
-        with _running(argv, port, env=dict(os.environ)) as process:
-            yield Running(process, port, folder / "ca" / "ca.pem")
+        argv += ["--upstream-ca", str(upstream.ca_file), "--audit", str(folder / "audit.jsonl")]
+        for host in (HOST, *MANY_HOSTS):
+            argv += ["--pin", f"{host}=127.0.0.1:{upstream.port}"]
+        with _running(argv, port, env={**os.environ, "BENCH_TOKEN": "a-token-of-no-use"}) as process:
+            yield Running(
+                process, Road(port=port, ca_file=folder / "ca" / "ca.pem", upstream_port=upstream.port)
+            )
 
 
 class Squid:
@@ -86,7 +120,7 @@ class Squid:
         (folder / "ca.pem").write_bytes(certificate)
         (folder / "bump.pem").write_bytes(key + certificate)
         (folder / "bump.pem").chmod(0o644)  # squid reads it after it gave root up; the key lives for one run
-        (folder / "hosts").write_text(f"127.0.0.1 {HOST}\n")
+        (folder / "hosts").write_text("".join(f"127.0.0.1 {host}\n" for host in (HOST, *MANY_HOSTS)))
         subprocess.run(
             [SQUID_CERTGEN, "-c", "-s", folder / "db", "-M", "4MB"], check=True, capture_output=True
         )
@@ -98,7 +132,8 @@ class Squid:
             f"dynamic_cert_mem_cache_size=4MB tls-cert={folder}/bump.pem\n"
             f"sslcrtd_program {SQUID_CERTGEN} -s {folder}/db -M 4MB\nsslcrtd_children 1\n"
             f"tls_outgoing_options cafile={upstream.ca_file}\n"
-            f"acl bench dstdomain {HOST}\nhttp_access allow bench\nhttp_access deny all\nssl_bump bump all\n"
+            f"acl bench dstdomain .{DOMAIN}\nhttp_access allow bench\nhttp_access deny all\n"
+            "ssl_bump bump all\n"
             f"hosts_file {folder}/hosts\ncache deny all\n"
             f"cache_mem 0 MB\naccess_log none\ncache_log /dev/null\n"
             f"pid_filename none\nworkers 1\nvisible_hostname bench\n"
@@ -107,7 +142,7 @@ class Squid:
         )
         squid = shutil.which("squid", path=_SBIN) or "squid"
         with _running([squid, "-N", "-f", str(folder / "squid.conf")], port, env=dict(os.environ)) as process:
-            yield Running(process, port, folder / "ca.pem")
+            yield Running(process, Road(port=port, ca_file=folder / "ca.pem", upstream_port=upstream.port))
 
 
 class Mitmproxy:
@@ -138,7 +173,45 @@ class Mitmproxy:
         argv += ["--set", f"confdir={folder}", "--set", f"ssl_verify_upstream_trusted_ca={upstream.ca_file}"]
         argv += ["--set", "connection_strategy=lazy", "--set", "flow_detail=0"]
         with _running(argv, port, env=dict(os.environ)) as process:
-            yield Running(process, port, folder / "mitmproxy-ca-cert.pem")
+            authority = folder / "mitmproxy-ca-cert.pem"
+            yield Running(process, Road(port=port, ca_file=authority, upstream_port=upstream.port))
+
+
+class Nginx:
+    """Nginx as a reverse proxy, one worker: what C needs for the same TLS on both sides, deciding nothing."""
+
+    name = "nginx (reverse proxy)"
+
+    def absent(self) -> str:
+        """Tell whether it is installed."""
+        return "" if shutil.which("nginx", path=_SBIN) else "not installed (apt install nginx-light)"
+
+    @contextlib.contextmanager
+    def start(self, folder: Path, upstream: Upstream) -> Iterator[Running]:
+        """Start it in the foreground with a certificate for every host of the benchmark."""
+        port = _free_port()
+        certificate, key = upstream.authority.leaf(f"*.{DOMAIN}")
+        (folder / "both.pem").write_bytes(key + certificate)
+        (folder / "logs").mkdir()
+        (folder / "nginx.conf").write_text(
+            "daemon off; worker_processes 1; pid nginx.pid; error_log /dev/null;\n"
+            "events { worker_connections 4096; }\n"
+            "http { access_log off; client_max_body_size 0; proxy_buffering off;\n"
+            " proxy_request_buffering off; keepalive_requests 1000000000;\n"
+            " client_body_temp_path b; proxy_temp_path p;\n"
+            f" upstream u {{ server 127.0.0.1:{upstream.port};\n"
+            "  keepalive 256; keepalive_requests 1000000000; }\n"
+            f" server {{ listen 127.0.0.1:{port} ssl backlog=512; ssl_certificate both.pem;\n"
+            "  ssl_certificate_key both.pem; ssl_session_tickets off; location / { proxy_pass https://u;\n"
+            f"  proxy_http_version 1.1; proxy_set_header Connection ''; proxy_ssl_name {HOST};\n"
+            "  proxy_set_header Host $http_host; proxy_ssl_server_name on; proxy_ssl_verify on;\n"
+            f"  proxy_ssl_trusted_certificate {upstream.ca_file}; }} }} }}\n"
+        )
+        nginx = shutil.which("nginx", path=_SBIN) or "nginx"
+        argv = [nginx, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "/dev/null"]
+        with _running(argv, port, env=dict(os.environ)) as process:
+            road = Road(port=port, ca_file=upstream.ca_file, upstream_port=upstream.port, tunnel=False)
+            yield Running(process, road)
 
 
 # An addon that rewrote the server's address would cost mitmproxy its kept upstream connections.
@@ -146,11 +219,11 @@ _RESOLVE_ADDON = f"""
 import socket
 ask = socket.getaddrinfo
 def answer(host, *rest, **options):
-    return ask("127.0.0.1" if host == {HOST!r} else host, *rest, **options)
+    return ask("127.0.0.1" if str(host).endswith({DOMAIN!r}) else host, *rest, **options)
 socket.getaddrinfo = answer
 """
 
-ALL: tuple[Peer, ...] = (BotBottle(), Squid(), Mitmproxy())
+ALL: tuple[Peer, ...] = (BotBottle(), Squid(), Mitmproxy(), Nginx())
 
 _SBIN = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 
@@ -159,7 +232,7 @@ _SBIN = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 def _running(argv: list[str], port: int, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         try:
-            _wait_for_port(process, port)
+            _wait_for_port(argv, process, port)
             yield process
         finally:
             process.terminate()
@@ -169,13 +242,13 @@ def _running(argv: list[str], port: int, env: dict[str, str]) -> Iterator[subpro
                 process.kill()
 
 
-def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_for_port(argv: list[str], process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{process.args!r} did not start")
+            raise RuntimeError(f"{argv[0]} did not start")
         time.sleep(0.05)
 
 

@@ -55,6 +55,8 @@ def write(tables: Sequence[Table]) -> None:
         "",
         f"Machine: {os.cpu_count()} CPUs, {_system()}, Python {platform.python_version()}.",
         "",
+        "![Egress beside its peers](egress.svg)",
+        "",
     ]
     (DOCS / "benchmarks.md").write_text(
         "\n".join(head) + "\n" + "\n".join(table.markdown() for table in tables)
