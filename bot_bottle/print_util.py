@@ -47,15 +47,23 @@ def origin_text(origin: str, sources: Mapping[str, ManifestSource]) -> str:
 
 
 def remote_text(remote: ManifestGitRemote) -> str:
-    """Say in one line which upstream a git remote leads to and whether its host key is pinned."""
-    pinned = (
-        ""
-        if remote.scheme == "https"
-        else " [host key pinned]"
-        if remote.known_host_key
-        else " [NO HOST KEY]"
-    )
-    return f"{remote.name} -> {remote.upstream}{pinned}"
+    """Say in one line which upstream a git remote leads to, with what, and what may be pushed to it."""
+    if remote.scheme == "https":
+        means = f" [token {remote.token_ref}]" if remote.token_ref else " [no token]"
+    else:
+        means = " [host key pinned]" if remote.known_host_key else " [NO HOST KEY: closed]"
+    push = remote.push
+    may = [" ".join(push.branches)] if push.branches else []
+    more = {
+        "the DEFAULT BRANCH": push.default_branch,
+        "tags": push.tags,
+        "FORCE": push.force,
+        "DELETE": push.delete,
+    }
+    may += [word for word, allowed in more.items() if allowed]
+    if push.paths:
+        may.append(f"CI files {' '.join(push.paths)}")
+    return f"{remote.name} -> {remote.upstream}{means}, push: {', '.join(may) or 'nothing'}"
 
 
 def declared_limits(bottle: ManifestBottle) -> tuple[str, ...]:
@@ -112,8 +120,6 @@ def bottle_notes(bottle: ManifestBottle) -> tuple[str, ...]:
 def unmet_notes(bottle: ManifestBottle) -> tuple[str, ...]:
     """Say what the bottle declares and may not get, so that nothing is ignored in silence."""
     notes: list[str] = []
-    if bottle.git.remotes:
-        notes.append("git.remotes: the git gate is not in this version: nothing can be pushed")
     if bottle.supervise:
         notes.append(
             "supervise: nobody can be asked at run time in this version: what is not permitted is refused"

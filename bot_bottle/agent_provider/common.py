@@ -11,15 +11,18 @@ from bot_bottle.agent_provider.registry import skills_folder
 from bot_bottle.agent_provider.skills import skill_files
 from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.errors import UsageError
+from bot_bottle.git_gate.spellings import gitconfig as gate_config
 from bot_bottle.manifest.problem import ManifestFileError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bot_bottle.agent_provider.plan import AgentProvisionPlan
+    from bot_bottle.git_gate.remote import GateRemote
     from bot_bottle.manifest.model import ManifestAgent, ManifestBottle, ManifestGitUser
 
 _GITCONFIG = f"{AGENT_HOME}/.gitconfig"
+_GATE_CONFIG = f"{AGENT_HOME}/.config/bot-bottle/git-gate.gitconfig"
 
 
 def with_common_files(
@@ -36,11 +39,26 @@ def with_common_files(
     ``~/.gitconfig``, which the agent may have written to since. Raises ``ManifestError`` for a skill
     that cannot come in.
     """
-    user = bottle.git.user
+    user, remotes = bottle.git.user, bottle.git.remotes
     files = agent_skills(bottle, agent, env=env)
-    if (user.name or user.email) and not resume:
-        files = (*files, ProvisionFile(path=_GITCONFIG, content=gitconfig(user), mode=0o644))
+    if (user.name or user.email or remotes) and not resume:
+        content = gitconfig(user) if user.name or user.email else b""
+        if remotes:
+            content += f"[include]\n\tpath = {_GATE_CONFIG}\n".encode()
+        files = (*files, ProvisionFile(path=_GITCONFIG, content=content, mode=0o644))
     return replace(plan, files=(*plan.files, *files))
+
+
+def with_git_gate(plan: AgentProvisionPlan, remotes: Sequence[GateRemote], gate: str) -> AgentProvisionPlan:
+    """Lead git inside the bottle to ``gate`` (``http://ADDRESS:PORT``) for every spelling of ``remotes``.
+
+    It is a file of its own, which ``~/.gitconfig`` includes, so that a resumed bottle has what is declared
+    now. The agent may change it: without it there is just no way to the upstream.
+    """
+    if not remotes:
+        return plan
+    content = gate_config(remotes, gate)
+    return replace(plan, files=(*plan.files, ProvisionFile(path=_GATE_CONFIG, content=content, mode=0o644)))
 
 
 def agent_skills(

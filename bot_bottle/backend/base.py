@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.agent_provider.plan import AgentProvisionPlan
     from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.git_gate.remote import GateRemote
     from bot_bottle.manifest.model import Manifest, ManifestBottle
     from bot_bottle.operator_config import OperatorConfig
     from bot_bottle.secret import Secret
@@ -69,7 +70,8 @@ class BottlePlan:
     """A launch, decided in full and without any runtime resource: safe to print, safe to throw away.
 
     ``guest_env`` is the whole environment of the agent (placeholders, proxy and CA variables, the
-    manifest's ``env``) and is not printed by value. ``secrets`` are for the sidecar alone.
+    manifest's ``env``) and is not printed by value. ``secrets`` and ``git_remotes`` are for the sidecar
+    alone.
     """
 
     spec: BottleSpec
@@ -84,6 +86,7 @@ class BottlePlan:
     secrets: Mapping[str, Secret] = field(repr=False)
     pins: Mapping[str, Pin] = field(default_factory=dict)
     upstream_ca_pem: str = field(default="", repr=False)
+    git_remotes: tuple[GateRemote, ...] = field(default=(), repr=False)
     limits: tuple[LimitStatus, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -11,13 +11,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state, paths
-from bot_bottle.agent_provider.common import with_common_files
+from bot_bottle.agent_provider.common import with_common_files, with_git_gate
 from bot_bottle.agent_provider.registry import agent_provision_plan
 from bot_bottle.backend.base import AGENT_HOME, AGENT_USER, BottlePlan
 from bot_bottle.backend.util import network_env
 from bot_bottle.egress.routes import egress_resolve_token_values, egress_routes_for_bottle
 from bot_bottle.env import entry_kind, resolve_env
+from bot_bottle.git_gate.preparation import gate_remotes
 from bot_bottle.operator_config import load_operator_config
+from bot_bottle.sidecar.listeners import GIT_PORT
 from bot_bottle.workspace import check_workspace
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ def prepare_plan(
         resume=bool(spec.identity),
     )
     provision = with_common_files(provision, bottle, agent, env=host_env, resume=bool(spec.identity))
+    git_remotes = gate_remotes(bottle.git.remotes, host_env)
+    provision = with_git_gate(provision, git_remotes, f"http://{backend.sidecar_address}:{GIT_PORT}")
     routes = egress_routes_for_bottle(bottle, provision.egress_routes)
     secrets = egress_resolve_token_values(routes, {**host_env, **provision.provisioned_env})
     if spec.copy_cwd and not spec.identity:
@@ -98,6 +102,7 @@ def prepare_plan(
         secrets=secrets,
         pins=config.pins,
         upstream_ca_pem=config.upstream_ca_pem,
+        git_remotes=git_remotes,
         limits=backend.limits(bottle),
     )
     backend.check(plan)

@@ -7,7 +7,9 @@ import ssl
 import sys
 from typing import TYPE_CHECKING
 
+from bot_bottle import paths
 from bot_bottle.files import write_atomic
+from bot_bottle.git_gate.remote import GateConfig
 from bot_bottle.sidecar.config import SidecarConfig
 from bot_bottle.sidecar.listeners import PROXY_PORT
 
@@ -32,8 +34,8 @@ _TRUST_DIR = "trust"
 
 # What makes ordinary clients trust the proxy's CA. NODE_EXTRA_CA_CERTS adds, the others replace; uv and cargo
 # bring their own roots unless told; Node's fetch reads proxy variables only when asked.
+_NEAR = ("localhost", "127.0.0.1", "::1")
 _CLIENT_ENV: dict[str, str] = {
-    **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1"),
     "NODE_USE_ENV_PROXY": "1",
     "NODE_EXTRA_CA_CERTS": AGENT_CA_PATH,
     "UV_NATIVE_TLS": "1",
@@ -56,8 +58,9 @@ _CLIENT_ENV: dict[str, str] = {
 def network_env(sidecar_address: str = LOOPBACK) -> dict[str, str]:
     """Give the variables that lead ordinary clients to the sidecar's proxy and let them trust it."""
     proxy = f"http://{sidecar_address}:{PROXY_PORT}"
+    near = dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(dict.fromkeys([*_NEAR, sidecar_address])))
     names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-    return dict.fromkeys(names, proxy) | _CLIENT_ENV
+    return dict.fromkeys(names, proxy) | near | _CLIENT_ENV
 
 
 def trust_dir(state_dir: Path) -> Path:
@@ -98,4 +101,13 @@ def sidecar_config(plan: BottlePlan, interception: Interception | None = None) -
         pins=plan.pins,
         upstream_ca_pem=plan.upstream_ca_pem,
         interception=interception,
+        git=_gate_config(plan),
     )
+
+
+def _gate_config(plan: BottlePlan) -> GateConfig | None:
+    """Give the git gate's part; its folder stands beside what the bottle sees of its state, not in it."""
+    if not plan.git_remotes:
+        return None
+    folder, cache = str(plan.state_dir / "git-gate"), str(paths.cache_dir())
+    return GateConfig(remotes=plan.git_remotes, folder=folder, cache=cache)

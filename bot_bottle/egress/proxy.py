@@ -73,6 +73,8 @@ class EgressProxy:
         self.pool = UpstreamPool(
             loop=loop, pins=config.pins, upstream_ca_pem=config.upstream_ca_pem, resolver=resolver
         )
+        #: What serves the ports that are not egress's own (the git gate's).
+        self.doors: dict[ListenerRole, Callable[[], asyncio.Protocol]] = {}
         self._audit = audit
         self._policies = tuple(policies)
         # Run on every request, whatever went before: those that look at its target and those we do not know.
@@ -125,6 +127,7 @@ class EgressProxy:
             "http": lambda: ClientConnection(self, Arrival(via="transparent", scheme="http", port=80)),
             "https": lambda: TlsFront(self, Arrival(via="transparent", scheme="https", port=443)),
             "proxy": lambda: ClientConnection(self, Arrival(via="absolute", scheme="http")),
+            **self.doors,
         }
         return factories[role]
 

@@ -64,6 +64,17 @@ class Pushes:
         self.slots = asyncio.Semaphore(MAX_PUSHES)
         self._make_scanner = scanner
         self._scanner: ContentScanner | None = None
+        self._warming: asyncio.Future[None] | None = None
+
+    def warm(self) -> None:
+        """Begin to make the scanner, so that the push that is about to come need not wait for it."""
+        if self._scanner is None and self._warming is None:
+            self._warming = asyncio.ensure_future(self._warm())
+
+    async def _warm(self) -> None:
+        with contextlib.suppress(Exception):  # the push itself hears of it
+            await self.scanner()
+        self._warming = None
 
     async def scanner(self) -> ContentScanner:
         """Give the scanner, made at the first push; raises what making it raises."""

@@ -101,11 +101,13 @@ class GateRemote:
 class GateConfig:
     """What the sidecar is told about the gate.
 
-    ``folder`` is where mirrors lie, as the sidecar sees it; no bottle sees it.
+    ``folder`` is where mirrors lie, as the sidecar sees it; no bottle sees it. ``cache`` keeps what the
+    scanner compiles, for all bottles, ``""`` where there is no such place.
     """
 
     remotes: tuple[GateRemote, ...]
     folder: str
+    cache: str = ""
 
     def secrets(self) -> dict[str, Secret]:
         """Give every credential by a name fit for a message."""
@@ -119,12 +121,14 @@ class GateConfig:
 
     def to_wire(self) -> dict[str, object]:
         """Serialise for the sidecar's config; holds the credentials in clear."""
-        return {"remotes": [remote.to_wire() for remote in self.remotes], "folder": self.folder}
+        remotes = [remote.to_wire() for remote in self.remotes]
+        return {"remotes": remotes, "folder": self.folder, "cache": self.cache}
 
     @classmethod
     def from_wire(cls, obj: Mapping[str, Any]) -> GateConfig:
         """Read what :meth:`to_wire` wrote; raises ``ValueError``, ``KeyError`` or ``TypeError``."""
-        return cls(remotes=tuple(GateRemote.from_wire(one) for one in obj["remotes"]), folder=obj["folder"])
+        remotes = tuple(GateRemote.from_wire(one) for one in obj["remotes"])
+        return cls(remotes=remotes, folder=obj["folder"], cache=obj["cache"])
 
 
 def bracketed(host: str) -> str:

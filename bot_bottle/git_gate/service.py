@@ -170,6 +170,7 @@ class GitGate:
         await mirror.freshen()
         version = request.headers.get("git-protocol", "")
         if service == "git-receive-pack":
+            self._pushes.warm()
             data = await _receive_pack_refs(mirror)
         else:
             self._record("git_fetch", mirror.upstream.remote, decision="allow", reason="", message="")

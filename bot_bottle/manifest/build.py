@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE
+from bot_bottle.git_gate.policy import PushPolicy
 from bot_bottle.manifest import values
 from bot_bottle.manifest.frontmatter import split_frontmatter
 from bot_bottle.manifest.layers import BottleFile, Layer, Named, Said
@@ -190,6 +191,17 @@ def _remote(host: str, keys: GitRemoteKeys) -> ManifestGitRemote:
         path=upstream.path,
         identity_file=keys.IdentityFile,
         known_host_key=keys.KnownHostKey,
+        token_ref=keys.TokenRef,
+        push=PushPolicy(
+            branches=tuple(keys.Branches),
+            force=keys.AllowForce,
+            delete=keys.AllowDelete,
+            tags=keys.AllowTags,
+            default_branch=keys.AllowDefaultBranch,
+            paths=tuple(keys.AllowPaths),
+            max_bytes=keys.MaxPushBytes,
+            max_objects=keys.MaxPushObjects,
+        ),
     )
 
 

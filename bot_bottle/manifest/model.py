@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bot_bottle.errors import ManifestError, UsageError
+from bot_bottle.git_gate.policy import PushPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,7 +111,9 @@ class ManifestGitRemote:
 
     ``host`` is the key it is declared under, ``name`` its label, unique in the bottle. The upstream is
     ``scheme://user@upstream_host:port/path``, ``port`` None where none was written. ``identity_file`` (a host
-    path) and ``known_host_key`` go with ssh only; without the latter the gate forwards nothing.
+    path) and ``known_host_key`` go with ssh only; without the latter the gate asks nothing and forwards
+    nothing. ``token_ref`` names the host variable of an https upstream's token. ``push`` says what may be
+    pushed.
     """
 
     host: str
@@ -123,6 +126,8 @@ class ManifestGitRemote:
     path: str
     identity_file: str = ""
     known_host_key: str = ""
+    token_ref: str = ""
+    push: PushPolicy = field(default_factory=PushPolicy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,6 +88,9 @@ def _remote_problems(
     if upstream.scheme == "ssh" and not remote.IdentityFile:
         message = "is missing; an ssh upstream needs one, such as IdentityFile: ~/.ssh/id_ed25519"
         yield problem_at(tree, file, (*path, "IdentityFile"), message)
+    if upstream.scheme == "ssh" and remote.TokenRef:
+        message = "is for https upstreams only, and this one is ssh; remove it"
+        yield problem_at(tree, file, (*path, "TokenRef"), message, of_key=True)
     if upstream.scheme == "https":
         for name in ("IdentityFile", "KnownHostKey"):
             if name in remote.model_fields_set:

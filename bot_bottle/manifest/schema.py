@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from bot_bottle.agent_provider.registry import known_templates
+from bot_bottle.git_gate.policy import DEFAULT_BRANCHES, DEFAULT_MAX_BYTES, DEFAULT_MAX_OBJECTS
 from bot_bottle.manifest import values
 from bot_bottle.manifest.hosts import parse_host_pattern, parse_remote_host
 from bot_bottle.manifest.remotes import known_host_key, upstream_text
@@ -32,6 +33,12 @@ RemoteName = Annotated[str, AfterValidator(values.remote_name), _text(values.REM
 SkillName = Annotated[str, AfterValidator(values.skill_name), _text(values.SKILL_NAME.pattern)]
 HostPath = Annotated[str, AfterValidator(values.host_path), _text("(/|~/).*")]
 Image = Annotated[str, AfterValidator(values.image)]
+RefPattern = Annotated[str, AfterValidator(values.ref_pattern)]
+Positive = Annotated[
+    int,
+    AfterValidator(values.positive),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 1 << 40}),
+]
 Memory = Annotated[str, AfterValidator(values.memory_text), _text(values.MEMORY.pattern)]
 Method = Annotated[str, AfterValidator(values.http_method), _text(values.METHOD.pattern)]
 PathPrefix = Annotated[str, AfterValidator(values.path_prefix), _text(f"/({values.PATH_CHARS.pattern})?")]
@@ -124,6 +131,29 @@ class GitRemoteKeys(_Keys):
     )
     KnownHostKey: Annotated[str, AfterValidator(known_host_key)] = Field(
         default="", description="the upstream's host key (ssh only)", examples=["ssh-ed25519 AAAA..."]
+    )
+    TokenRef: TokenName = Field(
+        default="", description="host variable that holds the token (https only)", examples=["MY_GIT_TOKEN"]
+    )
+    Branches: list[RefPattern] = Field(
+        default=list(DEFAULT_BRANCHES), description="branches that may be pushed", examples=[["bottle/**"]]
+    )
+    AllowDefaultBranch: bool = Field(
+        default=False, description="the default branch may be pushed", examples=[True]
+    )
+    AllowForce: bool = Field(default=False, description="pushes may drop commits", examples=[True])
+    AllowDelete: bool = Field(default=False, description="refs may be deleted", examples=[True])
+    AllowTags: bool = Field(default=False, description="tags may be pushed", examples=[True])
+    AllowPaths: list[RefPattern] = Field(
+        default=[],
+        description="CI files and .gitmodules that may be changed",
+        examples=[[".github/workflows/**"]],
+    )
+    MaxPushBytes: Positive = Field(
+        default=DEFAULT_MAX_BYTES, description="how large one push may be", examples=[268435456]
+    )
+    MaxPushObjects: Positive = Field(
+        default=DEFAULT_MAX_OBJECTS, description="how many objects one push may bring", examples=[100000]
     )
 
 

@@ -174,6 +174,23 @@ def remote_name(text: str) -> str:
     return text
 
 
+def ref_pattern(text: str) -> str:
+    """Accept a pattern for branches or paths: parts, ``*`` within one, ``**`` for any number of them."""
+    parts = text.split("/")
+    if not text.isprintable() or len(text) > 200 or " " in text or not all(parts):
+        raise ValueError("is no pattern; write parts with slashes between, such as bottle/** or docs/*.md")
+    if any("**" in part and part != "**" for part in parts) or text.startswith("refs/"):
+        raise ValueError("is no pattern; ** stands for whole parts (a/**/b), and refs/heads/ is left out")
+    return text
+
+
+def positive(number: int) -> int:
+    """Accept a count or size."""
+    if not 1 <= number <= 1 << 40:
+        raise ValueError("is out of range; write a number from 1 to 1099511627776")
+    return number
+
+
 def skill_name(text: str) -> str:
     """Accept the name of a skill's folder, in kebab-case."""
     if not SKILL_NAME.fullmatch(text) or len(text) > 64:

@@ -22,7 +22,12 @@ Message: TypeAlias = dict[str, object]
 
 
 class Channel(Protocol):
-    """What a sidecar hears and says."""
+    """What a sidecar hears and says.
+
+    ``private_folder`` is where it may keep files that no bottle sees, ``""`` where the config says so itself.
+    """
+
+    private_folder: str
 
     def read_config(self) -> bytes:
         """Read the whole config, once; raises ``OSError`` or ``ValueError`` where there is none."""
@@ -49,6 +54,8 @@ class Channel(Protocol):
 
 class SocketChannel:
     """A channel to a launcher on the same machine."""
+
+    private_folder = ""
 
     def __init__(self, config_fd: int, control_fd: int) -> None:
         self._config_fd = config_fd

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.audit_chain import ChainEnd
 from bot_bottle.egress.routes import EgressRoute
+from bot_bottle.git_gate.remote import GateConfig
 from bot_bottle.secret import Secret
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ class SidecarConfig:
     upstream_ca_pem: str = ""
     audit_after: ChainEnd | None = None
     interception: Interception | None = None
+    git: GateConfig | None = None
+
+    def guarded(self) -> dict[str, Secret]:
+        """Give every credential the sidecar holds, egress's and the git gate's, by name."""
+        return {**self.secrets, **(self.git.secrets() if self.git else {})}
 
     def to_wire(self) -> bytes:
         """Serialise for the pipe; the bytes hold the credentials in clear, so write them nowhere else."""
@@ -72,6 +78,7 @@ class SidecarConfig:
             "upstream_ca_pem": self.upstream_ca_pem,
             "audit_after": self.audit_after.to_wire() if self.audit_after else None,
             "interception": _interception_to_wire(self.interception),
+            "git": self.git.to_wire() if self.git else None,
         }
         return json.dumps(obj).encode()
 
@@ -88,6 +95,7 @@ class SidecarConfig:
             upstream_ca_pem=obj["upstream_ca_pem"],
             audit_after=ChainEnd.from_wire(obj["audit_after"]) if obj["audit_after"] else None,
             interception=_interception_from_wire(obj["interception"]),
+            git=GateConfig.from_wire(obj["git"]) if obj["git"] else None,
         )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 #: What a listening socket handed to the sidecar is for.
-ListenerRole: TypeAlias = Literal["dns-udp", "dns-tcp", "http", "https", "proxy", "interceptor"]
+ListenerRole: TypeAlias = Literal["dns-udp", "dns-tcp", "http", "https", "proxy", "git", "interceptor"]
 
 #: Bound (UDP) or listening (TCP) sockets with what each is for.
 Listeners: TypeAlias = "tuple[tuple[ListenerRole, socket.socket], ...]"
@@ -26,6 +26,7 @@ LISTENER_PORTS: dict[ListenerRole, int] = {
     "http": 80,
     "https": 443,
     "proxy": 9099,
+    "git": 9420,
 }
 
 #: What :func:`taken_listeners` accepts. An interceptor listens on the host, for a bottle that is a machine.
@@ -33,6 +34,9 @@ _ROLES = frozenset({*LISTENER_PORTS, "interceptor"})
 
 #: The port of the explicit proxy inside every bottle.
 PROXY_PORT = LISTENER_PORTS["proxy"]
+
+#: The port of the git gate inside every bottle.
+GIT_PORT = LISTENER_PORTS["git"]
 
 _BACKLOG = 512
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from bot_bottle.egress.proxy import EgressProxy
+    from bot_bottle.git_gate.service import GitGate
     from bot_bottle.sidecar.channel import Channel, Message
 
 _STUCK_SECONDS = 4
@@ -29,7 +31,7 @@ def run(channel: Channel) -> int:
     try:
         config = SidecarConfig.from_wire(channel.read_config())
         audit = AuditLog.open(
-            Path(config.audit_path), redact=config.secrets.values(), after=config.audit_after
+            Path(config.audit_path), redact=config.guarded().values(), after=config.audit_after
         )
     except OSError as error:
         return _give_up(channel, f"the audit log cannot be opened: {error.strerror or error}")
@@ -67,6 +69,17 @@ def _serve(config: SidecarConfig, channel: Channel, audit: AuditLog, ca: Certifi
     asyncio.set_event_loop(loop)
     Reporter().listen(loop)
     proxy = EgressProxy(config, audit=audit, ca=ca, loop=loop)
+    gate: GitGate | None = None
+
+    def git_door() -> asyncio.Protocol:
+        # Most bottles never knock here: what the gate is made of is loaded for those that do.
+        nonlocal gate
+        gate = gate or make_gate(config, audit, folder=channel.private_folder)
+        return gate.protocol()
+
+    if config.git is not None:
+        gate = make_gate(config, audit, folder=channel.private_folder)
+    proxy.doors["git"] = git_door
     spare_collector()
     stop = loop.create_future()
     tasks: set[asyncio.Task[None]] = set()
@@ -87,9 +100,32 @@ def _serve(config: SidecarConfig, channel: Channel, audit: AuditLog, ca: Certifi
     finally:
         signal.alarm(_STUCK_SECONDS)  # nothing from here to the end of the log may keep the process
         proxy.close()
+        if gate is not None:
+            gate.close()
         with contextlib.suppress(Exception):
             loop.run_until_complete(asyncio.sleep(0))
     return 0
+
+
+def make_gate(config: SidecarConfig, audit: AuditLog, *, folder: str = "") -> GitGate:
+    """Make the git gate; ``folder`` is the sidecar's private one, if not the launcher says where mirrors lie.
+
+    Raises ``ValueError`` for a key that does not load.
+    """
+    from bot_bottle.git_gate.scanning import PipelockScanner  # noqa: PLC0415 - as above
+    from bot_bottle.git_gate.service import GitGate  # noqa: PLC0415
+
+    settings = config.git
+    if settings is not None and folder:
+        settings = replace(settings, folder=f"{folder}/git-gate", cache=folder)
+
+    def scanner() -> PipelockScanner:
+        cache = Path(settings.cache) if settings and settings.cache else None
+        return PipelockScanner(config.guarded(), placeholders=(), cache=cache)
+
+    return GitGate(
+        settings, audit=audit, scanner=scanner, pins=config.pins, upstream_ca_pem=config.upstream_ca_pem
+    )
 
 
 async def _take_listeners(proxy: EgressProxy, channel: Channel, message: Message, fds: list[int]) -> None:

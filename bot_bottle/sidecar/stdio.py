@@ -50,6 +50,7 @@ class StdioChannel:
         self._outbox = Outbox(stdout)
         self._listening = listening
         self._place = place
+        self.private_folder = os.path.dirname(place)  # noqa: PTH120 - as in handover.py
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_end: Callable[[], None] = lambda: None
         self._line = b""

@@ -36,8 +36,8 @@ tell(v4=scan("127.0.0.1"), v6=scan("::1"))
 
 def test_a9_only_the_declared_ports_listen(bottle: RunningBottle) -> None:
     found = inside.run(bottle, _OPEN_PORTS)
-    assert found["v4"] == [53, 80, 443, 9099]
-    assert found["v6"] in ([53, 80, 443, 9099], [])
+    assert found["v4"] == [53, 80, 443, 9099, 9420]
+    assert found["v6"] in ([53, 80, 443, 9099, 9420], [])
 
 
 def test_a9_allowlist_tells_names_and_no_value(bottle: RunningBottle, token: str) -> None:
@@ -186,7 +186,7 @@ def test_a12_the_network_cannot_be_reconfigured(bottle: RunningBottle) -> None:
 def test_a12_the_sidecars_ports_cannot_be_taken(bottle: RunningBottle) -> None:
     code = """
 result = {}
-for port in (53, 80, 443, 9099):
+for port in (53, 80, 443, 9099, 9420):
     for address in ("127.0.0.1", "0.0.0.0"):
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -23,11 +23,10 @@ class NoSshError(Exception):
     """This machine cannot run an ssh server for tests; the text says why."""
 
 
-@contextlib.contextmanager
-def ssh_server(folder: Path, env: dict[str, str]) -> Iterator[tuple[str, Path]]:
-    """Run sshd for this account; gives ``USER@ADDRESS:PORT`` and a folder whose ``ssh`` knows the way.
+def ssh_server_command(folder: Path, env: dict[str, str], port: int) -> list[str]:
+    """Write what sshd needs to serve on ``port`` of loopback and give the command that runs it.
 
-    ``env`` is set in every session there. Raises ``NoSshError``.
+    Raises ``NoSshError``.
     """
     programs = [shutil.which(name, path=_SYSTEM_PATH) for name in ("sshd", "ssh", "ssh-keygen")]
     if None in programs:
@@ -39,7 +38,6 @@ def ssh_server(folder: Path, env: dict[str, str]) -> Iterator[tuple[str, Path]]:
     for name in ("host", "user"):
         command = [keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-    port = _free_port()
     settings = {
         "ListenAddress": f"127.0.0.1:{port}",
         "HostKey": folder / "host",
@@ -54,12 +52,28 @@ def ssh_server(folder: Path, env: dict[str, str]) -> Iterator[tuple[str, Path]]:
     config = folder / "sshd_config"
     config.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
     _write_client(folder, ssh, port)
-    made = not _PRIVSEP.exists()
-    if made:
+    return [sshd, "-D", "-e", "-f", str(config)]
+
+
+def make_privsep() -> bool:
+    """Make the folder that sshd needs; tells whether it was not there."""
+    try:
         _PRIVSEP.mkdir(mode=0o755)
-    process = subprocess.Popen(
-        [sshd, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def ssh_server(folder: Path, env: dict[str, str]) -> Iterator[tuple[str, Path]]:
+    """Run sshd for this account; gives ``USER@ADDRESS:PORT`` and a folder whose ``ssh`` knows the way.
+
+    ``env`` is set in every session there. Raises ``NoSshError``.
+    """
+    port = _free_port()
+    command = ssh_server_command(folder, env, port)
+    made = make_privsep()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         said = ""

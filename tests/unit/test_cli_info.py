@@ -72,12 +72,11 @@ def test_info_shows_each_setting_with_its_file_and_what_cannot_be_had_yet(
         "provider    : codex [dockerfile /d] [forwards the host's login to the sidecar]",
         "env         : HOST, KEY, LOCAL  <- bottles/b.md\n",
         "git identity: Own (agent), b@example.com (bottle)  <- agents/a.md:3, bottles/base.md:3\n",
-        "git gate    : p -> https://h.example/p.git  <- bottles/base.md:3\n",
+        "git gate    : p -> https://h.example/p.git [no token], push: bottle/**  <- bottles/base.md:3\n",
         "egress      : a.example  <- bottles/b.md:4\n",
         "[auth:Bearer CODEX_HOST_CREDENTIAL_TOKEN] [content rules off]",
         "supervise   : on  <- bottles/base.md:4\n",
         "workspace   : copy  <- bottles/base.md:5\n",
-        "the git gate is not in this version: nothing can be pushed",
         "nobody can be asked at run time in this version",
         "agent_provider.dockerfile: for backends that build images (docker)",
     ):
@@ -97,7 +96,7 @@ def test_info_shows_each_setting_with_its_file_and_what_cannot_be_had_yet(
     }
     assert bottle["sources"]["git.user.name"]["file"] == str(home / "agents" / "a.md")
     assert (bottle["supervise"], bottle["workspace"]) == (True, "copy")
-    assert len(described["notes"]) == 3
+    assert len(described["notes"]) == 2
 
 
 def test_each_effective_setting_has_a_place_in_both_forms(

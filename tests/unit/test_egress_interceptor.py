@@ -86,7 +86,7 @@ def test_no_other_place_is_there(address: bytes, port: int) -> None:
 def test_a_role_needs_the_one_address(port: int, address: object) -> None:
     flow = Flow(address=address, port=port)  # type: ignore[arg-type]  # the strategy's own annotation is loose
     assert (role_of(flow, HERE) is not None) == (
-        str(address) == HERE and port in {53, 80, 443, LISTENER_PORTS["proxy"]}
+        str(address) == HERE and port in {53, 80, 443, LISTENER_PORTS["proxy"], LISTENER_PORTS["git"]}
     )
 
 

@@ -207,7 +207,9 @@ def test_every_setting_is_shown_with_the_file_it_came_from(plan: BottlePlan) -> 
     assert shown["env"][:2] == ["EDITOR  <- bottles/base.md", "KEY  <- bottles/b.md"]
     assert shown["skills"] == ["tdd  <- agents/a.md:3"]
     assert shown["git identity"] == [r"Bot\u202e (bottle)  <- bottles/base.md:5"]
-    assert shown["git gate"] == ["project -> ssh://git@git.example/p.git [NO HOST KEY]  <- bottles/base.md:6"]
+    assert shown["git gate"] == [
+        "project -> ssh://git@git.example/p.git [NO HOST KEY: closed], push: bottle/**  <- bottles/base.md:6"
+    ]
     assert shown["egress"] == [
         "a.example  <- bottles/base.md:4",
         "b.example  <- bottles/base.md:4 + provider x (bottles/base.md:3)",
@@ -217,5 +219,4 @@ def test_every_setting_is_shown_with_the_file_it_came_from(plan: BottlePlan) -> 
     assert shown["workspace"] == [
         "a private copy of /repo, removed after exit code 0 unless --keep is given  <- bottles/base.md:8"
     ]
-    assert [note.partition(":")[0] for note in shown["note"]] == ["git.remotes", "supervise"]
-    assert "nothing can be pushed" in shown["note"][0]
+    assert [note.partition(":")[0] for note in shown["note"]] == ["supervise"]

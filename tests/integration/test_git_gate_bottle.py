@@ -1,0 +1,159 @@
+"""The gate as a bottle sees it: git inside finds it by itself, works through it, and holds no key."""
+
+from __future__ import annotations
+
+import pwd
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot_bottle.sidecar.listeners import GIT_PORT
+from tests.conftest import cannot
+from tests.support.family import wait_until
+from tests.support.git_lab import Repo
+from tests.support.ssh_server import NoSshError, make_privsep, ssh_server_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.lab import Lab, RunningBottle
+
+pytestmark = pytest.mark.integration
+
+PORT = 2022
+KEY = "AKIA" + "QYLPMN5HHHFPZAM2"
+
+
+class Upstream:
+    """A bare repository behind a real sshd in the scripted outside."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.folder = folder
+        env = {"PATH": lab.env["PATH"], "HOME": str(folder), "GIT_CONFIG_NOSYSTEM": "1"}
+        env |= {
+            f"GIT_{who}_{what}": "x@git.test" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        self.repo = Repo(folder / "project.git", env)
+        self.repo.path.mkdir()
+        self.repo.git("init", "-q", "--bare", "-b", "main")
+        seed = Repo(folder / "seed", env)
+        seed.path.mkdir()
+        seed.git("init", "-q", "-b", "main")
+        seed.commit({"README.md": "hello\n"})
+        seed.git("push", "-q", str(self.repo.path), "main")
+        self.private = (folder / "user").read_text()
+
+    @property
+    def url(self) -> str:
+        return f"root@git.test:{self.repo.path}"
+
+
+@contextmanager
+def upstream(lab: Lab, tmp_path: Path) -> Iterator[Upstream]:
+    """Run the upstream and declare a bottle and an agent ``gated`` that have it."""
+    if lab.backend != "bubblewrap":
+        cannot("the upstream of this test listens on the loopback that only a sidecar of this machine shares")
+    try:
+        pwd.getpwuid(lab.account.uid)
+    except KeyError:
+        cannot("ssh runs for accounts that have a name, and this one has none")
+    folder = tmp_path / "upstream"
+    folder.mkdir()
+    try:
+        command = ssh_server_command(folder, {"GIT_CONFIG_GLOBAL": "/dev/null"}, PORT)
+    except NoSshError as error:
+        cannot(str(error))
+    log = tmp_path / "sshd.log"
+    make_privsep()
+    pid = lab.world.call("spawn", argv=command, env={"PATH": lab.env["PATH"]}, cwd="/", uid=0, log=str(log))
+    wait_until(lambda: b"listening on" in log.read_bytes(), "sshd does not listen")
+    made = Upstream(lab, folder)
+    key = lab.user_home / "gate-key"
+    key.write_text(made.private)
+    key.chmod(0o600)
+    config = lab.home / "config.toml"
+    before = config.read_text()
+    lab.write("config.toml", f'{before}[pins]\n"git.test" = "127.0.0.1:{PORT}"\n')
+    host_key = " ".join((folder / "host.pub").read_text().split()[:2])
+    lab.declare(
+        "gated",
+        "agent_provider: {template: command, argv: [/bin/sh]}\n"
+        "git:\n  user: {name: Some Bot, email: bot@git.test}\n  remotes:\n    git.test:\n"
+        f"      Name: project\n      Upstream: ssh://root@git.test{made.repo.path}\n"
+        f"      IdentityFile: {key}\n      KnownHostKey: {host_key}\n",
+    )
+    try:
+        yield made
+    finally:
+        lab.write("config.toml", before)
+        lab.world.call("kill", pid=pid, number=15)
+        lab.world.call("wait", pid=pid, timeout=20)
+
+
+def test_an_agent_clones_and_pushes_and_holds_no_key(lab: Lab, tmp_path: Path) -> None:
+    with upstream(lab, tmp_path) as up, lab.launch("gated") as bottle:
+        cloned = bottle.sh(f"cd /tmp && git clone {up.url} work && cat work/README.md", timeout=90)
+        assert cloned.returncode == 0, cloned.err
+        assert cloned.out.endswith("hello\n")
+        work = "cd /tmp/work &&"
+        planted = bottle.sh(
+            f"{work} git checkout -q -b bottle/x && echo key {KEY} > conf &&"
+            " git add . && git commit -q -m more && git push origin bottle/x",
+            timeout=110,
+        )
+        assert planted.returncode != 0
+        assert "conf:1" in planted.err
+        assert KEY not in planted.err
+        assert list(up.repo.refs()) == ["refs/heads/main"]
+        cleaned = bottle.sh(
+            f"{work} echo none > conf && git commit -q -a --amend -m clean && git push origin bottle/x",
+            timeout=90,
+        )
+        assert cleaned.returncode == 0, cleaned.err
+        assert (
+            up.repo.git("log", "-1", "--format=%an <%ae> %s", "bottle/x") == "Some Bot <bot@git.test> clean"
+        )
+        assert [line["decision"] for line in bottle.audit() if line["event"] == "git_push"] == [
+            "deny",
+            "allow",
+        ]
+        _no_key_in(bottle, lab, up)
+
+
+def _no_key_in(bottle: RunningBottle, lab: Lab, up: Upstream) -> None:
+    line = up.private.splitlines()[2]
+    found = bottle.sh(
+        f"env; cat ~/.gitconfig ~/.config/bot-bottle/*; grep -rs {line[:40]} / --include='*' -l"
+        " --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr; cat /proc/*/cmdline"
+    )
+    assert line[:40] not in found.out.replace(f"grep -rs {line[:40]}", "")
+    for path in [*bottle.state_dir.rglob("*"), bottle.audit_path]:
+        if path.is_file():
+            assert line.encode() not in path.read_bytes(), path
+    mirror = bottle.state_dir / "git-gate"
+    assert mirror.stat().st_mode & 0o777 == 0o700
+    assert not bottle.sh("ls -d /home/agent/../git-gate /git-gate").out
+    assert lab.account.uid == mirror.stat().st_uid
+
+
+def test_a_bottle_without_remotes_has_a_gate_that_says_so(lab: Lab) -> None:
+    lab.declare("ungated", "agent_provider: {template: command, argv: [/bin/sh]}\n")
+    with lab.launch("ungated") as bottle:
+        said = bottle.sh(
+            f"git clone http://127.0.0.1:{GIT_PORT}/x.git /tmp/x 2>&1; test ! -e ~/.config/bot-bottle"
+        )
+        assert said.returncode == 0
+        assert "this bottle declares no git remote for /x.git" in said.out
+
+
+def test_a_key_that_is_not_there_stops_the_launch_before_it_begins(lab: Lab) -> None:
+    lab.declare(
+        "keyless",
+        "agent_provider: {template: command, argv: [/bin/true]}\ngit:\n  remotes:\n    git.test:\n"
+        "      Name: p\n      Upstream: ssh://git@git.test/p.git\n      IdentityFile: ~/.ssh/none\n",
+    )
+    done = lab.cli("start", "keyless", "--yes", "--headless")
+    assert done.returncode == 2
+    assert "git.remotes.git.test: IdentityFile ~/.ssh/none" in done.err
