@@ -91,14 +91,16 @@ class Records:
     questions: tuple[Question, ...]
     datagrams: tuple[tuple[str, int, bytes], ...]
     packets: frozenset[Packet]
+    haystacks: tuple[bytes, ...]
+    """Each request's bytes in lower case: every test searches all of them."""
 
     def with_marker(self, marker: str) -> list[str]:
         """Say every place where ``marker`` is found, in whatever case; empty means it never got out."""
         needle = marker.lower()
         places = [
             f"request to {seen.local} sni={seen.sni} {seen.method} {seen.target}"
-            for seen in self.requests
-            if needle in seen.sni.lower() or needle.encode() in (seen.raw + seen.body).lower()
+            for seen, haystack in zip(self.requests, self.haystacks, strict=True)
+            if needle in seen.sni.lower() or needle.encode() in haystack
         ]
         places += [
             f"DNS question {question}" for question in self.questions if needle in question.name.lower()
@@ -134,6 +136,11 @@ class World:
             stdout=subprocess.PIPE,
             env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
         )
+        #: What the world told already: it only tells what is new.
+        self._known: dict[str, list[Any]] = {
+            kind: [] for kind in ("requests", "accepted", "questions", "datagrams", "packets")
+        }
+        self._haystacks: list[bytes] = []
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"ready\n":
             self._process.wait()
@@ -154,13 +161,23 @@ class World:
 
     def records(self) -> Records:
         """Give everything that reached the outside so far."""
-        raw = self.call("records")
+        known = self._known
+        raw = self.call("records", since={kind: len(found) for kind, found in known.items()})
+        known["requests"] += [_seen(item) for item in raw["requests"]]
+        known["accepted"] += [(address, port) for address, port in raw["accepted"]]
+        known["questions"] += [Question(**item) for item in raw["questions"]]
+        known["datagrams"] += [(a, p, base64.b64decode(d)) for a, p, d in raw["datagrams"]]
+        known["packets"] += [Packet(**item) for item in raw["packets"]]
+        self._haystacks += [
+            (seen.raw + seen.body).lower() for seen in known["requests"][len(self._haystacks) :]
+        ]
         return Records(
-            requests=tuple(_seen(item) for item in raw["requests"]),
-            accepted=tuple((address, port) for address, port in raw["accepted"]),
-            questions=tuple(Question(**item) for item in raw["questions"]),
-            datagrams=tuple((a, p, base64.b64decode(d)) for a, p, d in raw["datagrams"]),
-            packets=frozenset(Packet(**item) for item in raw["packets"]),
+            requests=tuple(known["requests"]),
+            accepted=tuple(known["accepted"]),
+            questions=tuple(known["questions"]),
+            datagrams=tuple(known["datagrams"]),
+            packets=frozenset(known["packets"]),
+            haystacks=tuple(self._haystacks),
         )
 
     def reached(self, marker: str) -> list[str]:

@@ -164,7 +164,7 @@ class PacketLog:
     """Note every IP packet on ``lo`` whose destination is no loopback address, whatever its protocol."""
 
     def __init__(self) -> None:
-        self.packets: set[Packet] = set()
+        self.packets: dict[Packet, None] = {}  # a set that keeps the order in which they came
         self._barrier = Barrier()
         eth_p_all = 0x0003
         self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(eth_p_all))
@@ -182,7 +182,7 @@ class PacketLog:
             data = self._sock.recv(65536)
             packet = _packet(data)
             if packet and not ipaddress.ip_address(packet.destination).is_loopback:
-                self.packets.add(packet)
+                self.packets[packet] = None
             elif packet and packet.port == _DISCARD:
                 self._barrier.saw(data[28:])  # past an IPv4 header without options and the UDP header
 

@@ -83,8 +83,8 @@ class _Control:
         listeners = sinkhole.tcp_listeners(TCP_PORTS)
         self._internet = ScriptedServer("outside", everywhere, authority=authority, listeners=listeners)
 
-    def records(self) -> dict[str, Any]:
-        """Give everything that reached the outside so far."""
+    def records(self, since: dict[str, int]) -> dict[str, Any]:
+        """Give what reached the outside so far, of each kind what comes after the first ``since`` ones."""
         for sink in (self._dns, self._udp, self._packets):
             sink.settle()
         return {
@@ -94,12 +94,15 @@ class _Control:
                     "raw": base64.b64encode(seen.raw).decode(),
                     "body": base64.b64encode(seen.body).decode(),
                 }
-                for seen in self._internet.seen
+                for seen in self._internet.seen[since["requests"] :]
             ],
-            "accepted": list(self._internet.accepted),
-            "questions": [dataclasses.asdict(question) for question in list(self._dns.questions)],
-            "datagrams": [(a, p, base64.b64encode(d).decode()) for a, p, d in list(self._udp.datagrams)],
-            "packets": [dataclasses.asdict(packet) for packet in set(self._packets.packets)],
+            "accepted": self._internet.accepted[since["accepted"] :],
+            "questions": [dataclasses.asdict(one) for one in self._dns.questions[since["questions"] :]],
+            "datagrams": [
+                (address, port, base64.b64encode(data).decode())
+                for address, port, data in self._udp.datagrams[since["datagrams"] :]
+            ],
+            "packets": [dataclasses.asdict(one) for one in list(self._packets.packets)[since["packets"] :]],
         }
 
     def dns(self, name: str, answers: list[list[str]]) -> None:
