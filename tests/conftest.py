@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from bot_bottle.backend.registry import known_backend_names
 from tests.support import machine_tests
-from tests.support.engine import Engine, NoEngineError
+from tests.support.engine import Engine, NoEngineError, gvisor_trouble
 from tests.support.lab import Lab
 from tests.support.machine_image import NoImageError, machine_image
 from tests.support.outside import PACE, REPO, Account, World, accounts, download_cache
@@ -50,21 +50,35 @@ def pytest_configure() -> None:
 _FIRST_IMAGES_SECONDS = 420
 
 
+#: How docker with gVisor's kernel is named among the backends, and the tests that run there too.
+GVISOR = "gvisor"
+_IN_GVISOR = {
+    "tests/attacks/test_a_no_route.py",
+    "tests/attacks/test_gvisor.py",
+    "tests/integration/test_contract_exec.py",
+}
+
 #: In an emulated machine, what a test takes for itself and for the bottle that it is the first to need.
 _EMULATED_SECONDS = 120 * PACE
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what is not for a machine; give slow places the time that they take."""
-    items[:] = [item for item in items if not machine_tests.is_left_out(item)]
+    """Leave out what proves nothing more in gVisor; give slow places the time that they take."""
+    items[:] = [item for item in items if not (_is_left_out(item) or machine_tests.is_left_out(item))]
     for item in items:
         spec = getattr(item, "callspec", None)
         if PACE > 1:
             item.add_marker(pytest.mark.timeout(_EMULATED_SECONDS))
         if reason := machine_tests.reason_otherwise(item):
             item.add_marker(pytest.mark.skip(reason=reason))
-        if spec is not None and spec.params.get("backend") == "docker":
+        if spec is not None and spec.params.get("backend") in {"docker", GVISOR}:
             item.add_marker(pytest.mark.timeout(_FIRST_IMAGES_SECONDS))
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    spec = getattr(item, "callspec", None)
+    in_gvisor = spec is not None and spec.params.get("backend") == GVISOR
+    return in_gvisor and item.nodeid.partition("::")[0] not in _IN_GVISOR
 
 
 def cannot(reason: str, backend: str = "") -> NoReturn:
@@ -97,9 +111,9 @@ def engine_host(world: World) -> Iterator[str]:
     engine.close()
 
 
-@pytest.fixture(scope="session", params=known_backend_names())
+@pytest.fixture(scope="session", params=[*known_backend_names(), GVISOR])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Name every backend in turn."""
+    """Name every backend in turn, and at last docker with gVisor's kernel in its bottles."""
     return str(request.param)
 
 
@@ -113,7 +127,10 @@ def account(request: pytest.FixtureRequest) -> Account:
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest, world: World, backend: str, account: Account) -> Lab:
     """Install the product for an account; skip with the backend's own sentence where it cannot run."""
-    engine_host = request.getfixturevalue("engine_host") if backend == "docker" else ""
+    gvisor = backend == GVISOR
+    engine_host = request.getfixturevalue("engine_host") if gvisor or backend == "docker" else ""
+    if gvisor and (trouble := gvisor_trouble(engine_host)):
+        cannot(trouble, GVISOR)
     image = ""
     if backend == "smolmachines":
         try:
@@ -121,10 +138,15 @@ def lab(request: pytest.FixtureRequest, world: World, backend: str, account: Acc
         except NoImageError as error:
             cannot(f"{backend}: there is nothing to start a machine from: {error}", backend)
     installation = Lab(
-        world=world, account=account, backend=backend, engine_host=engine_host, machine_image=image
+        world=world,
+        account=account,
+        backend="docker" if gvisor else backend,
+        engine_host=engine_host,
+        machine_image=image,
+        runtime="auto" if gvisor else "runc",
     )
     probe = world.run(
-        [sys.executable, "-c", _PROBE, backend], account=account, env=installation.env, cwd=REPO
+        [sys.executable, "-c", _PROBE, installation.backend], account=account, env=installation.env, cwd=REPO
     )
     assert probe.returncode == 0, probe.err
     level, detail, remedy = json.loads(probe.stdout)

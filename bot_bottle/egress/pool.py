@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.egress.policy import Scheme
     from bot_bottle.egress.routes import EgressRoute
-    from bot_bottle.sidecar.config import Pin
+    from bot_bottle.sidecar.config import Pin, Roots
 
 #: Resolves a host to address literals; raises ``OSError``.
 Resolver: TypeAlias = "Callable[[str, int], Awaitable[list[str]]]"
@@ -68,11 +68,13 @@ class UpstreamPool:
         loop: asyncio.AbstractEventLoop,
         pins: Mapping[str, Pin],
         upstream_ca_pem: str = "",
+        roots: Roots | None = None,
         resolver: Resolver = system_resolver,
     ) -> None:
         self._now = loop.time
         self._pins = dict(pins)
         self._upstream_ca_pem = upstream_ca_pem
+        self._roots = roots
         self._resolver = resolver
         self._idle: dict[PoolKey, list[UpstreamConnection]] = {}
         self._context: ssl.SSLContext | None = None
@@ -200,19 +202,37 @@ class UpstreamPool:
     def _tls_context(self) -> ssl.SSLContext:
         # Made at the first need: reading the system's roots takes some 20 ms.
         if self._context is None:
-            context = ssl.create_default_context()
+            context = _rooted_context(self._roots) if self._roots else _system_context()
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.set_alpn_protocols(["http/1.1"])
-            found = ssl.get_default_verify_paths()
-            if not (found.cafile or found.capath):
-                for roots in _ROOTS:
-                    if Path(roots).is_file():
-                        context.load_verify_locations(roots)
-                        break
             if self._upstream_ca_pem:
                 context.load_verify_locations(cadata=self._upstream_ca_pem)
             self._context = context
         return self._context
+
+
+def _system_context() -> ssl.SSLContext:
+    """Trust what this system does."""
+    context = ssl.create_default_context()
+    found = ssl.get_default_verify_paths()
+    if not (found.cafile or found.capath) and (roots := _file_of_roots()):
+        context.load_verify_locations(roots)
+    return context
+
+
+def _rooted_context(roots: Roots) -> ssl.SSLContext:
+    """Trust what was given in place of this system's file or folder, and the other one as it is."""
+    found = ssl.get_default_verify_paths()
+    given = "".join(filter(None, (roots.file, roots.folder)))
+    file = (found.cafile or _file_of_roots()) if roots.file is None else None
+    folder = found.capath if roots.folder is None else None
+    if not (given or file or folder):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # create_default_context would take the system's
+    return ssl.create_default_context(cafile=file, capath=folder, cadata=given or None)
+
+
+def _file_of_roots() -> str | None:
+    return next((roots for roots in _ROOTS if Path(roots).is_file()), None)
 
 
 def _connect_failure(host: str, error: OSError) -> UpstreamError:

@@ -71,7 +71,11 @@ class EgressProxy:
         self.contexts = ServerContexts(ca)
         self.loop = loop
         self.pool = UpstreamPool(
-            loop=loop, pins=config.pins, upstream_ca_pem=config.upstream_ca_pem, resolver=resolver
+            loop=loop,
+            pins=config.pins,
+            upstream_ca_pem=config.upstream_ca_pem,
+            roots=config.roots,
+            resolver=resolver,
         )
         #: What serves the ports that are not egress's own (the git gate's).
         self.doors: dict[ListenerRole, Callable[[], asyncio.Protocol]] = {}

@@ -45,12 +45,20 @@ class Interception:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Roots:
+    """Certificates (PEM) in place of the system's file of roots, its folder, or both; None keeps it."""
+
+    file: str | None = None
+    folder: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SidecarConfig:
     """Everything one sidecar knows.
 
     ``audit_path`` is as the sidecar sees it; with ``audit_after`` its log there continues one that ended so
-    elsewhere. ``upstream_ca_pem`` is trusted in addition to the system's roots. ``interception`` goes with a
-    listener of that role.
+    elsewhere. ``upstream_ca_pem`` is trusted in addition to the system's roots, or to ``roots`` where given.
+    ``interception`` goes with a listener of that role.
     """
 
     identity: str
@@ -59,6 +67,7 @@ class SidecarConfig:
     secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     pins: Mapping[str, Pin] = field(default_factory=dict)
     upstream_ca_pem: str = ""
+    roots: Roots | None = None
     audit_after: ChainEnd | None = None
     interception: Interception | None = None
     git: GateConfig | None = None
@@ -76,6 +85,7 @@ class SidecarConfig:
             "secrets": {name: secret.reveal() for name, secret in self.secrets.items()},
             "pins": {host: {"address": pin.address, "port": pin.port} for host, pin in self.pins.items()},
             "upstream_ca_pem": self.upstream_ca_pem,
+            "roots": [self.roots.file, self.roots.folder] if self.roots else None,
             "audit_after": self.audit_after.to_wire() if self.audit_after else None,
             "interception": _interception_to_wire(self.interception),
             "git": self.git.to_wire() if self.git else None,
@@ -93,6 +103,7 @@ class SidecarConfig:
             secrets={name: Secret(value) for name, value in obj["secrets"].items()},
             pins={host: Pin(address=pin["address"], port=pin["port"]) for host, pin in obj["pins"].items()},
             upstream_ca_pem=obj["upstream_ca_pem"],
+            roots=Roots(file=obj["roots"][0], folder=obj["roots"][1]) if obj["roots"] else None,
             audit_after=ChainEnd.from_wire(obj["audit_after"]) if obj["audit_after"] else None,
             interception=_interception_from_wire(obj["interception"]),
             git=GateConfig.from_wire(obj["git"]) if obj["git"] else None,

@@ -167,7 +167,8 @@ def test_a_folder_goes_in_and_comes_out(room: RunningBottle, folder: Path) -> No
     (source / "run").write_text("#!/bin/sh\n")
     (source / "run").chmod(0o755)
     room.cp_in(source, "/home/agent/workspace/tree")
-    assert room.sh("cat tree/deep/file; test -x tree/run && stat -c %U tree").stdout == b"contentagent\n"
+    look = "cat tree/deep/file; test -x tree/run && find tree -prune -printf '%u\\n'"
+    assert room.sh(look).stdout == b"contentagent\n"
     room.cp_out("/home/agent/workspace/tree", folder / "back")
     assert (folder / "back" / "deep" / "file").read_text() == "content"
 

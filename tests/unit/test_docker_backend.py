@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from docker import APIClient
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 
 from bot_bottle import bottle_state, paths
 from bot_bottle.agent_provider.plan import AgentProvisionPlan
 from bot_bottle.backend.base import BottlePlan, BottleSpec
 from bot_bottle.backend.docker import engine as engines
-from bot_bottle.backend.docker import leftovers, volumes
+from bot_bottle.backend.docker import leftovers, runtimes, volumes
+from bot_bottle.backend.docker import sidecar as sidecars
 from bot_bottle.backend.docker.agent import HOLDER_UID, AgentSettings, container_options
-from bot_bottle.backend.docker.backend import DockerBackend
+from bot_bottle.backend.docker.backend import DockerBackend, _explained
 from bot_bottle.backend.docker.facts import EngineFacts
 from bot_bottle.backend.docker.labels import make_labels
 from bot_bottle.backend.docker.runtimes import Runtime
+from bot_bottle.backend.docker.sidecar import ContainerSidecar
 from bot_bottle.backend.limits import EffectiveLimits
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.manifest.model import (
@@ -30,7 +32,8 @@ from bot_bottle.manifest.model import (
     ManifestBottle,
     ManifestLimits,
 )
-from bot_bottle.sidecar.config import Pin
+from bot_bottle.operator_config import DockerConfig
+from bot_bottle.sidecar.config import Pin, SidecarConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -348,9 +351,6 @@ def test_gvisor_is_chosen_named_and_refused(engine: FakeEngine, tmp_path: Path, 
             "container without network, own kernel in user space (gVisor); Docker 20.10.24 at unix:///a"
         )
         assert DockerBackend().probe().detail.endswith("; bottles run in gVisor (runsc)")
-    filtering = replace(RUNSC, args=("--network=host", "--oci-seccomp"))
-    engine.facts = replace(FACTS, runtimes=(RUNC, filtering))
-    assert "network, seccomp, own kernel in user space (gVisor);" in DockerBackend().boundary
     engine.facts = replace(FACTS, runtimes=(RUNC, replace(RUNSC, args=())))
     with pytest.raises(UsageError, match="network stack of its own"):
         DockerBackend().check(make_plan(tmp_path))
@@ -464,3 +464,47 @@ def test_the_engines_connections_are_closed_with_the_backend(engine: FakeEngine)
     assert backend.boundary
     del backend
     assert engine.closed == 1
+
+
+def test_a_launch_that_gvisor_fails_says_how_to_do_without_it() -> None:
+    chosen = runtimes.Choice(name="runsc", gvisor=RUNSC)
+    with pytest.raises(LaunchError, match=r"^it broke \(in gVisor, .*runsc; .* write runtime = \"runc\""):
+        fail_in(chosen, DockerConfig(runtime="auto"))
+    for choice, config in ((chosen, DockerConfig(runtime="runsc")), (runtimes.Choice(), DockerConfig())):
+        with pytest.raises(LaunchError, match=r"^it broke$"):
+            fail_in(choice, config)
+
+
+def fail_in(choice: runtimes.Choice, config: DockerConfig) -> None:
+    with _explained(choice, config):
+        raise LaunchError("it broke")
+
+
+@pytest.mark.parametrize("has_ipv6", [True, False])
+def test_the_doors_of_gvisor_open_without_ipv6_too(
+    api: APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_ipv6: bool
+) -> None:
+    """What an ordinary runtime says on a machine without IPv6; other troubles are passed on."""
+    tried: list[dict[str, str]] = []
+    removed: list[str] = []
+    trouble = "open /proc/sys/net/ipv6/conf/all/disable_ipv6: no such file or directory: net.ipv6"
+
+    def keep(_api: APIClient, options: dict[str, Any]) -> str:
+        tried.append(options["host_config"]["Sysctls"])
+        if any("ipv6" in name for name in tried[-1]) and not has_ipv6:
+            raise APIError("500", explanation=trouble)
+        return ""
+
+    monkeypatch.setattr(sidecars, "keep_doors", keep)
+    monkeypatch.setattr(sidecars, "remove_container", lambda _api, name: removed.append(name))
+    config = SidecarConfig(identity=IDENTITY, routes=(), audit_path=str(tmp_path / "a"))
+    engine: Any = FakeEngine(FACTS, FakeApi())
+    sidecar = ContainerSidecar(engine, image="sha256:1", config=config, on_death=None)
+    assert sidecar._keep_doors(api, "agent", open_network=True) == ""
+    assert "net.ipv4.ip_unprivileged_port_start" in tried[-1]
+    assert len(tried) == (1 if has_ipv6 else 2)
+    assert removed == ([] if has_ipv6 else [f"bot-bottle-{IDENTITY}-doorkeeper"])
+    trouble = "no such image"
+    if not has_ipv6:
+        with pytest.raises(APIError):
+            sidecar._keep_doors(api, "agent", open_network=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bot_bottle.backend import inside
 from bot_bottle.backend.base import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
-from bot_bottle.backend.docker import dialect, seccomp
+from bot_bottle.backend.docker import dialect, loopback, seccomp
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.execs import ROOT, Execs
 from bot_bottle.backend.docker.labels import make_labels
@@ -40,8 +40,6 @@ _MIB = 1 << 20
 #: The first process, the one that waits on its input, and the shells around the agent.
 _OWN_PROCESSES = 4
 _FAILED = "the bottle's container could not be made"
-#: What the engine says where its machine has no IPv6.
-_NO_IPV6 = "net.ipv6"
 _CAPABLE = "seccomp"
 #: The output is attached too, though nothing comes of it: its end is the container's.
 _STREAMS = ("stdin", "stdout", "stderr", "stream")
@@ -75,11 +73,6 @@ def container_options(
     from docker.types import LogConfig, Mount, Ulimit  # noqa: PLC0415 - the SDK is for this backend alone
 
     limits = settings.limits
-    # The doorkeeper needs no capability to listen on ports below 1024 here; the agent's own network is this.
-    sysctls = {"net.ipv4.ip_unprivileged_port_start": "0"}
-    if ipv6:
-        sysctls["net.ipv6.conf.all.disable_ipv6"] = "0"
-        sysctls["net.ipv6.conf.lo.disable_ipv6"] = "0"
     host_config = api.create_host_config(
         network_mode="none",
         dns=["127.0.0.1"],
@@ -92,7 +85,7 @@ def container_options(
         security_opt=_security(facts, call_filter or seccomp.profile()),
         ipc_mode="private",
         cgroupns="private",  # or the path of every control group above is readable inside
-        sysctls=sysctls,
+        sysctls=loopback.switches(ipv6=ipv6),
         runtime=settings.runtime or None,
         log_config=LogConfig(type="none"),
         mounts=[Mount(target=AGENT_HOME, source=settings.home_volume, type="volume")],
@@ -161,7 +154,7 @@ class AgentContainer:
         try:
             self._start(ipv6=True)
         except LaunchError as error:
-            if _NO_IPV6 not in str(error):
+            if loopback.NO_IPV6 not in str(error):
                 raise
             self.close()
             self._start(ipv6=False)

@@ -5,25 +5,28 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import os
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state, paths
 from bot_bottle.backend import limits as shared_limits
 from bot_bottle.backend.base import BottleBackend, ProbeResult
-from bot_bottle.backend.docker import dialect, images, leftovers, volumes
+from bot_bottle.backend.docker import dialect, images, leftovers, runtimes, volumes
 from bot_bottle.backend.docker import engine as engines
 from bot_bottle.backend.docker.agent import AgentContainer, AgentSettings
 from bot_bottle.backend.docker.bottle import DockerBottle, sidecar_gone
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.progress import Progress
+from bot_bottle.backend.docker.roots import operator_roots
 from bot_bottle.backend.docker.salvage import salvage
 from bot_bottle.backend.docker.sidecar import ContainerSidecar
 from bot_bottle.backend.docker.sidecar_image import DEFAULT_BASE
 from bot_bottle.backend.util import sidecar_config, write_trust
-from bot_bottle.errors import UnavailableError, UsageError
+from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.operator_config import load_operator_config
 
 if TYPE_CHECKING:
@@ -37,9 +40,7 @@ if TYPE_CHECKING:
     from bot_bottle.operator_config import DockerConfig, OperatorConfig
 
 NAME = leftovers.NAME
-_AUTO = "auto"
 _DEFAULT_NETWORK = "bridge"
-_GVISOR = "runsc"
 
 
 class DockerBackend(BottleBackend):
@@ -55,14 +56,17 @@ class DockerBackend(BottleBackend):
     def boundary(self) -> str:
         """Say what stands between agent and host; needs the engine. Raises ``UnavailableError``."""
         facts = self._connect().facts
+        choice = runtimes.choose(facts, _config().runtime)
         parts = ["container without network"]
-        if _runtime(_config()).startswith(_GVISOR):
+        if choice.gvisor is not None:
+            # It applies a container's filter to the first process at most, never to what is run in it later.
             parts.append("own kernel in user space (gVisor)")
         else:
             filtered = "seccomp" in facts.security
             parts.append("seccomp" if filtered else "NO system-call filter (the engine has none)")
             parts.append("shared kernel")
-        return f"{', '.join(parts)}; {self._connect().describe}"
+        said = (", ".join(parts), self._connect().describe, choice.note)
+        return "; ".join(part for part in said if part)
 
     def host_address(self) -> str:
         """Give the gateway of the sidecar's network, which is this machine where the engine is on it."""
@@ -93,7 +97,7 @@ class DockerBackend(BottleBackend):
         """Ask the engine what it can; see :class:`BottleBackend`."""
         try:
             engine = self._connect()
-            _require_runtime(engine, _config())
+            choice = runtimes.choose(engine.facts, _config().runtime)
         except (UnavailableError, UsageError) as error:
             detail, _, remedy = str(error).partition("; ")
             return ProbeResult(backend=NAME, level="unavailable", detail=detail, remedy=remedy)
@@ -101,7 +105,11 @@ class DockerBackend(BottleBackend):
         detail = ", ".join((engine.describe, *_kind(engine.facts)))
         if missing:
             detail = f"{detail}; {', '.join(missing)}"
-        return ProbeResult(backend=NAME, level="degraded" if missing else "ok", detail=detail)
+        if choice.gvisor is not None:
+            detail = f"{detail}; bottles run in gVisor ({choice.name})"
+        note, _, remedy = choice.note.partition("; ")
+        detail = f"{detail}; {note}" if note else detail
+        return ProbeResult(backend=NAME, level="degraded" if missing else "ok", detail=detail, remedy=remedy)
 
     def limits(self, bottle: ManifestBottle) -> tuple[LimitStatus, ...]:
         """Say which limits the engine holds."""
@@ -129,8 +137,9 @@ class DockerBackend(BottleBackend):
                     "loopback there is its own; pin an address of this machine that containers reach, or use "
                     "--backend bubblewrap"
                 )
+        operator_roots(os.environ)
         engine = self._connect()
-        _require_runtime(engine, _config())
+        runtimes.choose(engine.facts, _config().runtime)
         dialect.require_filter(engine)
         if plan.spec.identity:
             volumes.require_same_engine(plan.identity, engine.endpoint.url)
@@ -150,15 +159,14 @@ class DockerBackend(BottleBackend):
         self, bottle: ManifestBottle, folder: Path, *, state_dir: Path | None = None, refresh: bool = False
     ) -> Path:
         """Build an agent's image on this engine and save it; see :class:`BottleBackend`."""
-        return images.save_agent_image(
-            self._connect(), bottle, state_dir, _config(), folder, refresh=refresh
-        )
+        return images.save_agent_image(self._connect(), bottle, state_dir, _config(), folder, refresh=refresh)
 
     @contextlib.contextmanager
     def launch(self, plan: BottlePlan) -> Iterator[DockerBottle]:
         """Bring up sidecar and agent side by side, join them, and take both down on every way out."""
         sidecar_image, agent_image = self._images or self._build(plan)
         engine, config = self._connect(), _config()
+        choice = runtimes.choose(engine.facts, config.runtime)
         identity = plan.identity
         resumed = bool(plan.spec.identity)
         with contextlib.ExitStack() as stack:
@@ -168,7 +176,7 @@ class DockerBackend(BottleBackend):
             sidecar = ContainerSidecar.start(
                 engine,
                 image=sidecar_image,
-                config=sidecar_config(plan),
+                config=replace(sidecar_config(plan), roots=operator_roots(os.environ)),
                 network=config.network,
                 on_death=lambda words: print(
                     f"bot-bottle: {sidecar_gone(identity)} ({words})", file=sys.stderr
@@ -183,11 +191,12 @@ class DockerBackend(BottleBackend):
                 image=agent_image,
                 home_volume=home(engine.api, identity),
                 limits=shared_limits.effective_limits(plan.bottle.limits, engine.facts.memory),
-                runtime=_runtime(config),
+                runtime=choice.name,
             )
             agent = AgentContainer(engine, settings)
-            agent.start()
-            sidecar.begin_doors(agent.id)
+            with _explained(choice, config):
+                agent.start()
+            sidecar.begin_doors(agent.id, open_network=choice.gvisor is not None)
             write_trust(plan.state_dir, sidecar.ca_pem)
             agent.prepare(plan.guest_env, sidecar.ca_pem, resumed=resumed)
             sidecar.await_doors()
@@ -248,18 +257,18 @@ def _config() -> DockerConfig:
     return load_operator_config().docker
 
 
-def _runtime(config: DockerConfig) -> str:
-    """Give the runtime the operator named; empty for the engine's own."""
-    return "" if config.runtime in {"", _AUTO} else config.runtime
-
-
-def _require_runtime(engine: Engine, config: DockerConfig) -> None:
-    runtime = _runtime(config)
-    if runtime and runtime not in engine.runtimes:
-        known = ", ".join(engine.runtimes) or "none"
-        raise UsageError(
-            f"docker.runtime in config.toml is {runtime}, which the engine does not have; it has: {known}"
-        )
+@contextlib.contextmanager
+def _explained(choice: runtimes.Choice, config: DockerConfig) -> Iterator[None]:
+    """Name the runtime of a container that could not be started, where nobody but us chose it."""
+    try:
+        yield
+    except LaunchError as error:
+        if not choice.name or config.runtime == choice.name:
+            raise
+        raise LaunchError(
+            f"{error} (in gVisor, by the engine's runtime {choice.name}; "
+            f'to do without it write runtime = "{runtimes.ORDINARY}" under [docker] in config.toml)'
+        ) from error
 
 
 def _kind(facts: EngineFacts) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class Engine:
     @property
     def runtimes(self) -> tuple[str, ...]:
         """Name the runtimes that the engine offers."""
-        return self.facts.runtimes
+        return tuple(runtime.name for runtime in self.facts.runtimes)
 
     @property
     def describe(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bot_bottle.backend.docker.runtimes import Runtime
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -24,7 +26,7 @@ class EngineFacts:
     architecture: str
     system: str = ""
     kernel: str = ""
-    runtimes: tuple[str, ...] = ()
+    runtimes: tuple[Runtime, ...] = ()
     default_runtime: str = ""
     security: frozenset[str] = frozenset()
     storage_driver: str = ""
@@ -48,7 +50,6 @@ class EngineFacts:
 
 def read_facts(version: Mapping[str, object], info: Mapping[str, object]) -> EngineFacts:
     """Read both answers; what an engine leaves out is empty, and a limit it does not name is not held."""
-    runtimes = info.get("Runtimes")
     return EngineFacts(
         product=_product(version),
         version=_text(version, "Version"),
@@ -57,7 +58,7 @@ def read_facts(version: Mapping[str, object], info: Mapping[str, object]) -> Eng
         architecture=_text(info, "Architecture") or _text(version, "Arch"),
         system=_text(info, "OperatingSystem"),
         kernel=_text(info, "KernelVersion"),
-        runtimes=tuple(sorted(str(name) for name in runtimes)) if isinstance(runtimes, dict) else (),
+        runtimes=tuple(_runtimes(info.get("Runtimes"))),
         default_runtime=_text(info, "DefaultRuntime"),
         security=frozenset(_security(info.get("SecurityOptions"))),
         storage_driver=_text(info, "Driver"),
@@ -77,6 +78,23 @@ def _product(version: Mapping[str, object]) -> str:
             if isinstance(component, dict) and "podman" in str(component.get("Name", "")).lower():
                 return "Podman"
     return "Docker"
+
+
+def _runtimes(found: object) -> list[Runtime]:
+    """Read the runtimes, in the order of their names."""
+    read = []
+    for name, told in sorted(found.items()) if isinstance(found, dict) else ():
+        said = told if isinstance(told, dict) else {}
+        args = said.get("runtimeArgs")
+        read.append(
+            Runtime(
+                name=str(name),
+                program=_text(said, "path"),
+                args=tuple(map(str, args)) if isinstance(args, list) else (),
+                shim=_text(said, "runtimeType"),
+            )
+        )
+    return read
 
 
 def _security(options: object) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bot_bottle.audit_copy import AuditCopy
-from bot_bottle.backend.docker import salvage
+from bot_bottle.backend.docker import loopback, salvage
 from bot_bottle.backend.docker.conversation import Conversation
 from bot_bottle.backend.docker.doorkeeper import keep_doors
 from bot_bottle.backend.docker.engine import engine_errors
@@ -34,7 +34,7 @@ from bot_bottle.sidecar import handover
 from bot_bottle.sidecar.stdio import LENGTH_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from docker import APIClient
 
@@ -106,14 +106,15 @@ class ContainerSidecar:
         self._talk.wait(lambda: bool(self._talk.ca_pem), _START_SECONDS, "make its CA")
         return self._talk.ca_pem
 
-    def begin_doors(self, agent: str) -> None:
+    def begin_doors(self, agent: str, *, open_network: bool = False) -> None:
         """Begin to open the sidecar's ports on the loopback of the running container ``agent``, once.
 
-        Returns at once; nothing of the agent's may run before :meth:`await_doors` has.
+        ``open_network`` is for an agent whose runtime does not set its network's switches (gVisor's). Returns
+        at once; nothing of the agent's may run before :meth:`await_doors` has.
         """
         self._require_open()
         self._doors = threading.Thread(
-            target=self._open_doors, args=(agent,), name="bot-bottle-doors", daemon=True
+            target=self._open_doors, args=(agent, open_network), name="bot-bottle-doors", daemon=True
         )
         self._doors.start()
 
@@ -212,26 +213,43 @@ class ContainerSidecar:
 
     # The thread that opens its doors.
 
-    def _open_doors(self, agent: str) -> None:
+    def _open_doors(self, agent: str, open_network: bool) -> None:  # noqa: FBT001 - a thread's target
         try:
             self._talk.wait(lambda: bool(self._doors_volume), _START_SECONDS, "have its container")
             with self._client(_NOT_OPENED) as api:
-                options = doorkeeper_options(
-                    api,
-                    self._engine.facts,
-                    image=self._image,
-                    identity=self._identity,
-                    agent=agent,
-                    volume=self._doors_volume,
-                )
-                self._require_open()
-                words = keep_doors(api, options)
+                words = self._keep_doors(api, agent, open_network)
             self._doors_failure = f"{_NOT_OPENED}: {words}" if words else ""
         except BotBottleError as error:
             self._doors_failure = str(error)
         except Exception as error:  # noqa: BLE001 - told to whoever waits
             self._doors_failure = f"{_NOT_OPENED}: an unexpected {type(error).__name__}"
         self._talk.poke()
+
+    def _keep_doors(self, api: APIClient, agent: str, open_network: bool) -> str:  # noqa: FBT001 - as above
+        from docker import errors  # noqa: PLC0415 - the SDK is imported late
+
+        def keep(switches: Mapping[str, str] | None) -> str:
+            options = doorkeeper_options(
+                api,
+                self._engine.facts,
+                image=self._image,
+                identity=self._identity,
+                agent=agent,
+                volume=self._doors_volume,
+                switches=switches,
+            )
+            self._require_open()
+            return keep_doors(api, options)
+
+        if not open_network:
+            return keep(None)
+        try:
+            return keep(loopback.switches())
+        except errors.APIError as error:
+            if loopback.NO_IPV6 not in str(error):
+                raise
+        remove_container(api, self._names.doorkeeper)
+        return keep(loopback.switches(ipv6=False))
 
     # The thread that brings it up and then hears it.
 

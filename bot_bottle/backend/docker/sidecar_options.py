@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from bot_bottle.backend.docker import runtimes
 from bot_bottle.backend.docker.labels import make_labels
 from bot_bottle.sidecar import handover
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from docker import APIClient
 
     from bot_bottle.backend.docker.facts import EngineFacts
@@ -74,9 +77,20 @@ def sidecar_options(
 
 
 def doorkeeper_options(
-    api: APIClient, facts: EngineFacts, *, image: str, identity: str, agent: str, volume: str
+    api: APIClient,
+    facts: EngineFacts,
+    *,
+    image: str,
+    identity: str,
+    agent: str,
+    volume: str,
+    switches: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Give the arguments for the doorkeeper: in the agent's network, with the sidecar's private volume."""
+    """Give the arguments for the doorkeeper: in the agent's network, with the sidecar's private volume.
+
+    ``switches`` are the ones of that network which the agent's own runtime has left as they are. The
+    doorkeeper's runtime sets them before the doorkeeper begins, which itself could not.
+    """
     from docker.types import Mount  # noqa: PLC0415
 
     # A socket in a file system mounted read-only can be connected to all the same.
@@ -87,7 +101,13 @@ def doorkeeper_options(
         "entrypoint": [_PYTHON],
         "command": [*_MODULE, "bot_bottle.sidecar.doorkeeper"],
         "labels": make_labels("doorkeeper", identity),
-        "host_config": _host_config(api, facts, network_mode=f"container:{agent}", mounts=mounts),
+        "host_config": _host_config(
+            api,
+            facts,
+            network_mode=f"container:{agent}",
+            mounts=mounts,
+            sysctls=dict(switches) if switches else None,
+        ),
         "use_config_proxy": False,
     }
 
@@ -101,6 +121,7 @@ def _host_config(api: APIClient, facts: EngineFacts, **options: object) -> dict[
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "log_config": LogConfig(type="none"),
+        "runtime": runtimes.for_our_own(facts) or None,
         "ulimits": [Ulimit(name="core", soft=0, hard=0)],
         **options,
     }
