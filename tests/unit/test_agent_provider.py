@@ -200,9 +200,11 @@ def test_templates_say_which_keys_they_know() -> None:
 
 
 def test_no_provider_is_named_outside_its_folder() -> None:
-    # A dotted name is a folder of the operator's own home, which a backend may know as private; *-api-key is
-    # a header field.
-    named = re.compile(r"(?<![.\w])(claude|anthropic|codex|openai(?!-api-key)|chatgpt)", re.IGNORECASE)
+    # A dotted name is a folder of the operator's own home, which a backend may know as private; *-key names
+    # a header field or a form of credential, which is refused whoever runs.
+    named = re.compile(
+        r"(?<![.\w])(claude|anthropic|codex|openai|chatgpt)(?!-(?:[a-z]+-)*key\b)", re.IGNORECASE
+    )
     package = Path(bot_bottle.__file__).parent
     naming = {
         str(path.relative_to(package)) for path in package.rglob("*.py") if named.search(path.read_text())
