@@ -133,3 +133,17 @@ def run_as(bottle: RunningBottle, how: str, code: str) -> dict[str, Any]:
     script = f"exec {how}python3 -I -S -"
     result: dict[str, Any] = bottle.sh(script, stdin=(inside.PRELUDE + code).encode()).json()
     return result
+
+
+def test_gvisor_a_narrow_bound_on_processes_leaves_room_for_its_own(lab: Lab) -> None:
+    """Its kernel is a program of many threads, which count as the bottle's; as many as declared still run."""
+    lab.declare(
+        "narrow",
+        "agent_provider: {template: command, argv: [/bin/true]}\nlimits: {pids: 20, memory: 256MiB}\n",
+    )
+    with lab.launch("narrow") as running:
+        script = (
+            'for n in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 600 & all="$all $!"; done; kill $all && echo all'
+        )
+        assert running.sh(script).out == "all\n"
+        assert running.sh("echo fine").out == "fine\n"

@@ -120,9 +120,9 @@ def test_what_an_engine_cannot_do_is_not_asked_of_it(api: APIClient) -> None:
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert not {"Memory", "MemorySwap", "NanoCpus", "PidsLimit"} & set(host)
     assert not [name for name in host["Sysctls"] if "ipv6" in name]
-    assert container_options(api, replace(SETTINGS, runtime="runsc"), FACTS)["host_config"]["Runtime"] == (
-        "runsc"
-    )
+    host = container_options(api, replace(SETTINGS, runtime="runsc", gvisor=True), FACTS)["host_config"]
+    assert host["Runtime"] == "runsc"
+    assert 2 * LIMITS.processes < host["PidsLimit"] < 2 * LIMITS.processes + 300
 
 
 class FakeApi:

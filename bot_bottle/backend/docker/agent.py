@@ -39,6 +39,9 @@ HOLDER_UID = 65533
 _MIB = 1 << 20
 #: The first process, the one that waits on its input, and the shells around the agent.
 _OWN_PROCESSES = 4
+#: Threads of gVisor's kernel and file server. A process inside is two of the machine's.
+_GVISOR_THREADS = 256
+_GVISOR_PER_PROCESS = 2
 _FAILED = "the bottle's container could not be made"
 _CAPABLE = "seccomp"
 #: The output is attached too, though nothing comes of it: its end is the container's.
@@ -47,7 +50,10 @@ _STREAMS = ("stdin", "stdout", "stderr", "stream")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
-    """What one agent's container is made of; ``runtime`` is empty for the engine's own choice."""
+    """What one agent's container is made of; ``runtime`` is empty for the engine's own choice.
+
+    ``gvisor`` says that it is gVisor's, whose kernel is a program in the same control group.
+    """
 
     name: str
     identity: str
@@ -55,6 +61,7 @@ class AgentSettings:
     home_volume: str
     limits: EffectiveLimits
     runtime: str = ""
+    gvisor: bool = False
 
 
 # PID 1. Its input is held open by the launcher's connection: when that goes, however, the second shell
@@ -103,7 +110,7 @@ def container_options(
         mem_limit=limits.memory if facts.holds_memory else None,
         memswap_limit=limits.memory if facts.holds_memory else None,
         nano_cpus=round(limits.cpus * 1e9) if limits.cpus is not None and facts.holds_cpu else None,
-        pids_limit=held_processes(settings.limits, facts) or None,
+        pids_limit=held_processes(settings, facts) or None,
         ulimits=[
             Ulimit(name="nofile", soft=limits.open_files, hard=limits.open_files),
             Ulimit(name="core", soft=0, hard=0),
@@ -127,9 +134,12 @@ def container_options(
     }
 
 
-def held_processes(limits: EffectiveLimits, facts: EngineFacts) -> int:
+def held_processes(settings: AgentSettings, facts: EngineFacts) -> int:
     """Give the container's bound on processes, PID 1 and its ``cat`` included; 0 where there is none."""
-    return limits.processes + _OWN_PROCESSES if facts.holds_pids else 0
+    count = settings.limits.processes + _OWN_PROCESSES
+    if settings.gvisor:
+        count = count * _GVISOR_PER_PROCESS + _GVISOR_THREADS
+    return count if facts.holds_pids else 0
 
 
 def _security(facts: EngineFacts, call_filter: str) -> list[str]:
@@ -171,7 +181,7 @@ class AgentContainer:
             # Attached before the start: at no moment does it run without somebody holding it open.
             self._hold = Multiplexed(api.attach_socket(self.id, params=dict.fromkeys(_STREAMS, 1)))
             api.start(self.id)
-        self.execs = Execs(api, self.id, processes=held_processes(self.settings.limits, self._engine.facts))
+        self.execs = Execs(api, self.id, processes=held_processes(self.settings, self._engine.facts))
 
     def prepare(self, env: Mapping[str, str], ca_pem: str, *, resumed: bool) -> None:
         """Write the agent's environment and the CA where only root can, before the agent first runs."""

@@ -192,6 +192,7 @@ class DockerBackend(BottleBackend):
                 home_volume=home(engine.api, identity),
                 limits=shared_limits.effective_limits(plan.bottle.limits, engine.facts.memory),
                 runtime=choice.name,
+                gvisor=choice.gvisor is not None,
             )
             agent = AgentContainer(engine, settings)
             with _explained(choice, config):
