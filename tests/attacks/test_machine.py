@@ -58,7 +58,7 @@ def test_nothing_but_the_sidecars_ports_answers(bottle: RunningBottle, world: Wo
 words = f"GET /{marker} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n".encode()
 ports = (1, 22, 25, 81, 444, 853, 3128, 5432, 8080, 8443, 9098, 9100, 65535)
 tell(here={port: try_tcp(here, port, words) for port in ports},
-     neighbour={port: try_tcp(neighbour, port, words) for port in (53, 80, 443, 9099)})
+     neighbour={port: try_tcp(neighbour, port, words) for port in (53, 80, 443, 9099, 9420)})
 """,
         here=HERE,
         neighbour=NEIGHBOUR,
@@ -135,8 +135,25 @@ tell(udp=try_udp(server, 53, data), tcp=try_tcp(server, 53, struct.pack("!H", le
 def test_no_name_below_a_routes_or_the_sidecars_leaves(bottle: RunningBottle, world: World) -> None:
     """An engine that allows a name also forwards every name below it."""
     marker = new_marker("dns")
-    names = " ".join(f"{marker}.{parent}" for parent in ("allowed.test", "wild.test", "_egress.local", HERE))
-    bottle.sh(f"for name in {names}; do getent hosts $name; done")
+    parents = ("allowed.test", "wild.test", "_egress.local", HERE, "1", "x" * 63, "x", "invalid", "localhost")
+    names = [f"{marker}.{parent}" for parent in parents]
+    bottle.sh(f"for name in {' '.join(names)}; do getent hosts $name; done")
+    inside.run(
+        bottle,
+        _TRY
+        + """
+for name in names:
+    try_udp(gateway, 53, query(name)); try_udp(gateway, 53, query(name, 16))
+# A label that is longer than it says, and one that says more than there is: what no resolver would pass on.
+head = struct.pack("!HHHHHH", 7, 0x100, 1, 0, 0, 0) + bytes([len(marker)]) + marker.encode()
+for tail in (b"\\x40" + b"x" * 64, b"\\xc0\\x0c", b"\\xff" + b"x" * 255):
+    try_udp(gateway, 53, head + tail + b"\\0" + struct.pack("!HH", 1, 1))
+tell()
+""",
+        names=names,
+        gateway=GATEWAY,
+        marker=marker,
+    )
     assert world.reached(marker) == []
 
 

@@ -20,6 +20,11 @@ INSTALLATION = "bot-bottle.installation"
 ROLE = "bot-bottle.role"
 AGENT_ROLE, PROBE_ROLE = "agent", "probe"
 
+#: Without a list of names the engine forwards every DNS question to this host's resolver; with one, those for
+#: each name in it, and for whatever stands below it. An address counts as a name too. This is one that no
+#: question can ask for: a label has at most 63 bytes (RFC 1035, 2.3.4).
+_NO_NAME = "x" * 64
+
 _MIB = 1 << 20
 _OWN_SECONDS = 120.0
 _GONE = "the machine of bottle {name} has ended; the session is over"
@@ -74,9 +79,7 @@ class Machine:
         """
         name = machine_name(settings.identity)
         with engine.engine_at_work("the bottle's machine could not be started") as smol:
-            # Never both lists empty and never a name in them: an address in `allow_hosts` makes the engine's
-            # own DNS answer nothing, and what is allowed goes to the binding alone.
-            reach = {"allow_hosts": [guest.SIDECAR_ADDRESS], "allow_cidrs": [f"{guest.SIDECAR_ADDRESS}/32"]}
+            reach = {"allow_hosts": [_NO_NAME], "allow_cidrs": [f"{guest.SIDECAR_ADDRESS}/32"]}
             config = smol.MachineConfig(
                 name=name,
                 image=settings.image or None,
