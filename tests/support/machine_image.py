@@ -1,12 +1,18 @@
-"""The root file system that machines of the tests start from: the small Debian that containers use too."""
+"""The root file system that machines of the tests start from.
+
+It is the small Debian that containers use too, with the providers' programs that the cache holds.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 from tests.support.base_image import NoBaseError, base_archive
+from tests.support.outside import download_cache
 from tests.tools.kvmbox import make_disk
 
 #: Names a folder that holds it already, as in an emulated machine.
@@ -22,23 +28,38 @@ def machine_image() -> str:
     given = os.environ.get(VARIABLE)
     if given:
         return given
-    archive = _archive()
-    folder = archive.with_suffix("")
+    folder = _place()
     if not folder.exists():
-        unfinished = archive.with_suffix(".partial")
-        subprocess.run(["rm", "-rf", str(unfinished)], check=True)
+        unfinished = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o755)
-        subprocess.run(["tar", "--numeric-owner", "-C", str(unfinished), "-xf", str(archive)], check=True)
+        subprocess.run(["tar", "--numeric-owner", "-C", str(unfinished), "-xf", str(_archive())], check=True)
+        for program in _programs():
+            target = unfinished / "usr" / "local" / "bin" / program.name
+            shutil.copyfile(program, target)
+            target.chmod(0o755)
         unfinished.rename(folder)
     return str(folder)
 
 
 def machine_disk() -> Path:
     """Give the same as a disk for an emulated machine; raises ``NoImageError`` or ``NoBoxError``."""
-    disk = _archive().with_suffix(".ext4")
+    disk = _place().with_suffix(".ext4")
     if not disk.exists():
         make_disk(Path(machine_image()), disk)
     return disk
+
+
+def _place() -> Path:
+    """Name the folder after all that goes into it."""
+    parts = [f"{program} {program.stat().st_size}" for program in _programs()]
+    key = hashlib.sha256("\n".join((_archive().name, *parts)).encode()).hexdigest()[:12]
+    return download_cache() / f"machine-{key}"
+
+
+def _programs() -> list[Path]:
+    found = (download_cache() / name / "node_modules" / ".bin" / name for name in ("claude",))
+    return [path for path in found if path.exists()]
 
 
 def _archive() -> Path:

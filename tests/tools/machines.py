@@ -14,9 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from bot_bottle.backend.registry import get_bottle_backend
 from bot_bottle.backend.smolmachines import engine, probe
 from bot_bottle.errors import BotBottleError, UnavailableError
+from tests.support import npm
 from tests.support.machine_image import VARIABLE, NoImageError, machine_disk, machine_image
 from tests.support.machine_tests import BACKEND
 from tests.tools.kvmbox import Disk, NoBoxError, run
@@ -31,6 +34,8 @@ def main(arguments: list[str]) -> int:
     """Choose where they run, prepare that place, and give pytest's exit code."""
     try:
         engine.sdk()
+        with contextlib.suppress(pytest.skip.Exception):
+            npm.installed("@anthropic-ai/claude-code", "claude")
         os.environ[_REQUIRE] = BACKEND
         chosen = arguments or list(_FILES)
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *chosen, "-k", BACKEND]
