@@ -56,7 +56,12 @@ async def forward(mirror: Mirror, quarantine: Quarantine, commands: Sequence[Com
             seconds=_PUSH_SECONDS,
             check=False,
         )
-    return read_outcome(done, commands)
+    outcome = read_outcome(done, commands)
+    redacted = mirror.upstream.redacted
+    return Outcome(
+        results={command: redacted(why) for command, why in outcome.results.items()},
+        words=tuple(redacted(line) for line in outcome.words),
+    )
 
 
 def read_outcome(done: git.Finished, commands: Sequence[Command]) -> Outcome:

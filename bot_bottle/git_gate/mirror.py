@@ -91,7 +91,7 @@ class Mirror:
             words = str(error) if isinstance(error, GitError) else (error.strerror or "a file error")
             raise UpstreamError(
                 f"{remote.upstream} cannot be reached, so nothing is served from what was there before: "
-                f"{one_line(words)}"
+                f"{one_line(self.upstream.redacted(words))}"
             ) from error
         self._head = listing.head
         self._asked_at = began

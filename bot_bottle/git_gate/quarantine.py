@@ -178,6 +178,20 @@ class Quarantine:
         return done.stdout
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a sidecar that was killed left in the gate's folder: pushes half way, and git's locks.
+
+    A lock that nobody holds would close the mirror for ever, and this folder is one sidecar's alone.
+    """
+    for path in folder.glob(f"{PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for mirror in folder.glob("mirror-*.git"):
+        for lock in (*mirror.glob("*.lock"), *(mirror / "refs").rglob("*.lock")):
+            lock.unlink(missing_ok=True)
+        for part in (mirror / "objects" / "pack").glob("tmp_*"):
+            part.unlink(missing_ok=True)
+
+
 def _bound(pid: int, max_bytes: int) -> None:
     """Bound a process that has been given nothing to do yet."""
     bounds = {

@@ -22,6 +22,7 @@ from bot_bottle.git_gate.keys import KeyNotUsableError
 from bot_bottle.git_gate.mirror import FRESH_SECONDS, Mirror, UpstreamError
 from bot_bottle.git_gate.pktline import FLUSH, packet
 from bot_bottle.git_gate.push import CAPABILITIES, Push, Pushes
+from bot_bottle.git_gate.quarantine import remove_leftovers
 from bot_bottle.git_gate.report import denial_lines, one_line
 from bot_bottle.git_gate.spellings import Places, elsewhere
 from bot_bottle.git_gate.upstream import Upstream
@@ -161,6 +162,7 @@ class GitGate:
         if self._folder is not None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder.chmod(0o700)
+            await asyncio.to_thread(remove_leftovers, self._folder)
         for mirror in self._mirrors.values():
             await mirror.upstream.open()
 

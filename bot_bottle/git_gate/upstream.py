@@ -7,11 +7,13 @@ and no variable holds it, and no redirect is followed with it.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from bot_bottle.files import write_atomic
 from bot_bottle.git_gate.agent import KeyAgent
@@ -91,6 +93,16 @@ class Upstream:
         with _pipe_with(f"username={_TOKEN_USER}\npassword={self.remote.token.reveal()}\n".encode()) as fd:
             config.append(f'credential.helper=!f() {{ test "$1" = get && cat /dev/fd/{fd}; }}; f')
             yield Way(url=self._url(), env=env, config=tuple(config), fds=(fd,))
+
+    def redacted(self, text: str) -> str:
+        """Take the token out of what the upstream said: it may repeat what it was sent."""
+        token = self.remote.token.reveal()
+        if not token:
+            return text
+        sent = base64.b64encode(f"{_TOKEN_USER}:{token}".encode()).decode()
+        for form in (token, sent, quote(token, safe="")):
+            text = text.replace(form, "[redacted]")
+        return text
 
     @property
     def _alias(self) -> str:

@@ -156,6 +156,7 @@ class GitLab:
             key=SshKey(public=public, private=Secret((self.keys / "user").read_text())),
         )
         self.pins = {HOST: Pin(address="127.0.0.1", port=port)}
+        self.ca_pem = ""
         self.scanner = scanner
         self.gate_folder = folder / "gate"
         self.audit_path = folder / "audit.jsonl"
@@ -170,6 +171,8 @@ class GitLab:
     @property
     def url(self) -> str:
         """The upstream as the operator's people write it."""
+        if self.remote.scheme == "https":
+            return self.remote.upstream
         return f"{self.remote.user}@{HOST}:{self.remote.path}"
 
     def bare(self, name: str) -> Repo:
@@ -195,6 +198,7 @@ class GitLab:
             audit=self.audit_path,
             scanner=self.scanner,
             pins=self.pins,
+            ca_pem=self.ca_pem,
         )
         (self.home / ".gitconfig").write_bytes(gitconfig(chosen, self.gate.url))
         return self
