@@ -35,6 +35,7 @@ class Lab:
     backend: str
     engine_host: str = ""
     machine_image: str = ""
+    runtime: str = "runc"
     home: Path = field(init=False)
     user_home: Path = field(init=False)
     env: dict[str, str] = field(init=False)
@@ -55,6 +56,7 @@ class Lab:
         if self.engine_host:
             self.env["DOCKER_HOST"] = self.engine_host
             config += f'[docker]\nbase_image = "{BASE_IMAGE}"\nsidecar_base_image = "{BASE_IMAGE}"\n'
+            config += f'runtime = "{self.runtime}"\n'
         if self.machine_image:
             config += f'[smolmachines]\nimage = "{self.machine_image}"\n'
         self.write("config.toml", config)
