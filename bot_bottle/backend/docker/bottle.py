@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
-import termios
 import threading
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -21,11 +20,12 @@ from bot_bottle.backend.terminal import (
     has_terminal,
     is_terminal_or_closed,
     leave_on_signals,
+    put_back,
 )
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Protocol
 
     from bot_bottle.backend.docker.agent import AgentContainer
@@ -153,7 +153,7 @@ class DockerBottle(Bottle):
         execs = self._agent.execs
         with execs.slot() as slot:
             command = [*self._client_argv(tty=True), "/bin/sh", "-c", inside.ON_TERMINAL, "sh", slot, *argv]
-            with _terminal_put_back(), leave_on_signals():
+            with put_back(), leave_on_signals():
                 code = process.run_attached(command, env=self._client_env)
             if not self._agent.alive():
                 raise LaunchError(_agent_gone(self.name))
@@ -183,14 +183,3 @@ def _agent_gone(name: str) -> str:
 def sidecar_gone(name: str) -> str:
     """Say that nothing reaches the network from a bottle any more."""
     return f"the sidecar of bottle {name} has ended; nothing reaches the network from it any more"
-
-
-@contextlib.contextmanager
-def _terminal_put_back() -> Iterator[None]:
-    """Restore the terminal's settings: a client that is killed on the way leaves it raw."""
-    before = termios.tcgetattr(STDIN)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(termios.error):
-            termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
