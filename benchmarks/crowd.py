@@ -30,8 +30,8 @@ _SLOW = 1_000
 _CONNECTIONS = 4
 _NOTE = (
     f"Medians of {{rounds}} rounds; {_CONNECTIONS} connections in each bottle, one measured at a time. "
-    "No request was refused or cut. Who is closed to make room connects again. The other bottle's are "
-    "requests a second too; MiB is the crowded egress's memory (RSS)."
+    "No request was refused or cut. A dripping connection that is closed is opened again. The other "
+    "bottle's are requests a second too; MiB is the crowded egress's memory (RSS)."
 )
 _FORK = multiprocessing.get_context("fork")
 _HEAD = f"GET http://{HOST}/ HTTP/1.1\r\nHost: {HOST}\r\nX-Slow: ".encode()

@@ -33,7 +33,8 @@ _CONNECT_SECONDS = 5.0
 _HANDSHAKE_SECONDS = 10.0
 _MAX_ADDRESSES = 6
 _IDLE_SECONDS = 30.0
-_MAX_IDLE_PER_KEY = 32
+#: As many as were needed at once, since a new one costs a handshake; those unused end by their time.
+_MAX_IDLE = 1024
 
 #: Where distributions keep the roots when OpenSSL's compiled-in path is wrong (portable Python builds).
 _ROOTS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
@@ -77,6 +78,7 @@ class UpstreamPool:
         self._roots = roots
         self._resolver = resolver
         self._idle: dict[PoolKey, list[UpstreamConnection]] = {}
+        self._idle_count = 0
         self._context: ssl.SSLContext | None = None
 
     def take(self, key: PoolKey) -> UpstreamConnection | None:
@@ -84,6 +86,7 @@ class UpstreamPool:
         held = self._idle.get(key)
         while held:
             connection = held.pop()
+            self._idle_count -= 1
             if connection.idle_until > self._now():
                 connection.reused = True
                 return connection
@@ -92,21 +95,23 @@ class UpstreamPool:
 
     def keep(self, connection: UpstreamConnection, idle_seconds: float | None) -> None:
         """Hold an idle connection for a while; the server's own Keep-Alive timeout is honoured."""
+        if self._idle_count >= _MAX_IDLE:
+            connection.abort()
+            return
         held = self._idle.get(connection.key)
         if held is None:
             held = self._idle[connection.key] = []
-        if len(held) >= _MAX_IDLE_PER_KEY:
-            connection.abort()
-            return
         seconds = _IDLE_SECONDS if idle_seconds is None else min(_IDLE_SECONDS, idle_seconds - 1.0)
         connection.idle_until = self._now() + seconds
         held.append(connection)
+        self._idle_count += 1
 
     def forget(self, connection: UpstreamConnection) -> None:
         """Drop a connection that has ended."""
         held = self._idle.get(connection.key)
         if held and connection in held:
             held.remove(connection)
+            self._idle_count -= 1
             if not held:
                 del self._idle[connection.key]
 
@@ -116,8 +121,8 @@ class UpstreamPool:
             for connection in [c for c in self._idle[key] if c.idle_until <= now]:
                 self.forget(connection)
                 connection.abort()
-                if key not in self._idle:
-                    break
+            if not self._idle.get(key, True):
+                del self._idle[key]  # all in use: a name that was once asked for is not remembered for ever
 
     def close(self) -> None:
         """Close every idle connection."""
@@ -196,6 +201,7 @@ class UpstreamPool:
             await loop.create_connection(lambda: stream, address, port)
             await secured
         except BaseException:
+            secured.cancel()
             stream.abort()
             raise
 

@@ -545,3 +545,27 @@ def test_every_later_request_is_judged_like_the_first(tmp_path: Path) -> None:
     assert [record["path"] for record in records if record["decision"] == "allow"] == ["/a/0", "/a/1", "/a/2"]
     assert len(records) == 24
     assert {record["injected"] for record in records if record["decision"] == "allow"} == {"LAB_TOKEN"}
+
+
+def test_as_many_upstream_connections_are_kept_as_were_needed_at_once(tmp_path: Path) -> None:
+    together = threading.Barrier(40)
+
+    def answer(head: bytes, _body: bytes) -> bytes:
+        if b"/together" in head:
+            together.wait(SECONDS)
+        return ok()
+
+    handler, _ = serve(answer)
+    with Upstream(handler, tls=False) as upstream, contextlib.ExitStack() as stack:
+        settings = config(tmp_path, [route("site.test")], pins={"site.test": upstream.pin})
+        egress = stack.enter_context(InProcess(tmp_path, settings))
+        streams = [stack.enter_context(egress.plain("http")) for _ in range(40)]
+        for _ in range(3):
+            for stream in streams:
+                stream.send(b"GET /together HTTP/1.1\r\nHost: site.test\r\n\r\n")
+            assert {stream.response().status for stream in streams} == {200}
+        assert upstream.connections == 40
+        assert egress.call(lambda: egress.proxy.pool._idle_count) == 40
+        egress.call(lambda: egress.proxy.pool.sweep(egress.loop.time() + 60))
+        egress.call(lambda: None)
+        assert egress.call(lambda: egress.proxy.pool._idle_count) == 0
