@@ -43,7 +43,8 @@ _FETCH_ENV = (
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 )
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+#: What this machine is called by Python, and by image registries.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +140,10 @@ def fetched(source: ImageSource, *, refresh: bool = False) -> Path:
     unfinished = folder / f".{key}.{os.getpid()}.partial"
     print(f"bot-bottle: fetching {printable(source.value)} ({source.where})", file=sys.stderr)
     env = {name: os.environ[name] for name in _FETCH_ENV if name in os.environ}
-    options = ["--platform", f"linux/{_ARCHITECTURES.get(machine, machine)}"]
+    options = ["--platform", f"linux/{ARCHITECTURES.get(machine, machine)}"]
     try:
         done = process.run(
-            [str(_fetcher()), "pull", *options, source.value, str(unfinished)], env=env, timeout=_PULL_SECONDS
+            [str(fetcher()), "pull", *options, source.value, str(unfinished)], env=env, timeout=_PULL_SECONDS
         )
         if done.returncode != 0:
             words = process.first_line(done.stderr, "no reason was given")
@@ -157,7 +158,7 @@ def _folder() -> Path:
     return paths.cache_dir() / engine.PACKAGE / "images"
 
 
-def _fetcher() -> Path:
+def fetcher() -> Path:
     """Give the program with which the engine itself fetches images; it unpacks it at its first machine."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     found = sorted(cache.glob("smolvm/rootfs/*/usr/local/bin/crane"), key=lambda path: path.stat().st_mtime)
