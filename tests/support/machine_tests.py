@@ -52,6 +52,7 @@ _EMULATED_TESTS = frozenset(
         "test_a_headless_session_passes_everything_on_and_leaves_nothing",
         "test_work_is_kept_and_resume_goes_on_with_it",
         "test_a_killed_launcher_leaves_nothing_running_and_keeps_work_and_record",
+        "test_a_kept_machine_is_ours_starts_with_its_sidecar_only_and_is_swept",
         "test_a_session_from_question_to_resume",
         "test_the_terminal_passes_size_keys_and_code_through",
         "test_claude_works_in_a_bottle_and_never_holds_the_token",
