@@ -147,7 +147,7 @@ class World:
             raise RuntimeError("the scripted world did not start; its own words are above")
 
     def call(self, op: str, **arguments: object) -> Any:
-        """Give one command to the world and wait for its answer; a ``timeout`` is stretched to the pace here."""
+        """Give the world one command and wait for its answer; a ``timeout`` is stretched to the pace here."""
         if "timeout" in arguments:
             arguments["timeout"] = float(str(arguments["timeout"])) * PACE
         with socket.socket(socket.AF_UNIX) as connection:

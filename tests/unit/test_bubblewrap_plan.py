@@ -15,6 +15,7 @@ from bot_bottle.backend import seccomp
 from bot_bottle.backend.bubblewrap import bwrap, cgroup, folders, layout, limits, probe, scope
 from bot_bottle.backend.bubblewrap.channel import is_terminal_master
 from bot_bottle.backend.bubblewrap.layout import Bind, BottleFiles, File, Link, ProgramFiles, Raw, Tmpfs
+from bot_bottle.backend.limits import machine_memory
 from bot_bottle.errors import LaunchError, UnavailableError
 from bot_bottle.manifest.model import ManifestLimits
 from bot_bottle.preflight import limit_text
@@ -222,7 +223,7 @@ def test_limits_have_defaults_and_honest_words() -> None:
     assert held["memory"].holds
     assert held["cpu"].how == "cgroup v2"
     default = limits.limits_here(ManifestLimits())
-    assert default.memory == limits.machine_memory() // 2
+    assert default.memory == machine_memory() // 2
     assert default.cpus is None
 
 
