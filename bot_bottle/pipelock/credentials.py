@@ -42,7 +42,8 @@ class Rule:
     ``reach`` is how many bytes its match can be long. ``judge`` has the last word. ``strict`` and ``egress``
     say in which profile it counts; ``places`` limits it to some places. A ``number`` is a form without any
     word of its own; in large content it is looked for only where a word like those of
-    :data:`NUMBER_WORDS` stands too.
+    :data:`NUMBER_WORDS` stands too. A ``hidden`` one is looked for only under a layer of encoding.
+    ``trigger`` is a shorter one that matches wherever ``pattern`` does, where that is faster to search.
     """
 
     id: str
@@ -54,6 +55,8 @@ class Rule:
     places: frozenset[str] = frozenset()
     reach: int = 320
     number: bool = False
+    hidden: bool = False
+    trigger: bytes = b""
 
 
 _PLACEHOLDER = re.compile(
@@ -166,6 +169,11 @@ def _hidden(match: Match) -> bool:
 def _key(prefix: bytes, body: bytes) -> bytes:
     return _BEFORE + b"(" + prefix + body + b")"
 
+
+_URL_WITH_USER = (
+    rb"(?i)(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?|ftps?|smtps?|https?)://"
+    rb"[\w.%~+-]{1,64}:"
+)
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -292,8 +300,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         id="password-in-url",
-        pattern=rb"(?i)\b(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?|ftps?|smtps?|https?)://"
-        rb"[^\s:/@'\"<>]{1,64}:([^\s:/@'\"<>]{10,128})@[\w.-]",
+        pattern=_URL_WITH_USER + rb"([^\s:/@'\"<>]{10,128})@[\w.-]",
+        trigger=_URL_WITH_USER + rb"[^\s:/@'\"<>]{10}",
         judge=_real_password,
         strict=False,
     ),
@@ -344,7 +352,9 @@ KEY_START = (
 
 #: Rules whose value is one long run of base64 digits; they are asked of each such run that is met.
 RUN_RULES: tuple[Rule, ...] = (
-    Rule(id="encoded-secret-key", pattern=rb"([A-Za-z0-9/+]{40,44})", judge=_hidden, strict=False),
+    Rule(
+        id="encoded-secret-key", pattern=rb"([A-Za-z0-9/+]{40,44})", judge=_hidden, strict=False, hidden=True
+    ),
     Rule(
         id="wallet-private-key",
         kind="financial",

@@ -30,17 +30,19 @@ _BASE64_DIGITS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 _RUN_MAP = bytes(33 if byte in _BASE64_DIGITS else 32 for byte in range(256))
 _TEXT_MAP = bytes(33 if 32 <= byte < 127 or byte in {9, 10, 13} else 32 for byte in range(256))
 _HEX_MAP = bytes(33 if byte in b"0123456789abcdefABCDEF" else 32 for byte in range(256))
-_HEX_DIGITS = b"0123456789abcdefABCDEF"
 
 #: The least that is taken for encoded: 20 base64 digits hold 15 bytes.
 SHORTEST_RUN = 20
 _SHORTEST_HEX = 24
-_SHORTEST_TEXT = 14
+_SHORTEST_TEXT = 16
 _BEFORE, _BEHIND = 96, 32
 _REACH = 256
-#: How long a run may be, and how many names may stand before it, to be tried from behind each.
-_LONGEST_NAMED, _MOST_NAMES = 4096, 8
+#: How long a run may be to be tried at every alignment, since a name may stand before it (``path/to/QUJD``).
+_LONGEST_NAMED = 4096
 _MANY = 4
+#: What stands between pieces that are looked at together: no rule and no line reaches over it.
+_BETWEEN = b"\n\0\n"
+_HEX_DIGITS = b"0123456789abcdefABCDEF"
 #: With more signs than this the whole is decoded at once.
 _MOST_SPOTS = 20_000
 
@@ -53,9 +55,10 @@ _ESCAPE = re.compile(
     rb"\\+u(?:([0-9A-Fa-f]{4})|\{([0-9A-Fa-f]{1,6})\})|\\+x([0-9A-Fa-f]{2})|\\([0-3][0-7]{2})|"
     rb"[Uu]\+([0-9A-Fa-f]{4}) ?|&#[xX]([0-9A-Fa-f]{2,6});?|&#(\d{2,7});?|\\(/)"
 )
-#: How zlib's four usual headers begin when encoded; too short a mark to be looked for anywhere else.
-_ZLIB_IN_BASE64 = (b"eJ", b"eA", b"eN", b"eF")
-_SPLIT = re.compile(rb"[/_-]")
+#: How a stream with one of zlib's four usual headers begins when encoded, at the start of a run or a name.
+_ZLIB_IN_BASE64 = re.compile(rb"(?:^|[/_-])e(?:J[w-z]|A[E-H]|N[o-r]|F[4-7])")
+#: Hex by itself or behind names: a hash, mostly (``sha1-…``). Read as base64 it would make many letters.
+_NAMED_HEX = re.compile(rb"(?:[A-Za-z0-9]{1,24}[-_/+])*([0-9A-Fa-f]{20,})")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _BASE32 = re.compile(rb"[A-Z2-7]+|[a-z2-7]+")
 #: Letters of other scripts that look like Latin ones; NFKC leaves them (Unicode TR 39, confusables).
@@ -139,20 +142,19 @@ def decoded(
         for run in _apart(plain, data):
             gathered.setdefault("hex", []).extend(_hex_texts(run))
     for layer, texts in gathered.items():
-        yield layer, b"\n\n".join(texts)
+        yield layer, _BETWEEN.join(texts)
 
 
 def _apart(plain: bytes, data: bytes) -> Iterator[bytes]:
     """Give the runs of hex digits that make text and that something else kept apart (``41-4b-49``)."""
     found = [plain[start:end] for start, end in runs(plain, _HEX_MAP, _SHORTEST_HEX)]
-    if found and _any_readable(found):
-        yield from (run for run in found if run not in data)
+    yield from (found[index] for index in _readable_runs(found) if found[index] not in data)
 
 
 def _around(data: bytes, shape: Shape, undo: Callable[[bytes], bytes], *, reach: int = _REACH) -> bytes:
     """Undo an encoding where its sign stands, each place with enough around it to hold a long key."""
     try:
-        hits = _spots(shape).hits(data, most=_MOST_SPOTS)
+        hits = spots(shape).hits(data, most=_MOST_SPOTS)
     except OverBudgetError:
         return undo(data)
     places: list[Span] = []
@@ -166,11 +168,12 @@ def _around(data: bytes, shape: Shape, undo: Callable[[bytes], bytes], *, reach:
     if stop >= 0:
         places.append((start, stop))
     changed = [(undo(data[start:stop]), data[start:stop]) for start, stop in places]
-    return b"\n\n".join([after for after, before in changed if after != before])
+    return _BETWEEN.join([after for after, before in changed if after != before])
 
 
 @functools.cache
-def _spots(shape: Shape) -> PatternSet:
+def spots(shape: Shape) -> PatternSet:
+    """Give what finds every sign of ``shape``, compiled once."""
     return PatternSet.expressions([shape.value], once=False)
 
 
@@ -181,44 +184,71 @@ def digit_runs(data: bytes) -> list[Span]:
 
 def _decoded_runs(data: bytes, spans: Sequence[Span]) -> Iterator[tuple[str, bytes]]:
     """Decode every long run of digits of some base, each with what stands around it."""
-    if not spans or not _any_readable([data[start:end] for start, end in spans]):
-        return
+    places: list[Span] = []
+    found: list[bytes] = []
     done = 0
-    for start, end in spans:
-        if start < done:
-            continue
-        run = data[start:end]
-        if end - start >= 40:
-            end, run = _unwrapped(data, end, run)  # noqa: PLW2901 - the run goes on
-        done = end
-        if not _any_readable([run]):
-            continue
+    for start, stop in spans:
+        if start >= done:
+            run, end = data[start:stop], stop
+            if end - start >= 40:
+                end, run = _unwrapped(data, end, run)
+            places.append((start, end))
+            found.append(run)
+            done = end
+    for index in _readable_runs(found):
+        start, end = places[index]
         head, tail = data[max(0, start - _BEFORE) : start], data[end : end + _BEHIND].lstrip(b"=")
-        for layer, inner in _bases(run):
+        for layer, inner in _bases(found[index]):
             yield layer, head + inner + tail
+
+
+def _readable_runs(found: Sequence[bytes], first: int = 0) -> Iterator[int]:
+    """Give the indexes of the runs that hide something, halving what is asked about: most hide nothing."""
+    if not found or not _any_readable(found):
+        return
+    if len(found) == 1:
+        yield first
+        return
+    half = len(found) // 2
+    yield from _readable_runs(found[:half], first)
+    yield from _readable_runs(found[half:], first + half)
 
 
 def _any_readable(found: Sequence[bytes]) -> bool:
     """Decode all runs in one go and see whether anything comes out; lock files are full of hashes."""
     hexes: list[bytes] = []
-    others: list[bytes] = []
+    short: list[bytes] = []
+    long: list[bytes] = []
     for run in found:
-        if not run.translate(None, _HEX_DIGITS):
-            hexes.append(run[: len(run) & ~1])
-            hexes.append(run[1 : len(run) - 1 | 1])
+        if match := _NAMED_HEX.fullmatch(run):
+            digits = match[1]
+            hexes.append(digits[: len(digits) & ~1])
+            hexes.append(digits[1 : (len(digits) - 1) | 1])
         elif _BASE32.fullmatch(run):
             return True
         else:
-            candidates = _candidates(run)
-            if any(part.startswith(_ZLIB_IN_BASE64) for part in candidates):
-                return True
-            others += candidates
-    if hexes and _readable(bytes.fromhex("00".join(run.decode("ascii") for run in hexes))):
+            (short if len(run) < _LONGEST_NAMED else long).append(run)
+    if hexes and _readable(bytes.fromhex("00".join([digits.decode("ascii") for digits in hexes]))):
         return True
-    if not others:
-        return False
-    joined = b"AAAA".join([run + b"A" * (-len(run) % 4) for run in others])
-    return _readable(binascii.a2b_base64(joined.translate(_STANDARD)))
+    if _ZLIB_IN_BASE64.search(b"/".join([*short, *long])):
+        return True
+    # Shifting the whole shifts every run in it: what begins behind a name has one of four alignments.
+    return any(
+        _readable(_from_base64(joined[shift:]))
+        for joined, shifts in ((_joined(short), range(4)), (_joined(long), range(1)))
+        if joined
+        for shift in shifts
+    )
+
+
+def _joined(found: Sequence[bytes]) -> bytes:
+    return b"AAAA".join([run + b"A" * (-len(run) % 4) for run in found])
+
+
+def _from_base64(digits: bytes) -> bytes:
+    digits = digits.translate(_STANDARD, b"=")
+    usable = len(digits) - (len(digits) % 4 == 1)
+    return binascii.a2b_base64(digits[:usable] + b"=" * (-usable % 4))
 
 
 def _readable(raw: bytes) -> bool:
@@ -232,48 +262,35 @@ def _unwrapped(data: bytes, end: int, run: bytes) -> tuple[int, bytes]:
     """Join the lines of an encoded text that was wrapped, plainly or with escaped line ends."""
     width = len(run)
     lines = [run]
+    is_hex = _NAMED_HEX.fullmatch(run) is not None
     while (match := _WRAP.match(data, end)) and len(match[1]) <= width + 2:
-        lines.append(match[1])
+        if is_hex and match[1].translate(None, _HEX_DIGITS):
+            break  # the next word, not the next line
+        line = match[1].rstrip(b"=")
+        lines.append(line)
         end = match.end()
-        if len(match[1]) < width:
+        if len(line) < width:
             break
     return end, b"".join(lines)
 
 
 def _bases(run: bytes) -> Iterator[tuple[str, bytes]]:
-    if not run.translate(None, _HEX_DIGITS):
-        yield from (("hex", text) for text in _hex_texts(run))
+    if match := _NAMED_HEX.fullmatch(run):
+        yield from (("hex", text) for text in _hex_texts(match[1]))
         return
-    for part in _candidates(run):
-        for text in _base64_texts(part):
-            yield "base64", text
+    for match in _ZLIB_IN_BASE64.finditer(run):
+        # Its mark is too short to be looked for in the midst of what is decoded.
+        yield from (
+            ("base64", text) for text in packed_parts(_from_base64(run[match.end() - 3 :]), anywhere=False)
+        )
+    for shift in range(4 if len(run) < _LONGEST_NAMED else 1):
+        yield from (("base64", text) for text in _texts(_from_base64(run[shift:])))
     if len(run) >= 24 and _BASE32.fullmatch(run):
         padded = run.upper() + b"=" * (-len(run) % 8)
         try:
             yield from (("base32", text) for text in _texts(base64.b32decode(padded)))
         except binascii.Error:
             return
-
-
-def _candidates(run: bytes) -> list[bytes]:
-    """Give the run, and what of it begins behind a ``/``, ``-`` or ``_``: digits, or the end of a name."""
-    found = [run]
-    if len(run) < _LONGEST_NAMED:
-        for match in _SPLIT.finditer(run):
-            if len(run) - match.end() < SHORTEST_RUN or len(found) > _MOST_NAMES:
-                break
-            found.append(run[match.end() :])
-    return found
-
-
-def _base64_texts(run: bytes) -> Iterator[bytes]:
-    standard = run.translate(_STANDARD).rstrip(b"=")
-    usable = len(standard) - (len(standard) % 4 == 1)
-    try:
-        plain = binascii.a2b_base64(standard[:usable] + b"=" * (-usable % 4))
-    except binascii.Error:
-        return
-    yield from _texts(plain)
 
 
 def _hex_texts(run: bytes) -> Iterator[bytes]:

@@ -27,6 +27,7 @@ CODE_RULES = frozenset({
 
 #: An expression longer than this is replaced by its keywords, since compiling it can take seconds.
 _LONGEST_PATTERN = 400
+_LEADING_DIGITS = re.compile(r"^((?:\(\?i\))?)\\b\(\\d\{\d+(?:,\d+)?\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +173,8 @@ def _patterns_of(rules: Iterable[dict[str, object]]) -> Iterable[bytes]:
                 raise TypeError("a rule without keywords")
             words = "|".join(re.escape(word) for word in keywords)
             pattern = rf"(?i)(?:{words})"
-        yield pattern.encode("utf-8")
+        # Of digits that lead, the last is enough to look closer; searching for runs of them is slow.
+        yield _LEADING_DIGITS.sub(r"\1(\\d", pattern).encode("utf-8")
 
 
 def _clean_environment() -> dict[str, str]:

@@ -12,6 +12,7 @@ import base64
 import codecs
 import re
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from bot_bottle.pipelock.numbers import entropy
@@ -32,8 +33,10 @@ _PIECE = 48
 _MOST_PIECES = 256
 #: Runs this long inside a structured value (JSON, a key file, a URL) are secrets of their own.
 _SHORTEST_TOKEN = 20
-#: A value split into parts is recognised by its 4-character runs (:meth:`OwnSecrets.scattered`).
-_GRAM = 4
+#: A value split into parts is known by its runs of four characters; one in hex, as all hashes are, is looked
+#: at again by runs of six.
+_GRAM, _LONG_GRAM = 4, 6
+_HEX = re.compile(rb"[0-9a-f]+")
 _SHORTEST_SPLIT = 12
 _SPLIT_SPAN = 8192
 _SPLIT_COVER = 0.85
@@ -70,13 +73,13 @@ class OwnSecrets:
     without stopping ordinary traffic; the operator is told.
     """
 
-    __slots__ = ("_exact", "_grams", "_hits", "_needles", "_search", "_spans", "unsearchable")
+    __slots__ = ("_exact", "_grams", "_hits", "_needles", "_parts", "_search", "unsearchable")
 
     def __init__(self, values: Mapping[str, Secret]) -> None:
         needles: dict[bytes, OwnHit] = {}
         self._exact: list[tuple[bytes, str]] = []
         self._grams: dict[bytes, list[tuple[int, int]]] = {}
-        self._spans: list[tuple[str, int]] = []
+        self._parts: list[_Part] = []
         unsearchable: list[str] = []
         for name, secret in values.items():
             value = secret.reveal().encode("utf-8", "surrogateescape").strip()
@@ -134,8 +137,8 @@ class OwnSecrets:
             return
         if not (re.search(rb"\d", plain) and re.search(rb"[a-z]", plain)):
             return
-        part = len(self._spans)
-        self._spans.append((name, len(plain)))
+        part = len(self._parts)
+        self._parts.append(_Part(name, plain))
         for start in range(len(plain) - _GRAM + 1):
             self._grams.setdefault(plain[start : start + _GRAM], []).append((part, start))
 
@@ -146,26 +149,39 @@ class OwnSecrets:
         for index in indexes:
             for part, start in self._grams[grams[index]]:
                 seen.setdefault(part, set()).update(range(start, start + _GRAM))
-        for part, covered in seen.items():
-            name, length = self._spans[part]
-            if len(covered) >= _SPLIT_COVER * length and self._close_together(plain, part):
-                return OwnHit(name=name, form="parts")
+        for number, covered in seen.items():
+            known = self._parts[number]
+            if len(covered) >= _SPLIT_COVER * known.length and known.close_together(plain):
+                return OwnHit(name=known.name, form="parts")
         return None
 
-    def _close_together(self, plain: bytes, part: int) -> bool:
-        """Slide over all the runs of one value and look for a stretch that has most of it."""
-        starts_of = {
-            gram: [start for owner, start in places if owner == part] for gram, places in self._grams.items()
-        }
-        wanted = b"|".join(re.escape(gram) for gram, starts in starts_of.items() if starts)
+
+class _Part:
+    """A value that may come in parts, or a piece of one."""
+
+    __slots__ = ("_plain", "_search", "_size", "length", "name")
+
+    def __init__(self, name: str, plain: bytes) -> None:
+        self.name = name
+        self.length = len(plain)
+        self._plain = plain
+        self._size = _LONG_GRAM if _HEX.fullmatch(plain) else _GRAM
+        self._search: PatternSet | None = None
+
+    def close_together(self, plain: bytes) -> bool:
+        """Slide over all the runs of this value in ``plain`` and look for a stretch that has most of it."""
+        if self._search is None:
+            starts = range(self.length - self._size + 1)
+            self._search = PatternSet.literals(
+                [self._plain[start : start + self._size] for start in starts], once=False
+            )
+        size = self._size
         spots = [
-            (match.start(), position)
-            for match in re.finditer(b"(?=(" + wanted + b"))", plain.lower())
-            for start in starts_of[match[1]]
-            for position in range(start, start + _GRAM)
+            (end, position)
+            for start, end in sorted(self._search.hits(plain), key=itemgetter(1))
+            for position in range(start, start + size)
         ]
-        length = self._spans[part][1]
-        counts = [0] * length
+        counts = [0] * self.length
         covered = first = 0
         for at, position in spots:
             covered += counts[position] == 0
@@ -174,7 +190,7 @@ class OwnSecrets:
                 counts[spots[first][1]] -= 1
                 covered -= counts[spots[first][1]] == 0
                 first += 1
-            if covered >= _SPLIT_COVER * length:
+            if covered >= _SPLIT_COVER * self.length:
                 return True
         return False
 

@@ -42,12 +42,12 @@ class PatternSet:
         return cls(_compiled(list(patterns), flags, literal=False))
 
     @classmethod
-    def literals(cls, needles: Sequence[bytes]) -> PatternSet:
-        """Compile literal strings, matched without regard to ASCII case, each reported once."""
+    def literals(cls, needles: Sequence[bytes], *, once: bool = True) -> PatternSet:
+        """Compile literal strings, matched without regard to ASCII case."""
         import hyperscan  # noqa: PLC0415
 
-        flags = [hyperscan.HS_FLAG_CASELESS | hyperscan.HS_FLAG_SINGLEMATCH] * len(needles)
-        return cls(_compiled(list(needles), flags, literal=True))
+        flag = hyperscan.HS_FLAG_CASELESS | (hyperscan.HS_FLAG_SINGLEMATCH if once else 0)
+        return cls(_compiled(list(needles), [flag] * len(needles), literal=True))
 
     @classmethod
     def restored(cls, image: bytes) -> PatternSet:

@@ -43,11 +43,11 @@ class RequestScanner:
         if self._known(block, rules=rules):
             suspect = self._scan(line, "query", rules=rules)
         else:
-            suspect = self._scan(line + block, "query", rules=rules)
+            suspect = self._scan(line + block, "query", rules=rules) or self._divided(headers, "header")
             if not suspect:
                 self._remember(block, rules=rules)
         if not suspect and b"&" in query:
-            suspect = self._divided(query)
+            suspect = self._divided(query_fields(query), "query")
         segment = opaque_segment(path) if rules else b""
         if suspect:
             suspect = self._locate(suspect, path=path, query=query, headers=headers, rules=rules)
@@ -58,12 +58,12 @@ class RequestScanner:
     def _scan(self, data: bytes, place: Place, *, rules: bool, field: str = "") -> tuple[Finding, ...]:
         return self._scanner.scan(data, Context(place=place, field=field, rules=rules))
 
-    def _divided(self, query: bytes) -> tuple[Finding, ...]:
-        """Put the query's values together: a value may be divided over them."""
-        own = self._scanner.own.search(joined(query_fields(query)))
+    def _divided(self, fields: Sequence[Header], place: Place) -> tuple[Finding, ...]:
+        """Put the values together: a guarded one may be divided over them."""
+        own = self._scanner.own.search(joined(fields))
         if own is None:
             return ()
-        where = Where(place="query", layers=(*own.layers, "divided"))
+        where = Where(place=place, layers=(*own.layers, "divided"))
         return (Finding(kind="own_secret", rule=f"own-secret:{own.name}", where=where),)
 
     def _locate(

@@ -16,7 +16,7 @@ from bot_bottle.pipelock.credentials import (
     Rule,
     is_placeholder,
 )
-from bot_bottle.pipelock.decode import SHAPES, Shape
+from bot_bottle.pipelock.decode import SHAPES, Shape, spots
 from bot_bottle.pipelock.patterns import PatternSet
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _AROUND = 96
 #: Content up to this is always searched for numbers.
 _SMALL = 4096
+#: The longest value of a rule about runs, and what such values begin with where nothing hides them.
+_LONGEST_RUN = 128
+_FIRST_OF_RUN = frozenset(b"59KLcxtb13")
 #: A last quantifier without bound would be reported once a byte; its least is enough to raise the alarm.
 _OPEN_END = re.compile(rb"\{(\d+),\d*\}(=\{0,\d\})?(\)?)$")
 
@@ -61,7 +64,8 @@ class RuleSet:
     """Our rules of one profile, compiled together with the signs of encoded content."""
 
     __slots__ = (
-        "_compiled", "_first_number", "_numbers", "_placeholders_pass", "_rules", "_run_rules", "_search"
+        "_compiled", "_first_number", "_numbers", "_placeholders_pass", "_plain_run_rules", "_rules",
+        "_run_rules", "_search",
     )  # fmt: skip
 
     def __init__(self, profile: Profile) -> None:
@@ -72,15 +76,18 @@ class RuleSet:
         self._run_rules = tuple(
             (rule, re.compile(rule.pattern)) for rule in RUN_RULES if _counts(rule, profile)
         )
+        self._plain_run_rules = tuple(entry for entry in self._run_rules if not entry[0].hidden)
         self._placeholders_pass = profile == "strict"
         self._compiled = tuple(re.compile(rule.pattern) for rule in self._rules)
-        triggers = [_OPEN_END.sub(rb"{\1}\3", rule.pattern) for rule in self._rules]
+        triggers = [rule.trigger or _OPEN_END.sub(rb"{\1}\3", rule.pattern) for rule in self._rules]
         self._first_number = sum(not rule.number for rule in self._rules)
         named, numbers = triggers[: self._first_number], triggers[self._first_number :]
         signs = [*(shape.value for shape in SHAPES), KEY_START, NUMBER_WORDS]
         self._search = PatternSet.expressions(
             [*named, *signs], once=[False] * len(named) + [True] * len(signs)
         )
+        for shape in SHAPES:
+            spots(shape)  # so that no scan pays for compiling them
         self._numbers = PatternSet.expressions(numbers, once=False) if numbers else None
 
     def look(self, data: bytes) -> Look:
@@ -122,10 +129,11 @@ class RuleSet:
         self, data: bytes, spans: Sequence[Span], context: Context, layers: tuple[str, ...]
     ) -> Iterator[RuleMatch]:
         """Judge every long run of digits by itself."""
+        rules = self._run_rules if layers else self._plain_run_rules
         for start, end in spans:
-            if end - start > 128:
+            if end - start > _LONGEST_RUN or (not layers and data[start] not in _FIRST_OF_RUN):
                 continue
-            for rule, pattern in self._run_rules:
+            for rule, pattern in rules:
                 match = pattern.fullmatch(data, start, end)
                 if match is not None:
                     yield from self._judge(rule, match, data, context, layers)

@@ -26,6 +26,7 @@ _WINDOW = 8 * 1024
 _FIELD_WINDOW = 1024
 _MOST_FIELDS = 128
 _LARGEST_VALUE = 2048
+_CONSTANT = 8
 _LARGEST_BODY = 16 * 1024
 
 
@@ -88,7 +89,9 @@ class Session:
             before = self._fields.pop(key, b"")
             if len(self._fields) >= _MOST_FIELDS:
                 self._fields.pop(next(iter(self._fields)))
-            text = self._fields[key] = before + plain if before[-len(plain) :] != plain else before
+            # A longer value that comes again is a constant; of short ones each may be the next letter.
+            again = len(plain) >= _CONSTANT and before.endswith(plain)
+            text = self._fields[key] = before if again else before + plain
             if len(text) > _FIELD_WINDOW:
                 self._fields[key] = text[-_FIELD_WINDOW:]
             found = self._own.search_skeleton(text) if before and text is not before else None

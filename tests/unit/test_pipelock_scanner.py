@@ -149,6 +149,11 @@ def test_no_input_breaks_it(data: bytes, kind: str) -> None:
 SCANNER = scanner(own=own_secrets({}))
 
 
+@given(st.text(alphabet="abcdefABC0123456789+/-_=\n\\ ", min_size=30, max_size=400))
+def test_no_run_of_digits_breaks_it(text: str) -> None:
+    assert all(entry.kind != "error" for entry in SCANNER.scan(text.encode(), Context()))
+
+
 @given(st.text(alphabet='%\\u0041xAKIeyJ{}"=+/-_ \n&#;0123456789abcdefQUtJ', max_size=400))
 def test_no_tangle_of_encodings_breaks_it(text: str) -> None:
     assert all(
