@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import functools
 import os
+import resource
 import shutil
 import signal
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,13 +62,15 @@ _CONFIG = (
 class Way:
     """What a command is given besides its arguments: environment, settings, descriptors.
 
-    ``url`` is the upstream's, for commands that speak to it.
+    ``url`` is the upstream's, for commands that speak to it. ``bounds`` are resource limits by their number
+    (setrlimit(2)), for commands that work on what a stranger made and begin only once they are given it.
     """
 
     env: Mapping[str, str]
     url: str = ""
     config: tuple[str, ...] = ()
     fds: tuple[int, ...] = ()
+    bounds: Mapping[int, int] = field(default_factory=dict)
 
 
 class GitError(Exception):
@@ -200,6 +203,10 @@ async def start(argv: Sequence[str], *, cwd: Path, way: Way, given: bool = False
         raise GitError(f"git could not be started: {error.strerror}") from error
     child = Child(process)
     try:
+        for kind, value in way.bounds.items():
+            hard = resource.prlimit(process.pid, kind)[1]
+            held = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.prlimit(process.pid, kind, (held, held))
         await child.attach()
     except BaseException:
         await child.end()

@@ -87,6 +87,11 @@ class Body:
         self.received += len(piece)
         return piece
 
+    @property
+    def forsaken(self) -> bool:
+        """Whether the client has gone: none of git's closes its end before it has its answer."""
+        return self._stream.at_eof() or self._stream.exception() is not None
+
     async def exactly(self, count: int) -> bytes:
         """Give exactly ``count`` bytes; raises ``EOFError`` where there are fewer."""
         parts, have = [], 0
@@ -208,28 +213,27 @@ class Response:
     async def begin(self, content_type: str) -> None:
         """Write the head of a chunked 200."""
         self.begun = True
-        self._writer.write(_head(200, (("Content-Type", content_type), ("Transfer-Encoding", "chunked"))))
-        await self._drain()
+        await self._write(_head(200, (("Content-Type", content_type), ("Transfer-Encoding", "chunked"))))
 
     async def send(self, data: bytes) -> None:
         """Write one piece; raises ``ConnectionError`` or ``TimeoutError`` where nobody takes it."""
         if data:
-            self._writer.write(b"%x\r\n%b\r\n" % (len(data), data))
-            await self._drain()
+            await self._write(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def finish(self) -> None:
         """Write the last chunk."""
-        self._writer.write(b"0\r\n\r\n")
-        await self._drain()
+        await self._write(b"0\r\n\r\n")
 
     async def whole(self, status: int, content_type: str, data: bytes, *more: tuple[str, str]) -> None:
         """Write a whole answer at once."""
         self.begun = True
         fields = (("Content-Type", content_type), ("Content-Length", str(len(data))), *more)
-        self._writer.write(_head(status, fields) + data)
-        await self._drain()
+        await self._write(_head(status, fields) + data)
 
-    async def _drain(self) -> None:
+    async def _write(self, data: bytes) -> None:
+        if self._writer.is_closing():
+            raise ConnectionResetError
+        self._writer.write(data)
         async with asyncio.timeout(IDLE_SECONDS):
             await self._writer.drain()
 

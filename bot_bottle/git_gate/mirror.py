@@ -114,19 +114,17 @@ class Mirror:
         given: bytes = b"",
         check: bool = True,
         seconds: float = git.SECONDS,
-        env: Mapping[str, str] | None = None,
-        max_output: int = git.MAX_OUTPUT,
+        way: git.Way | None = None,
     ) -> git.Finished:
         """Run a local git command on the mirror; raises ``GitError``."""
         return await git.run(
             self.path,
             arguments,
             cwd=self.folder,
-            way=git.Way(env=env) if env else None,
+            way=way,
             given=given,
             check=check,
             seconds=seconds,
-            max_output=max_output,
         )
 
     async def _list(self) -> Listing:

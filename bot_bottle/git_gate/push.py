@@ -156,6 +156,8 @@ class Push:
             async with self._alive():
                 await self._inspect(quarantine, asked, rules)
                 async with self._mirror.lock:
+                    if self._body.forsaken:
+                        raise ConnectionAbortedError
                     self._record_decision(asked, None)
                     await self._back_up(asked)
                     outcome = await forward(self._mirror, quarantine, asked.commands)

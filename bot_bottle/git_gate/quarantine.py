@@ -33,8 +33,9 @@ PREFIX = "incoming-"
 _UNPACK_SECONDS = 900.0
 _LIST_SECONDS = 300.0
 #: What unpacking may use: deltas can be made to unfold to any size (a pack of kilobytes to gigabytes).
-_UNPACK_MEMORY = 2 * 1024 * 1024 * 1024
-_UNPACK_CPU_SECONDS = 600
+_UNPACK_BOUNDS = {resource.RLIMIT_AS: 2 << 30, resource.RLIMIT_CPU: 600}
+#: What listing may use: ten trees that name each other ten times are ten thousand million files.
+_LIST_BOUNDS = {resource.RLIMIT_AS: 768 << 20, resource.RLIMIT_CPU: 240}
 _HEADER = 12
 #: How much larger than its pack's bound the content of a push may be.
 _UNFOLDED = 10
@@ -84,10 +85,12 @@ class Quarantine:
             raise GitError("the push holds no pack")
         if denied := self._rules.judge_size(objects=int.from_bytes(header[8:12], "big")):
             raise TooLargeError(denied)
+        # A thin pack is completed by the objects its deltas build on.
+        most = 2 * self._rules.policy.max_bytes + 64 * 1024 * 1024
+        way = git.Way(env=self.env, bounds={**_UNPACK_BOUNDS, resource.RLIMIT_FSIZE: most})
         argv = git.command(self._mirror.path, ["index-pack", "--stdin", "--fix-thin", "--strict"])
-        child = await git.start(argv, cwd=self._mirror.folder, way=git.Way(env=self.env), given=True)
+        child = await git.start(argv, cwd=self._mirror.folder, way=way, given=True)
         try:
-            _bound(child.pid, self._rules.policy.max_bytes)
             async with asyncio.timeout(_UNPACK_SECONDS):
                 _, words, _ = await asyncio.gather(
                     self._feed(child, header, body), git.read_words(child.stderr), child.stdout.read()
@@ -135,7 +138,8 @@ class Quarantine:
     async def is_ancestor(self, old: str, new: str) -> bool:
         """Tell whether ``new`` has all that ``old`` has; raises ``GitError`` where git cannot tell."""
         arguments = ("merge-base", "--is-ancestor", old, new)
-        done = await self._mirror.git(*arguments, env=self.env, check=False, seconds=_LIST_SECONDS)
+        way = git.Way(env=self.env)
+        done = await self._mirror.git(*arguments, way=way, check=False, seconds=_LIST_SECONDS)
         if done.returncode not in {0, 1}:
             raise GitError(git.last_words(done.stderr, "the history cannot be followed"))
         return done.returncode == 0
@@ -174,7 +178,8 @@ class Quarantine:
         await asyncio.to_thread(_migrate, self.path / "pack", self._mirror.path / "objects" / "pack")
 
     async def _git(self, *arguments: str, given: bytes = b"") -> bytes:
-        done = await self._mirror.git(*arguments, given=given, env=self.env, seconds=_LIST_SECONDS)
+        way = git.Way(env=self.env, bounds=_LIST_BOUNDS)
+        done = await self._mirror.git(*arguments, given=given, way=way, seconds=_LIST_SECONDS)
         return done.stdout
 
 
@@ -190,20 +195,6 @@ def remove_leftovers(folder: Path) -> None:
             lock.unlink(missing_ok=True)
         for part in (mirror / "objects" / "pack").glob("tmp_*"):
             part.unlink(missing_ok=True)
-
-
-def _bound(pid: int, max_bytes: int) -> None:
-    """Bound a process that has been given nothing to do yet."""
-    bounds = {
-        resource.RLIMIT_AS: _UNPACK_MEMORY,
-        resource.RLIMIT_CPU: _UNPACK_CPU_SECONDS,
-        # A thin pack is completed by the objects its deltas build on.
-        resource.RLIMIT_FSIZE: 2 * max_bytes + 64 * 1024 * 1024,
-    }
-    for kind, value in bounds.items():
-        hard = resource.prlimit(pid, kind)[1]
-        held = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.prlimit(pid, kind, (held, held))
 
 
 def _migrate(source: Path, target: Path) -> None:

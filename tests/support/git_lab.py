@@ -111,6 +111,13 @@ class Repo:
         assert done.returncode == 0, f"git {' '.join(arguments)}: {done.stderr}"
         return done.stdout.rstrip("\n")
 
+    def run_bytes(self, *arguments: str, given: bytes) -> bytes:
+        """Run git, which must succeed; gives what it wrote as it is."""
+        done = subprocess.run(
+            ["git", *arguments], cwd=self.path, env=self.env, input=given, capture_output=True, check=True
+        )
+        return done.stdout
+
     def commit(self, files: dict[str, str | bytes], message: str = "more") -> str:
         """Write files, commit them all; gives the commit."""
         for name, content in files.items():
