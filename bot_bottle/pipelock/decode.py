@@ -220,8 +220,7 @@ def _any_readable(found: Sequence[bytes]) -> bool:
     short: list[bytes] = []
     long: list[bytes] = []
     for run in found:
-        if match := _NAMED_HEX.fullmatch(run):
-            digits = match[1]
+        if digits := _hex_digits(run):
             hexes.append(digits[: len(digits) & ~1])
             hexes.append(digits[1 : (len(digits) - 1) | 1])
         elif _BASE32.fullmatch(run):
@@ -239,6 +238,14 @@ def _any_readable(found: Sequence[bytes]) -> bool:
         if joined
         for shift in shifts
     )
+
+
+def _hex_digits(run: bytes) -> bytes:
+    """Give the hex digits that ``run`` is made of, or ends in behind names; empty where it is not."""
+    if run[-8:].translate(None, _HEX_DIGITS):
+        return b""
+    match = _NAMED_HEX.fullmatch(run)
+    return match[1] if match else b""
 
 
 def _joined(found: Sequence[bytes]) -> bytes:
@@ -262,7 +269,7 @@ def _unwrapped(data: bytes, end: int, run: bytes) -> tuple[int, bytes]:
     """Join the lines of an encoded text that was wrapped, plainly or with escaped line ends."""
     width = len(run)
     lines = [run]
-    is_hex = _NAMED_HEX.fullmatch(run) is not None
+    is_hex = bool(_hex_digits(run))
     while (match := _WRAP.match(data, end)) and len(match[1]) <= width + 2:
         if is_hex and match[1].translate(None, _HEX_DIGITS):
             break  # the next word, not the next line
@@ -275,8 +282,8 @@ def _unwrapped(data: bytes, end: int, run: bytes) -> tuple[int, bytes]:
 
 
 def _bases(run: bytes) -> Iterator[tuple[str, bytes]]:
-    if match := _NAMED_HEX.fullmatch(run):
-        yield from (("hex", text) for text in _hex_texts(match[1]))
+    if digits := _hex_digits(run):
+        yield from (("hex", text) for text in _hex_texts(digits))
         return
     for match in _ZLIB_IN_BASE64.finditer(run):
         # Its mark is too short to be looked for in the midst of what is decoded.

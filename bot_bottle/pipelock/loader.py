@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bot_bottle.pipelock.engine import EngineHit
+    from bot_bottle.pipelock.patterns import PatternSet
 
 
 class LateEngine:
@@ -45,13 +46,17 @@ class LateEngine:
         """Whether the engine answers at once, with a verdict or an error."""
         return self._ready.is_set()
 
-    def find(self, data: bytes, *, sure: bool) -> tuple[EngineHit, ...]:
+    def combined(self) -> PatternSet | None:
+        """Give the engine's combined gate, ``None`` until it is there."""
+        return self._engine.combined() if self._engine is not None else None
+
+    def find(self, data: bytes, *, sure: bool, passed: bool = False) -> tuple[EngineHit, ...]:
         """Judge ``data``; raises ``RuntimeError`` where there is no engine."""
         if not self._ready.wait(self._wait):
             raise RuntimeError("the rule engine is still loading")
         if self._engine is None:
             raise RuntimeError("the rule engine could not be loaded") from self._error
-        return self._engine.find(data, sure=sure)
+        return self._engine.find(data, sure=sure, passed=passed)
 
     def settle(self, seconds: float) -> bool:
         """Wait for the gate as well (benchmarks, tests); tells whether it is there."""

@@ -50,22 +50,26 @@ class RuleMatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What a pass saw: where rules could match, the shapes of encodings, the beginning of any key."""
+    """What a pass saw: where rules could match, the shapes of encodings, the beginning of any key.
+
+    ``engine`` tells whether the rule engine could find anything; ``None``: it must be asked.
+    """
 
     hits: Sequence[Hit] = ()
     shapes: frozenset[Shape] = frozenset()
     key_start: bool = False
+    engine: bool | None = None
 
 
-_NOTHING = Look()
+_NOTHING = {engine: Look(engine=engine) for engine in (None, False, True)}
 
 
 class RuleSet:
     """Our rules of one profile, compiled together with the signs of encoded content."""
 
     __slots__ = (
-        "_compiled", "_first_number", "_numbers", "_placeholders_pass", "_plain_run_rules", "_rules",
-        "_run_rules", "_search",
+        "_compiled", "_first_number", "_first_pass", "_numbers", "_placeholders_pass", "_plain_run_rules",
+        "_rules", "_run_rules", "_search",
     )  # fmt: skip
 
     def __init__(self, profile: Profile) -> None:
@@ -83,19 +87,29 @@ class RuleSet:
         self._first_number = sum(not rule.number for rule in self._rules)
         named, numbers = triggers[: self._first_number], triggers[self._first_number :]
         signs = [*(shape.value for shape in SHAPES), KEY_START, NUMBER_WORDS]
-        self._search = PatternSet.expressions(
-            [*named, *signs], once=[False] * len(named) + [True] * len(signs)
-        )
+        self._first_pass = ((*named, *signs), (*[False] * len(named), *[True] * len(signs)))
+        self._search = PatternSet.expressions(self._first_pass[0], once=self._first_pass[1])
         for shape in SHAPES:
             spots(shape)  # so that no scan pays for compiling them
         self._numbers = PatternSet.expressions(numbers, once=False) if numbers else None
 
-    def look(self, data: bytes) -> Look:
-        """Pass over ``data`` once."""
-        hits = self._search.hits(data)
+    def first_pass(self) -> tuple[tuple[bytes, ...], tuple[bool, ...]]:
+        """Give the expressions of the first pass, and which of them are reported once."""
+        return self._first_pass
+
+    def look(self, data: bytes, combined: PatternSet | None = None) -> Look:
+        """Pass over ``data`` once; ``combined`` has a rule engine's expressions behind ours."""
+        engine: bool | None = None
+        if combined is None:
+            hits = self._search.hits(data)
+        else:
+            ours = len(self._first_pass[0])
+            every = combined.hits(data)
+            hits = [hit for hit in every if hit[0] < ours]
+            engine = len(hits) < len(every)
         small = len(data) <= _SMALL
         if not hits and not small:
-            return _NOTHING
+            return _NOTHING[engine]
         first = self._first_number
         signs = {index - first for index, _end in hits if index >= first}
         if signs:
@@ -103,11 +117,12 @@ class RuleSet:
         if self._numbers is not None and (small or len(SHAPES) + 1 in signs):
             hits += [(first + index, end) for index, end in self._numbers.hits(data)]
         if not signs:
-            return Look(hits=hits) if hits else _NOTHING
+            return Look(hits=hits, engine=engine) if hits else _NOTHING[engine]
         return Look(
             hits=hits,
             shapes=frozenset(SHAPES[sign] for sign in signs if sign < len(SHAPES)),
             key_start=len(SHAPES) in signs,
+            engine=engine,
         )
 
     def settle(

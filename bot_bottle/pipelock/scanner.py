@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from bot_bottle.pipelock.engine import EngineHit
+    from bot_bottle.pipelock.patterns import PatternSet
     from bot_bottle.pipelock.ruleset import Profile
 
 
@@ -43,8 +44,11 @@ _LARGEST_DIVIDED = 64 * 1024
 class Engine(Protocol):
     """What :class:`~bot_bottle.pipelock.gate.GatedEngine` offers."""
 
-    def find(self, data: bytes, *, sure: bool) -> tuple[EngineHit, ...]:
-        """Judge ``data``."""
+    def combined(self) -> PatternSet | None:
+        """Give one set for both our first pass and the engine's gate, where there is one."""
+
+    def find(self, data: bytes, *, sure: bool, passed: bool = False) -> tuple[EngineHit, ...]:
+        """Judge ``data``; with ``passed`` it is known to have passed the gate."""
 
 
 class Scanner:
@@ -167,7 +171,7 @@ class _Scan:
     def _look(self, layers: tuple[str, ...], data: bytes, *, deeper: bool) -> Iterator[tuple[str, bytes]]:
         owner = self._owner
         rules = owner._rules
-        look = rules.look(data)
+        look = rules.look(data, owner._engine.combined() if owner._profile == "egress" else None)
         plain = skeleton(data)
         own = owner.own.search(data, plain)
         if own is not None:
@@ -179,18 +183,19 @@ class _Scan:
                 *rules.settle_runs(data, spans, self._context, layers),
             ):
                 self._note(match.rule.kind, match.rule.id, match.value, match.offset, layers)
-            self._ask_engine(data, layers)
+            if look.engine is not False:
+                self._ask_engine(data, layers, passed=look.engine is True)
         if not deeper:
             return
         yield from decoded(data, look.shapes, spans, plain)
         if look.key_start and self._context.rules and len(data) <= _LARGEST_DIVIDED:
             yield "divided", divided_keys(data, self._context)
 
-    def _ask_engine(self, data: bytes, layers: tuple[str, ...]) -> None:
+    def _ask_engine(self, data: bytes, layers: tuple[str, ...], *, passed: bool) -> None:
         strict = self._owner._profile == "strict"
         if strict and layers and layers[-1] in {"percent", "escapes", "unicode"} and len(layers) > 1:
             return
-        for hit in self._owner._engine.find(data, sure=not strict):
+        for hit in self._owner._engine.find(data, sure=not strict, passed=passed):
             if hit.rule.startswith("generic-") and is_placeholder(hit.value):
                 continue  # the engine's widest rules forgive less than documentation needs
             self._note("credential", hit.rule, hit.value, data.find(hit.value), layers)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from bot_bottle.pipelock.engine import EngineHit
+    from bot_bottle.pipelock.patterns import PatternSet
     from bot_bottle.pipelock.ruleset import Profile
 
 _RANDOM = random.Random(20260723)
@@ -51,7 +52,11 @@ SECRETS: dict[str, str] = {
 class NoEngine:
     """An engine without rules, for tests of everything else."""
 
-    def find(self, data: bytes, *, sure: bool) -> tuple[EngineHit, ...]:
+    def combined(self) -> PatternSet | None:
+        """Have no expressions."""
+        return None
+
+    def find(self, data: bytes, *, sure: bool, passed: bool = False) -> tuple[EngineHit, ...]:
         """Find nothing."""
         return ()
 
