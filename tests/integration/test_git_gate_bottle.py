@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot_bottle.sidecar.listeners import GIT_PORT
-from tests.conftest import cannot
 from tests.support.family import wait_until
 from tests.support.git_lab import Repo
 from tests.support.ssh_server import NoSshError, make_privsep, ssh_server_command
@@ -54,17 +53,17 @@ class Upstream:
 def upstream(lab: Lab, tmp_path: Path) -> Iterator[Upstream]:
     """Run the upstream and declare a bottle and an agent ``gated`` that have it."""
     if lab.backend != "bubblewrap":
-        cannot("the upstream of this test listens on the loopback that only a sidecar of this machine shares")
+        pytest.skip("this upstream listens on the loopback that only a sidecar on this machine shares")
     try:
         pwd.getpwuid(lab.account.uid)
     except KeyError:
-        cannot("ssh runs for accounts that have a name, and this one has none")
+        pytest.skip("ssh runs for accounts that have a name, and this one has none")
     folder = tmp_path / "upstream"
     folder.mkdir()
     try:
         command = ssh_server_command(folder, {"GIT_CONFIG_GLOBAL": "/dev/null"}, PORT)
     except NoSshError as error:
-        cannot(str(error))
+        pytest.skip(str(error))
     log = tmp_path / "sshd.log"
     make_privsep()
     pid = lab.world.call("spawn", argv=command, env={"PATH": lab.env["PATH"]}, cwd="/", uid=0, log=str(log))

@@ -22,7 +22,6 @@ from bot_bottle.errors import UnavailableError
 from bot_bottle.pipelock.decode import SHAPES, decoded, digit_runs
 from bot_bottle.pipelock.engine import EngineProgram
 from bot_bottle.pipelock.own_secrets import skeleton
-from tests.conftest import cannot
 from tests.support.outside import REPO, download_cache
 from tests.support.pipelock import SECRETS, letters
 from tests.support.pipelock_worker import Judge
@@ -47,7 +46,7 @@ def judge() -> Iterator[Judge]:
 def _corpus(name: str) -> Any:
     path = CORPORA / name
     if not path.exists():
-        cannot(f"the corpus {name} is not on this machine")
+        pytest.skip(f"the corpus {name} is not on this machine")
     return json.loads(path.read_text())
 
 
@@ -160,7 +159,7 @@ def test_egress_cases_of_others(judge: Judge) -> None:
     """Every case that a look at the outgoing content can decide, and none of the benign ones."""
     cases = _egress_cases()
     if not cases:
-        cannot("the corpus egress-cases is not on this machine")
+        pytest.skip("the corpus egress-cases is not on this machine")
     elsewhere = {"ssrf_bypass", "response_injection"}  # decided by addresses, or on the way back
     wrong, judged = [], 0
     for case in cases:
