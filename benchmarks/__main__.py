@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks import crowd, docker, egress, listing, manifest, memory, report, start
+from benchmarks import crowd, docker, egress, git_gate, listing, manifest, memory, report, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ _SEVERAL: dict[str, Callable[[], list[report.Table]]] = {
     "egress": egress.measure,
     "crowd": crowd.measure,
     "docker": docker.measure,
+    "git_gate": git_gate.measure,
 }
 
 if __name__ == "__main__":

@@ -80,8 +80,11 @@ def read_outcome(done: git.Finished, commands: Sequence[Command]) -> Outcome:
         elif flag in _TAKEN:
             results[command] = "the upstream did not take the push as a whole"
         else:
-            why = summary or git.last_words(done.stderr, "no reason was given")
-            results[command] = one_line(f"the upstream refused: {why}")
+            if "stale info" in summary or "fetch first" in summary:
+                summary = "somebody else has moved it since (fetch first)"
+            unheard = git.last_words(done.stderr, "no reason was given")
+            why = f"refused: {summary}" if summary else f"did not take it: {unheard}"
+            results[command] = one_line(f"the upstream {why}")
     return Outcome(results=results, words=words)
 
 

@@ -71,6 +71,10 @@ class Mirror:
                 return
             await self.update()
 
+    def doubt(self) -> None:
+        """Forget when the upstream was asked, after it was found to be otherwise."""
+        self._asked_at = float("-inf")
+
     async def update(self) -> None:
         """Ask the upstream and take over what it has; the caller holds the lock. Raises as above."""
         began = asyncio.get_running_loop().time()

@@ -163,6 +163,8 @@ class Push:
                     outcome = await forward(self._mirror, quarantine, asked.commands)
                     if outcome.taken:
                         await self._take_over(quarantine, asked)
+                    else:
+                        self._mirror.doubt()
             self._record_outcome(asked, outcome)
             await self._say(*(f"upstream: {line}" for line in outcome.words))
             return outcome.results

@@ -169,7 +169,8 @@ class GitGate:
     # Reading.
 
     async def _advertise(self, mirror: Mirror, service: str, request: Request, response: Response) -> None:
-        await mirror.freshen()
+        # A push is held against the upstream itself once more, so what was heard just now is good enough.
+        await mirror.freshen(within=FRESH_SECONDS if service == "git-receive-pack" else 0.0)
         version = request.headers.get("git-protocol", "")
         if service == "git-receive-pack":
             self._pushes.warm()

@@ -11,12 +11,13 @@ import pytest
 
 from bot_bottle.git_gate.policy import PushPolicy
 from tests.support.git_gate_fixtures import OWN_SECRET
+from tests.support.git_lab import Repo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.git_lab import GitLab, Repo
+    from tests.support.git_lab import GitLab
 
 pytestmark = pytest.mark.integration
 
@@ -294,6 +295,22 @@ def test_a_push_on_an_old_state_is_told_to_fetch_first(gate_lab: GitLab) -> None
     assert "fetch first" in refused(gate_lab, other, "origin", "bottle/x")
 
 
+def test_what_somebody_else_pushed_meanwhile_is_not_overwritten(gate_lab: GitLab) -> None:
+    gate_lab.start(policy=EVERYTHING)
+    work = gate_lab.clone()
+    seed = Repo(gate_lab.folder / "seed-upstream.git", gate_lab.env)
+    theirs = seed.commit({"theirs": "x"})
+    seed.git("push", "-q", str(gate_lab.upstream.path), "main")
+    work.commit({"ours": "x"})
+    done = work.run("push", "origin", "HEAD:main")
+    assert done.returncode != 0
+    assert "somebody else has moved it since (fetch first)" in done.stderr
+    assert gate_lab.upstream.refs()["refs/heads/main"] == theirs
+    assert "(fetch first)" in work.run("push", "origin", "HEAD:main").stderr  # now git itself knows
+    work.git("fetch", "-q")
+    assert work.git("rev-parse", "origin/main") == theirs
+
+
 def test_a_shallow_clone_can_push_and_what_is_incomplete_cannot(gate_lab: GitLab) -> None:
     gate_lab.start()
     work = gate_lab.clone("work", "--depth=1")
@@ -369,6 +386,8 @@ def test_the_upstream_away_at_a_push(gate_lab: GitLab) -> None:
     work = gate_lab.clone()
     work.commit({"x": "x"})
     gate_lab.upstream.path.rename(gate_lab.folder / "away")
-    done = work.run("push", "origin", "bottle/x")
-    assert done.returncode != 0
-    assert "cannot be reached" in done.stderr
+    for words in ("the upstream did not take it", "cannot be reached"):  # then it is asked anew
+        done = work.run("push", "origin", "bottle/x")
+        assert done.returncode != 0
+        assert words in done.stderr
+    assert gate_lab.left_over() == []
