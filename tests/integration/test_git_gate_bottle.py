@@ -74,7 +74,8 @@ def upstream(lab: Lab, tmp_path: Path) -> Iterator[Upstream]:
     key.chmod(0o600)
     config = lab.home / "config.toml"
     before = config.read_text()
-    lab.write("config.toml", f'{before}[pins]\n"git.test" = "127.0.0.1:{PORT}"\n')
+    # Other tests of this installation may have left pins of their own.
+    lab.write("config.toml", f'{before.partition("[pins]")[0]}[pins]\n"git.test" = "127.0.0.1:{PORT}"\n')
     host_key = " ".join((folder / "host.pub").read_text().split()[:2])
     lab.declare(
         "gated",

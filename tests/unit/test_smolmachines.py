@@ -8,6 +8,7 @@ import platform
 import shutil
 import struct
 import subprocess
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from bot_bottle.manifest.model import ManifestAgentProvider, ManifestBottle
 from bot_bottle.operator_config import OperatorConfig, SmolmachinesConfig, load_operator_config
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 SHELLS = [
     command
@@ -322,14 +323,15 @@ def config(image: str = "") -> OperatorConfig:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root() -> Iterator[Path]:
     """Make something that looks like the root of a file system, open to every account."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "sh").touch()
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and folder.name.startswith(("pytest", tmp_path.name)):
-            folder.chmod(0o755)
-    return tmp_path
+    # Not below pytest's own folders, whose parents may be closed to other accounts.
+    with tempfile.TemporaryDirectory(prefix="bot-bottle-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "bin").mkdir()
+        (folder / "bin" / "sh").touch()
+        yield folder
 
 
 def test_the_bottles_image_wins_over_the_configs_and_that_over_a_dockerfile_of_ours(root: Path) -> None:
