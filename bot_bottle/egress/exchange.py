@@ -17,13 +17,14 @@ from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
-    from bot_bottle.egress.downstream import ClientConnection
+    from bot_bottle.egress.client import Client
     from bot_bottle.egress.grammar import StatusLine
     from bot_bottle.egress.headers import RequestHeaders, ResponseHeaders
     from bot_bottle.egress.policy import EgressRequest
     from bot_bottle.egress.precedent import Precedent, PrecedentKey
-    from bot_bottle.egress.upstream import PoolKey, UpstreamConnection
+    from bot_bottle.egress.upstream import PoolKey, Upstream
 
 #: How much of a request body waits in memory while its upstream is not connected yet.
 _MAX_WAITING_BYTES = 64 * 1024
@@ -35,7 +36,11 @@ _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
 
 class Exchange:
-    """The life of one request on one client connection."""
+    """The life of one request on one client connection.
+
+    What is decided and in which order stands here, once for all protocols. Bytes of the client's protocol are
+    made in the ``_write_`` methods alone (HTTP/1.1 here), those of the server's in its :class:`Upstream`.
+    """
 
     # What most exchanges never change stands here once; an instance holds the rest.
     started = False
@@ -43,7 +48,7 @@ class Exchange:
     _request: EgressRequest | None = None
     _destination: Destination | None = None
     _head = b""
-    _upstream: UpstreamConnection | None = None
+    _upstream: Upstream | None = None
     _dialling: asyncio.Task[None] | None = None
     _waiting: list[bytes] | None = None
     _waiting_bytes = 0
@@ -58,7 +63,7 @@ class Exchange:
 
     def __init__(
         self,
-        client: ClientConnection,
+        client: Client,
         method: bytes,
         target: bytes,
         facts: RequestHeaders,
@@ -110,13 +115,13 @@ class Exchange:
                 self._client.hold_reading(self, hold=True)
         else:
             self._body_sent = True
-            self._upstream.write(chunk(data) if self.facts.chunked else data)
+            self._upstream.send_body(data)
 
     def on_request_end(self) -> None:
         """Take the end of the request."""
         self.request_done = True
-        if self._upstream is not None and self.facts.chunked and not self._dropping:
-            self._upstream.write(LAST_CHUNK)
+        if self._upstream is not None and not self._dropping:
+            self._upstream.end_body()
         self._finish_if_done()
 
     def on_client_bytes(self, data: bytes) -> None:
@@ -233,23 +238,18 @@ class Exchange:
         else:
             self._attach(upstream)
 
-    def _attach(self, upstream: UpstreamConnection) -> None:
+    def _attach(self, upstream: Upstream) -> None:
         client = self._client
         self._upstream = upstream
-        upstream.begin(self, head_request=self._method == b"HEAD")
-        head = self._head
+        upstream.begin(self, head_request=self._method == b"HEAD", chunked=self.facts.chunked)
         if self.facts.has_body:
-            parts = [head]
-            for data in self._waiting or ():
-                self._body_sent = True
-                parts.append(chunk(data) if self.facts.chunked else data)
-            if self.request_done and self.facts.chunked:
-                parts.append(LAST_CHUNK)
-            self._waiting = None
+            waiting, self._waiting = self._waiting or (), None
             self._waiting_bytes = 0
-            head = b"".join(parts)
+            self._body_sent = self._body_sent or bool(waiting)
+            upstream.send_request(self._head, waiting, ended=self.request_done)
             client.hold_reading(self, hold=False)
-        upstream.write(head)
+        else:
+            upstream.send_request(self._head, ended=True)
         if client.write_paused:
             upstream.pause()
 
@@ -261,14 +261,11 @@ class Exchange:
         if status == 101:
             self._switch_protocols(line, headers)
             return
-        lines = [line.line, *headers.kept]
         if status >= 200:
             self._response_begun = True
-            self._frame(lines, status, headers)
         elif self._http_1_0:
             return  # RFC 9110, 15.2: no interim response to an HTTP/1.0 client
-        lines.append(b"\r\n")
-        self._client.send(b"\r\n".join(lines))
+        self._write_head(line, headers)
 
     def _switch_protocols(self, line: StatusLine, headers: ResponseHeaders) -> None:
         if not (self.websocket and headers.upgrade == b"websocket"):
@@ -281,29 +278,13 @@ class Exchange:
         self._response_begun = self._tunnelling = True
         self._client.enter_tunnel(self)
 
-    def _frame(self, lines: list[bytes], status: int, headers: ResponseHeaders) -> None:
-        if headers.content_length is not None and not headers.chunked:
-            if status not in {204, 304} or self._method == b"HEAD":
-                lines.append(b"Content-Length: %d" % headers.content_length)
-        elif self._method != b"HEAD" and status not in {204, 304}:
-            if self._http_1_0:
-                self.close_after = True
-            else:
-                self._chunked_out = True
-                lines.append(b"Transfer-Encoding: chunked")
-        if self.close_after:
-            lines.append(b"Connection: close")
-        elif self._http_1_0:
-            lines.append(b"Connection: keep-alive")
-
     def on_response_body(self, data: bytes) -> None:
         """Write a piece of the body to the client."""
-        self._client.send(chunk(data) if self._chunked_out else data)
+        self._write_body(data)
 
-    def on_response_end(self) -> None:
+    def on_response_end(self, trailers: Sequence[bytes] = ()) -> None:
         """End the response; the upstream connection is kept only if the request was whole too."""
-        if self._chunked_out:
-            self._client.send(LAST_CHUNK)
+        self._write_end(trailers)
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             if self.request_done:
@@ -353,6 +334,45 @@ class Exchange:
         """Send what has been gathered to the client."""
         self._client.flush()
 
+    # How it reads in the client's protocol.
+
+    def _write_head(self, line: StatusLine, headers: ResponseHeaders) -> None:
+        """Write the head of an interim or final response."""
+        lines = [line.line, *headers.kept]
+        if line.status >= 200:
+            self._frame(lines, line.status, headers)
+        lines.append(b"\r\n")
+        self._client.send(b"\r\n".join(lines))
+
+    def _frame(self, lines: list[bytes], status: int, headers: ResponseHeaders) -> None:
+        if headers.content_length is not None and not headers.chunked:
+            if status not in {204, 304} or self._method == b"HEAD":
+                lines.append(b"Content-Length: %d" % headers.content_length)
+        elif self._method != b"HEAD" and status not in {204, 304}:
+            if self._http_1_0:
+                self.close_after = True
+            else:
+                self._chunked_out = True
+                lines.append(b"Transfer-Encoding: chunked")
+        if self.close_after:
+            lines.append(b"Connection: close")
+        elif self._http_1_0:
+            lines.append(b"Connection: keep-alive")
+
+    def _write_body(self, data: bytes) -> None:
+        """Write a piece of the response's body; not empty."""
+        self._client.send(chunk(data) if self._chunked_out else data)
+
+    def _write_end(self, trailers: Sequence[bytes]) -> None:  # noqa: ARG002 - RFC 9110, 6.5.1: may be dropped
+        """Write the end of the response."""
+        if self._chunked_out:
+            self._client.send(LAST_CHUNK)
+
+    def _write_own(self, status: int, body: bytes, headers: tuple[tuple[str, str], ...]) -> None:
+        """Write a whole response of our own with a JSON body."""
+        head = own_head(status, len(body), headers, close=self.close_after)
+        self._client.send(head if self._method == b"HEAD" else head + body)
+
     # Answers of our own.
 
     def _answer_locally(self, request: EgressRequest) -> None:
@@ -380,8 +400,7 @@ class Exchange:
         self._response_begun = True
         if self.facts.expect_continue and not self.request_done:
             self.close_after = True  # whether the body will come is anyone's guess now (RFC 9110, 10.1.1)
-        head = own_head(status, len(body), headers, close=self.close_after)
-        self._client.send(head if self._method == b"HEAD" else head + body)
+        self._write_own(status, body, headers)
         self._waiting = None
         self._dropping = True
         self._response_done = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
-from bot_bottle.egress.bodies import Body, ChunkedBody, EndlessBody, LengthBody
+from bot_bottle.egress.bodies import LAST_CHUNK, Body, ChunkedBody, EndlessBody, LengthBody, chunk
 from bot_bottle.egress.grammar import BadMessageError, HeadBuffer, StatusLine, read_status_line
 from bot_bottle.egress.headers import ResponseHeaders, read_response_headers
 
@@ -17,6 +17,8 @@ _MAX_HEAD_BYTES = 256 * 1024
 _WRITE_BUFFER_BYTES = 64 * 1024
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bot_bottle.egress.pool import UpstreamPool
 
 
@@ -29,8 +31,8 @@ class ResponseSink(Protocol):
     def on_response_body(self, data: bytes) -> None:
         """Take a piece of the body."""
 
-    def on_response_end(self) -> None:
-        """Take the end of the response."""
+    def on_response_end(self, trailers: Sequence[bytes] = ()) -> None:
+        """Take the end of the response, and the lines of its trailers where its protocol gives them."""
 
     def on_tunnel_data(self, data: bytes) -> None:
         """Take bytes that follow a 101 response."""
@@ -43,6 +45,49 @@ class ResponseSink(Protocol):
 
     def flush(self) -> None:
         """Send what has been gathered to the client."""
+
+
+class Upstream(Protocol):
+    """What carries one exchange to a server: a connection, or one stream of a connection.
+
+    ``reused`` says that its connection has carried another exchange before.
+    """
+
+    reused: bool
+
+    def begin(self, sink: ResponseSink, *, head_request: bool, chunked: bool = False) -> None:
+        """Carry ``sink``'s exchange.
+
+        ``head_request`` says its response has no body (RFC 9110, 9.3.2), ``chunked`` that its request has one
+        of unknown length.
+        """
+
+    def send_request(self, head: bytes, body: Sequence[bytes] = (), *, ended: bool) -> None:
+        """Send a request's head, as HTTP/1.1 writes it, and what is there of its body."""
+
+    def send_body(self, data: bytes) -> None:
+        """Send a piece of the request's body; not empty."""
+
+    def end_body(self) -> None:
+        """End the request's body."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of an upgraded connection."""
+
+    def pause(self) -> None:
+        """Stop reading: the client does not keep up."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def finish(self) -> None:
+        """Send what is waiting and close: the end of an upgraded connection."""
+
+    def abort(self) -> None:
+        """Drop the exchange and tell nobody."""
+
+    def release(self) -> None:
+        """Give the connection back after a whole exchange."""
 
 
 class UpstreamError(Exception):
@@ -68,6 +113,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._body: Body | None = None
         self._facts: ResponseHeaders | None = None
         self._head_request = False
+        self._chunked = False
         self._tunnel = False
         self._done = False
         self._sound = False
@@ -75,14 +121,32 @@ class UpstreamConnection(asyncio.Protocol):
 
     # What an exchange calls.
 
-    def begin(self, sink: ResponseSink, *, head_request: bool) -> None:
-        """Carry ``sink``'s exchange; ``head_request`` says its response has no body (RFC 9110, 9.3.2)."""
+    def begin(self, sink: ResponseSink, *, head_request: bool, chunked: bool = False) -> None:
+        """Carry ``sink``'s exchange."""
         self._sink = sink
         self._head_request = head_request
+        self._chunked = chunked
         self._done = False
 
+    def send_request(self, head: bytes, body: Sequence[bytes] = (), *, ended: bool) -> None:
+        """Send a request's head and what is there of its body, in one write."""
+        if self._chunked:
+            end = LAST_CHUNK if ended else b""
+            self.write(b"".join((head, *(chunk(data) for data in body), end)))
+        else:
+            self.write(b"".join((head, *body)) if body else head)
+
+    def send_body(self, data: bytes) -> None:
+        """Send a piece of the request's body."""
+        self.write(chunk(data) if self._chunked else data)
+
+    def end_body(self) -> None:
+        """End the request's body."""
+        if self._chunked:
+            self.write(LAST_CHUNK)
+
     def write(self, data: bytes) -> None:
-        """Send bytes of the request."""
+        """Send bytes of the request, or of an upgraded connection."""
         if self._transport:
             self._transport.write(data)
 

@@ -23,7 +23,7 @@ from bot_bottle.egress.tls_stream import TlsStream
 from bot_bottle.egress.upstream import UpstreamConnection, UpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bot_bottle.egress.pool import UpstreamPool
 
@@ -219,7 +219,7 @@ class _Answer:
         require(self.facts is not None and not self.ends, "a body out of place")
         self.body += len(data)
 
-    def on_response_end(self) -> None:
+    def on_response_end(self, _trailers: Sequence[bytes] = ()) -> None:
         require(self.facts is not None and not self.ends and not self.lost, "an end out of place")
         self.ends += 1
         if self.facts and self.facts.content_length is not None and self.body:
