@@ -214,6 +214,8 @@ class _Builder:
         line, column = (self.first_line + mark.line, mark.column + 1) if mark else (self.first_line, 1)
         said = shown(" ".join(part for part in (error.context, error.problem) if part), 160)
         message = f"not valid YAML: {said}; check the indentation, the quotes and the colons of this line"
+        if "nesting depth" in said:  # PyYAML from 6.0.4 on stops by itself
+            message = f"nests deeper than {MAX_DEPTH} levels"
         self.problems.append(Problem(file=self.file, line=line, column=column, key="", message=message))
 
 
