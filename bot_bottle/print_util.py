@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bot_bottle.env import entry_kind
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from bot_bottle.manifest.model import ManifestBottle, ManifestGitRemote, ManifestSource
+
+#: No literal shorter than this is looked at as a possible credential.
+_SHORTEST_CREDENTIAL = 12
 
 
 def visible_agent_env_names(env_names: Iterable[str], hidden_env_names: frozenset[str]) -> tuple[str, ...]:
@@ -91,10 +96,11 @@ def _memory_text(amount: int) -> str:
 
 
 def env_notes(bottle: ManifestBottle) -> tuple[tuple[str, ManifestSource | None], ...]:
-    """Say which variables of the bottle take the place of those that lead programs to egress.
+    """Say which variables of the bottle are better not there, each with the place where it was written.
 
-    Each sentence comes with the place where the variable was written. Nothing is protected by these
-    variables, since there is no other way out; a bottle that changes them harms its own programs alone.
+    Those that take the place of what leads programs to egress harm the bottle's own programs alone: nothing
+    is protected by these variables, since there is no other way out. A literal that looks like a credential
+    could be read by the agent, and egress exists so that none has to be.
     """
     if not bottle.env:
         return ()
@@ -105,11 +111,25 @@ def env_notes(bottle: ManifestBottle) -> tuple[tuple[str, ManifestSource | None]
         "replaces what leads programs to egress and lets them trust it; "
         "what reads it will most likely reach nothing"
     )
-    return tuple(
-        (f"env.{name}: {harm}", bottle.sources.get(f"env.{name}"))
-        for name, entry in bottle.env.items()
-        if name in ours and entry != ours[name]
-    )
+    notes: list[tuple[str, ManifestSource | None]] = []
+    for name, entry in bottle.env.items():
+        if name in ours and entry != ours[name]:
+            notes.append((f"env.{name}: {harm}", bottle.sources.get(f"env.{name}")))
+        elif rule := _credential_rule(name, entry):
+            said = (
+                f"env.{name}: looks like a credential ({rule}), and the agent can read it; "
+                "let egress add it on the way out instead (auth: {scheme, token_ref} of a route)"
+            )
+            notes.append((said, bottle.sources.get(f"env.{name}")))
+    return tuple(notes)
+
+
+def _credential_rule(name: str, entry: str) -> str:
+    if len(entry) < _SHORTEST_CREDENTIAL or entry_kind(entry) != "literal":
+        return ""
+    from bot_bottle.pipelock.literals import credential_rule  # noqa: PLC0415 - brings every rule
+
+    return credential_rule(name, entry)
 
 
 def bottle_notes(bottle: ManifestBottle) -> tuple[str, ...]:

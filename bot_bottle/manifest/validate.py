@@ -91,6 +91,8 @@ def _wrong_kind(model: type[BaseModel], path: KeyPath, detail: ErrorDetails) -> 
     wanted = _WANTED[detail["type"]]
     owner = _model_at(model, path[:-1])
     is_key = not path or (owner is not None and path[-1] in owner.model_fields)
+    if wanted == "a whole number" and isinstance(value, float):
+        return f"must be a whole number, and this has a fraction; write for example {_example(model, path)}"
     if wanted == "text" and not is_key and not isinstance(value, (list, dict)):
         return f"must be text, and this is {_kind_name(value)}; put it in quotes"
     return f"must be {wanted}, and this is {_kind_name(value)}; write for example {_example(model, path)}"

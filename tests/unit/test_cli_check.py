@@ -41,6 +41,27 @@ def test_the_operators_config_is_checked_too(tree: Tree, capsys: Capture) -> Non
     assert capsys.readouterr().out == "1 file is right\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("GH_TOKEN", "ghp_" + "a1B2c3D4e5F6" * 3, True),
+        ("DATABASE_URL", "postgres://app:v9Qz7Lm2xKp4@db.internal/app", True),
+        ("DATABASE_URL", "postgres://app:password@localhost/app", False),
+        ("ASKED", "?paste ghp_" + "a1B2c3D4e5F6" * 3, False),
+        ("EDITOR", "code --wait --new-window", False),
+        ("PIP_INDEX_URL", "https://packages.example.com/simple/", False),
+    ],
+)
+def test_a_literal_that_looks_like_a_credential_is_a_warning(
+    tree: Tree, capsys: Capture, name: str, value: str, told: bool
+) -> None:
+    bottle = tree.bottle(f"env:\n  {name}: {json.dumps(value)}\n")
+    assert main(["check"]) == 0
+    err = capsys.readouterr().err
+    assert (f"{bottle}:3:{len(name) + 5}: env.{name}: looks like a credential" in err) == told
+    assert value not in err
+
+
 def test_nothing_declared_is_nothing_wrong(tree: Tree, capsys: Capture) -> None:
     assert main(["check"]) == 0
     assert capsys.readouterr().out == "0 files are right\n"

@@ -97,6 +97,7 @@ BAD_BOTTLES = [
     ("egress: {routes: [{host: a.example, rol: r}]}\n", 2, 37, "rol: unknown key; the keys here are host,"),
     ("egress: {routes: [{host: a.example, auth: {}}]}\n", 2, 43, "auth.scheme: is missing"),
     ("egress: {routes: [{host: a.example, ports: [true]}]}\n", 2, 45, "must be a whole number"),
+    ("limits: {pids: 99.5}\n", 2, 16, "must be a whole number, and this has a fraction"),
     ("egress: {routes: [{host: a.example}, {host: A.example.}]}\n", 2, 45, "repeats a.example of routes[0]"),
     (
         "egress: {routes: [{host: a.example, ports: [80], auth: {scheme: Bearer, token_ref: T}}]}\n",
