@@ -314,9 +314,10 @@ def verify(path: Path) -> AuditVerdict:
     return AuditVerdict(ok=True, records=records, ended=ended, error_line=None, message=message)
 
 
-def read_records(path: Path) -> Iterator[dict[str, object]]:
-    """Give the records in order, for display; lines that are no record are left out (see :func:`verify`)."""
+def read_records(path: Path, *, offset: int = 0) -> Iterator[dict[str, object]]:
+    """Give the records from byte ``offset`` on; what is no record is left out (see :func:`verify`)."""
     with path.open("rb") as file:
+        file.seek(offset)
         for line in file:
             record = parse(line)
             if record is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NoReturn
 
 from bot_bottle import bottle_state
 from bot_bottle.backend.prepare import metadata_for
@@ -16,8 +17,12 @@ from bot_bottle.errors import BotBottleError, LaunchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
     from bot_bottle.backend.base import Bottle, BottlePlan
+
+#: What a session ends with whose time was up, as timeout(1) has it.
+EXIT_TIMEOUT = 124
 
 
 @contextmanager
@@ -78,23 +83,59 @@ def remove_bottle(identity: str) -> None:
     bottle_state.cleanup_state(identity)
 
 
-def run_session(plan: BottlePlan, *, tty: bool) -> int:
-    """Run the agent once and settle; gives the agent's exit code.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnd:
+    """How a session ended: with the agent's own exit code, or with 124 where its time was up."""
+
+    exit_code: int
+    timed_out: bool = False
+
+
+def run_session(plan: BottlePlan, *, tty: bool, timeout: float | None = None) -> SessionEnd:
+    """Run the agent once and settle.
 
     ``tty`` attaches the operator's terminal. Ctrl-C while the bottle comes up leaves nothing behind; once
-    the agent runs, it belongs to the agent.
+    the agent runs, it belongs to the agent. After ``timeout`` seconds the agent and all that it started are
+    killed, and its work is kept; only the main thread can be told so.
     """
-    started = False
+    started = timed_out = False
     try:
         with launch_bottle(plan) as bottle:
             started = True
-            exit_code = bottle.exec_agent(plan.provision.argv, tty=tty)
+            try:
+                with _alarm(timeout):
+                    exit_code = bottle.exec_agent(plan.provision.argv, tty=tty)
+            except _TimeIsUpError:
+                exit_code, timed_out = EXIT_TIMEOUT, True
+                _say(f"the agent was ended after {timeout:g} s (--timeout)")
     except BaseException:
         if started:
             _say_resume(plan.identity, "the session was cut short")
         raise
     settle(plan.identity, exit_code, keep=plan.spec.keep)
-    return exit_code
+    return SessionEnd(exit_code=exit_code, timed_out=timed_out)
+
+
+class _TimeIsUpError(BaseException):
+    """Raised in the main thread by the alarm; no ``except Exception`` on the way may hold it up."""
+
+
+@contextmanager
+def _alarm(seconds: float | None) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+
+    def ring(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise _TimeIsUpError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def settle(identity: str, exit_code: int, *, keep: bool = False) -> None:

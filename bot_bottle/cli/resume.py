@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bot_bottle.cli import complete, session, terminal
+from bot_bottle.cli.task import headless_options
+
+if TYPE_CHECKING:
+    from bot_bottle.cli.task import Unattended
 
 
 @click.command("resume")
 @click.argument("identity", shell_complete=complete.identities)
 @click.option("--dry-run", is_flag=True, help="Show what would start, and start nothing.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before starting.")
-@click.option("--headless", is_flag=True, help="Run unattended, without a terminal.")
-@click.option("--prompt", metavar="TEXT", help="The next task of a headless run.")
+@headless_options
 @click.option("--keep", is_flag=True, help="Keep home and workspace after exit code 0 too.")
 def command(
-    *, identity: str, dry_run: bool, yes: bool, headless: bool, prompt: str | None, keep: bool
+    *,
+    identity: str,
+    dry_run: bool,
+    yes: bool,
+    unattended: Unattended,
+    keep: bool,
 ) -> int:
     """Go on with the preserved bottle IDENTITY, on the backend it was made by.
 
@@ -31,7 +40,6 @@ def command(
     from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
 
     dry_run = session.wants_dry_run(flag=dry_run)
-    task = session.check_headless(headless=headless, prompt=prompt)
     metadata = bottle_state.read_metadata(identity)
     if metadata is None:
         kept = ", ".join(state.identity for state in bottle_state.list_states()) or "none"
@@ -49,8 +57,8 @@ def command(
         user_cwd=cwd,
         copy_cwd=metadata.copy_cwd,
         identity=identity,
-        headless=headless,
-        prompt=task,
+        headless=unattended.headless,
+        prompt=unattended.task,
         keep=keep,
     )
     return session.launch(
@@ -60,4 +68,5 @@ def command(
         why="the one that made this bottle",
         yes=yes,
         dry_run=dry_run,
+        unattended=unattended,
     )

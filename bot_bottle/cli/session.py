@@ -13,17 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bot_bottle.backend.base import BottleBackend, BottleSpec
+    from bot_bottle.backend.launch import SessionEnd
+    from bot_bottle.cli.task import Unattended
     from bot_bottle.operator_config import OperatorConfig
 
 #: The variable that makes every ``start`` a dry run.
 DRY_RUN_ENV = "BOT_BOTTLE_DRY_RUN"
-
-
-def check_headless(*, headless: bool, prompt: str | None) -> str:
-    """Give the task of a headless run; raises ``UsageError`` for a task without ``--headless``."""
-    if prompt is not None and not headless:
-        raise UsageError("--prompt goes with --headless; the agent's file holds the prompt of every run")
-    return prompt or ""
 
 
 def launch(
@@ -34,8 +29,13 @@ def launch(
     why: str,
     yes: bool,
     dry_run: bool = False,
+    unattended: Unattended,
 ) -> int:
-    """Plan, show, ask and run; gives the agent's exit code (0 for a dry run, 1 for a no)."""
+    """Plan, show, ask and run; gives the agent's exit code (0 for a dry run, 1 for a no).
+
+    With ``unattended.as_json`` stdout gets one object on how the session ended, and the agent's own output
+    goes to stderr.
+    """
     from bot_bottle.backend.launch import run_session  # noqa: PLC0415 - `--help` must stay light
     from bot_bottle.backend.prepare import prepare_plan, with_answers  # noqa: PLC0415
     from bot_bottle.preflight import print_preflight  # noqa: PLC0415
@@ -54,8 +54,17 @@ def launch(
         terminal.say(["bot-bottle: nothing was started"])
         return 1
     plan = with_answers(plan, terminal.ask_secret)
-    terminal.end_in_order_on_signals()
-    return run_session(plan, tty=not spec.headless and terminal.owns_terminal())
+    tty = not spec.headless and terminal.owns_terminal()
+
+    def session() -> SessionEnd:
+        terminal.end_in_order_on_signals()
+        return run_session(plan, tty=tty, timeout=unattended.timeout)
+
+    if unattended.as_json:
+        from bot_bottle.cli.result import run_and_report  # noqa: PLC0415
+
+        return run_and_report(plan, session).exit_code
+    return session().exit_code
 
 
 def require_answer(*, yes: bool, dry_run: bool) -> None:

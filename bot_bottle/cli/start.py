@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
 from bot_bottle.cli import complete, session, terminal
+from bot_bottle.cli.task import headless_options
+
+if TYPE_CHECKING:
+    from bot_bottle.cli.task import Unattended
 
 
 @click.command("start")
@@ -26,8 +31,7 @@ from bot_bottle.cli import complete, session, terminal
     shell_complete=complete.backends,
     help="What isolates (default: what works here).",
 )
-@click.option("--headless", is_flag=True, help="Run unattended, without a terminal.")
-@click.option("--prompt", metavar="TEXT", help="The task of a headless run.")
+@headless_options
 @click.option("--keep", is_flag=True, help="Keep home and workspace after exit code 0 too.")
 def command(
     *,
@@ -36,8 +40,7 @@ def command(
     dry_run: bool,
     yes: bool,
     backend: str,
-    headless: bool,
-    prompt: str | None,
+    unattended: Unattended,
     keep: bool,
 ) -> int:
     """Run the agent NAME in a new bottle and take everything down when it ends.
@@ -51,7 +54,6 @@ def command(
     from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
 
     dry_run = session.wants_dry_run(flag=dry_run)
-    task = session.check_headless(headless=headless, prompt=prompt)
     cwd = terminal.current_folder()
     manifest = Manifest.resolve(cwd)
     terminal.warn(manifest.warnings)
@@ -64,8 +66,8 @@ def command(
         agent_name=name,
         user_cwd=cwd,
         copy_cwd=bottle.workspace == "copy" if copy_cwd is None else copy_cwd,
-        headless=headless,
-        prompt=task,
+        headless=unattended.headless,
+        prompt=unattended.task,
         keep=keep,
     )
-    return session.launch(spec, chosen, config, why=why, yes=yes, dry_run=dry_run)
+    return session.launch(spec, chosen, config, why=why, yes=yes, dry_run=dry_run, unattended=unattended)

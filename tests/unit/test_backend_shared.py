@@ -144,7 +144,7 @@ def run(
     backend = backend or FakeBackend("fake")
     backend.bottle = bottle
     monkeypatch.setattr(launch, "get_bottle_backend", lambda _name: backend)
-    return launch.run_session(plan, tty=False)
+    return launch.run_session(plan, tty=False).exit_code
 
 
 def test_images_are_built_before_anything_is_claimed_and_kept_things_go_before_the_state(
