@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.support.outside import download_cache
 
 #: What bottles and sidecars need to find in their base: the scripted world has no package source.
-PACKAGES = ("ca-certificates", "curl", "git", "iproute2", "procps", "python3")
+PACKAGES = ("ca-certificates", "curl", "git", "iproute2", "openssh-client", "procps", "python3")
 
 #: Left out of the image: what only installing needs.
 _LITTER = (

@@ -23,8 +23,10 @@ class NoSshError(Exception):
     """This machine cannot run an ssh server for tests; the text says why."""
 
 
-def ssh_server_command(folder: Path, env: dict[str, str], port: int) -> list[str]:
-    """Write what sshd needs to serve on ``port`` of loopback and give the command that runs it.
+def ssh_server_command(
+    folder: Path, env: dict[str, str], port: int, *, address: str = "127.0.0.1"
+) -> list[str]:
+    """Write what sshd needs to serve on ``port`` of ``address`` and give the command that runs it.
 
     Raises ``NoSshError``.
     """
@@ -39,7 +41,7 @@ def ssh_server_command(folder: Path, env: dict[str, str], port: int) -> list[str
         command = [keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     settings = {
-        "ListenAddress": f"127.0.0.1:{port}",
+        "ListenAddress": f"{address}:{port}",
         "HostKey": folder / "host",
         "AuthorizedKeysFile": folder / "user.pub",
         "StrictModes": "no",

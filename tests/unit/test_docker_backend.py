@@ -26,6 +26,7 @@ from bot_bottle.backend.docker.runtimes import Runtime
 from bot_bottle.backend.docker.sidecar import ContainerSidecar
 from bot_bottle.backend.limits import EffectiveLimits
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
+from bot_bottle.git_gate.remote import GateRemote, SshKey
 from bot_bottle.manifest.model import (
     Manifest,
     ManifestAgentProvider,
@@ -33,6 +34,7 @@ from bot_bottle.manifest.model import (
     ManifestLimits,
 )
 from bot_bottle.operator_config import DockerConfig
+from bot_bottle.secret import Secret
 from bot_bottle.sidecar.config import Pin, SidecarConfig
 
 if TYPE_CHECKING:
@@ -326,6 +328,22 @@ def test_a_pin_to_loopback_is_refused_with_what_to_write(
     backend.check(make_plan(tmp_path, pins={"api.test": Pin(address="10.0.0.1", port=8443)}))
     with pytest.raises(UsageError, match=r"api\.test leads to .*--backend bubblewrap"):
         backend.check(make_plan(tmp_path, pins={"api.test": Pin(address=address)}))
+    assert engine.closed == 0
+
+
+def test_a_key_in_the_operators_ssh_agent_is_refused_with_what_to_do(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    backend = DockerBackend()
+    own = SshKey(public="ssh-ed25519 AAAA", private=Secret("-----BEGIN"))
+    remote = GateRemote(
+        host="git.test", name="p", scheme="ssh", user="git", upstream_host="git.test", port=None,
+        path="/p.git", key=own,
+    )  # fmt: skip
+    backend.check(make_plan(tmp_path, git_remotes=(remote,)))
+    agents = replace(remote, key=SshKey(public="ssh-ed25519 AAAA", agent="/run/agent.sock"))
+    with pytest.raises(UsageError, match=r"git\.remotes\.git\.test: .*ssh agent.*without a passphrase"):
+        backend.check(make_plan(tmp_path, git_remotes=(agents,)))
     assert engine.closed == 0
 
 

@@ -137,6 +137,13 @@ class DockerBackend(BottleBackend):
                     "loopback there is its own; pin an address of this machine that containers reach, or use "
                     "--backend bubblewrap"
                 )
+        for remote in plan.git_remotes:
+            if remote.key is not None and remote.key.agent:
+                raise UsageError(
+                    f"git.remotes.{remote.host}: its key is used through your ssh agent, which a sidecar in "
+                    "a container cannot reach; name a key without a passphrase made for this purpose, or use "
+                    "--backend bubblewrap"
+                )
         operator_roots(os.environ)
         engine = self._connect()
         runtimes.choose(engine.facts, _config().runtime)

