@@ -153,9 +153,11 @@ def route_text(route: EgressRoute) -> str:
     """Say in one line what a route opens."""
     parts = [route.host]
     if route.auth:
-        parts.append(f"[auth:{route.auth.scheme} {route.auth.token_ref}]")
+        parts.append(f"[auth:{route.auth.shown} {route.auth.token_ref}]")
     if route.tls_passthrough:
         parts.append("[content rules off]")
+    if route.strip_cookies:
+        parts.append("[cookies removed]")
     if route.methods:
         parts.append("methods " + ",".join(route.methods))
     if route.ports:

@@ -196,13 +196,19 @@ class Exchange:
         route = verdict.route
         if route is None:
             raise TypeError("an allowed request has a route")
+        injection = client.proxy.table.injection(route)
+        if injection is not None:
+            client.proxy.table.needles()  # what cannot be searched for in the answer is never sent
         tail = head_tail(
             authority=upstream_authority(request.scheme, request.host, request.port),
             facts=self.facts,
-            authorization=client.proxy.table.authorization(route),
+            injection=injection,
+            cookies=not route.strip_cookies,
             websocket=self.websocket,
         )
         target = origin_target(self._target.decode("ascii")).encode("ascii")
+        if injection is not None:
+            target = injection.aimed(target)
         self._head = b" ".join((self._method, target, tail))
         destination = Destination(scheme=request.scheme, host=request.host, port=request.port, route=route)
         if target == self._target and not (self.websocket or self._http_1_0 or target == b"*"):
@@ -241,7 +247,9 @@ class Exchange:
     def _attach(self, upstream: Upstream) -> None:
         client = self._client
         self._upstream = upstream
-        upstream.begin(self, head_request=self._method == b"HEAD", chunked=self.facts.chunked)
+        head_request = self._method == b"HEAD"
+        sink = client.proxy.guarded(self, self._destination, head_request=head_request)
+        upstream.begin(sink, head_request=head_request, chunked=self.facts.chunked)
         if self.facts.has_body:
             waiting, self._waiting = self._waiting or (), None
             self._waiting_bytes = 0

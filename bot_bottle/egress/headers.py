@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from bot_bottle.egress.grammar import (
     MAX_HEADER_LINES,
@@ -21,6 +21,9 @@ from bot_bottle.egress.grammar import (
     split_lines,
 )
 
+if TYPE_CHECKING:
+    from bot_bottle.egress.injection import Injection
+
 #: Connection-specific fields (RFC 9110, 7.6.1) and what egress writes itself or never passes on.
 _CONSUMED = frozenset(
     (
@@ -31,7 +34,7 @@ _CONSUMED = frozenset(
 )
 _CONSUMED_PREFIXES = (b"x-forwarded-", b"x-bot-bottle-", b"proxy-")
 
-#: Where a route injects its own credential, the agent's other ways to present one are dropped.
+#: A bottle has no credential of its own to present; whatever looks like one is dropped, on every route.
 _CREDENTIALS = frozenset(
     (
         b"x-api-key api-key apikey x-goog-api-key private-token job-token deploy-token x-auth-token "
@@ -44,6 +47,10 @@ _CREDENTIALS = frozenset(
 _OVERRIDES = frozenset(
     b"http-method-override x-http-method x-http-method-override x-method-override x-original-method".split()
 )
+
+#: On a route with a credential its echo must be recognised in the answer: whole and unencoded.
+_READABLE = frozenset((b"accept-encoding", b"if-range", b"range"))
+_COOKIES = frozenset((b"cookie", b"cookie2"))
 
 _RESPONSE_CONSUMED = frozenset(
     (
@@ -154,23 +161,45 @@ def _consume(consumed: dict[bytes, bytes], named: set[bytes], name: bytes, value
     consumed[name] = value
 
 
+def may_inject(name: str) -> bool:
+    """Tell whether a credential may go into the header ``name``, since nothing else depends on it."""
+    low = name.lower().encode("latin-1")
+    if not is_token(low) or b"_" in low or low in _OVERRIDES or low in _READABLE:
+        return False
+    return low == b"authorization" or not (
+        low in _CONSUMED or low.startswith(_CONSUMED_PREFIXES) or low.startswith(b"sec-")
+    )
+
+
 def head_tail(
-    *, authority: bytes, facts: RequestHeaders, authorization: bytes = b"", websocket: bool = False
+    *,
+    authority: bytes,
+    facts: RequestHeaders,
+    injection: Injection | None = None,
+    cookies: bool = True,
+    websocket: bool = False,
 ) -> bytes:
     """Write the head of the request that goes upstream, from behind its target on.
 
-    ``authorization`` is the whole value to inject; with it every other credential header is dropped. With
-    ``websocket`` the upgrade is asked for, without extensions, so that frames stay readable.
+    With ``injection`` the answer is asked for whole and unencoded, since it will be searched. Without
+    ``cookies`` the client's are left out. With ``websocket`` the upgrade is asked for, without extensions, so
+    that frames stay readable.
     """
     lines = [b"HTTP/1.1\r\nHost: " + authority]
-    if authorization:
-        lines.append(b"Authorization: " + authorization)
+    dropped = _CREDENTIALS if cookies else _CREDENTIALS | _COOKIES
+    if injection is not None:
+        dropped |= _READABLE
+        if injection.header:
+            lines.append(injection.line)
+            dropped |= {injection.header}
     for name, _value, line in facts.kept:
-        if authorization and name.replace(b"_", b"-") in _CREDENTIALS:
+        if (name.replace(b"_", b"-") if b"_" in name else name) in dropped:
             continue
         if websocket and name == b"sec-websocket-extensions":
             continue
         lines.append(line)
+    if injection is not None:
+        lines.append(b"Accept-Encoding: identity")
     if websocket:
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
     elif facts.chunked:

@@ -14,11 +14,14 @@ from bot_bottle.decision import Allow, Deny
 from bot_bottle.egress.addresses import METADATA_NAMES
 from bot_bottle.egress.git_push import is_git_push
 from bot_bottle.egress.hosts import host_matches, is_ip_literal
+from bot_bottle.egress.injection import injection
 from bot_bottle.egress.paths import AmbiguousPathError, fully_decoded, path_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from bot_bottle.egress.injection import Injection
+    from bot_bottle.egress.redact import Needles
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.secret import Secret
 
@@ -60,14 +63,16 @@ class EgressRequest(NamedTuple):
 class RouteTable:
     """The bottle's routes and credentials, looked up by host."""
 
-    __slots__ = ("_authorization", "_by_host", "_permits", "routes")
+    __slots__ = ("_by_host", "_injections", "_needles", "_permits", "_secrets", "routes")
 
     def __init__(self, routes: Sequence[EgressRoute], secrets: Mapping[str, Secret]) -> None:
         self.routes = tuple(routes)
         self._by_host: dict[str, tuple[EgressRoute, ...]] = {}
         # By the route object itself: what a request needs of its route is made once.
         self._permits = {id(route): Verdict(Allow(rule=route.origin), route) for route in self.routes}
-        self._authorization = {id(route): _authorization(route, secrets) for route in self.routes}
+        self._injections = {id(route): injection(route.auth, secrets) for route in self.routes}
+        self._secrets = secrets
+        self._needles: Needles | None = None
 
     def candidates(self, host: str) -> tuple[EgressRoute, ...]:
         """Give the routes that cover ``host``: those that name it exactly, or else the longest wildcard's."""
@@ -84,9 +89,19 @@ class RouteTable:
         """Tell whether any route opens ``port`` on ``host``."""
         return any(port in route.effective_ports for route in self.candidates(host))
 
-    def authorization(self, route: EgressRoute) -> bytes:
-        """Give the ``Authorization`` value that ``route`` injects; empty where it has no credential."""
-        return self._authorization[id(route)]
+    def injection(self, route: EgressRoute) -> Injection | None:
+        """Give what ``route`` adds to a request; ``None`` where it has no credential."""
+        return self._injections[id(route)]
+
+    def needles(self) -> Needles:
+        """Give what is taken out of the answers on routes with a credential: every one of the table's."""
+        if self._needles is None:
+            from bot_bottle.egress.redact import Needles  # noqa: PLC0415 - only where a credential is in use
+
+            values = [secret.reveal().strip().encode("latin-1") for secret in self._secrets.values()]
+            values += [text for one in self._injections.values() if one for text in one.derived]
+            self._needles = Needles(values)
+        return self._needles
 
     def permit(self, route: EgressRoute) -> Verdict:
         """Give the verdict that ``route`` allows a request."""
@@ -279,7 +294,7 @@ def path_open(step: Step) -> Deny | None:
 def credential_present(step: Step) -> Deny | None:
     """A route with auth is never used without its credential."""
     route = step.route
-    if route and route.auth and not step.table.authorization(route):
+    if route and route.auth and step.table.injection(route) is None:
         return Deny(
             reason="credential_missing",
             rule=f"{route.origin}.auth",
@@ -351,12 +366,6 @@ def first_objection(step: Step, policies: Sequence[Policy]) -> Deny | None:
         if deny is not None:
             return deny
     return None
-
-
-def _authorization(route: EgressRoute, secrets: Mapping[str, Secret]) -> bytes:
-    secret = secrets.get(route.auth.token_ref) if route.auth else None
-    value = secret.reveal().strip() if secret else ""
-    return f"{route.auth.scheme} {value}".strip().encode("latin-1") if route.auth and value else b""
 
 
 def _name(policy: Policy) -> str:

@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.policy import Policy
     from bot_bottle.egress.pool import Destination, Resolver
+    from bot_bottle.egress.reflection import Answered
     from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.egress.upstream import ResponseSink
     from bot_bottle.sidecar.config import SidecarConfig
     from bot_bottle.sidecar.listeners import ListenerRole
 
@@ -258,6 +260,21 @@ class EgressProxy:
                 injected=None,
             )
 
+    def guarded(
+        self, exchange: Answered, destination: Destination | None, *, head_request: bool
+    ) -> ResponseSink:
+        """Give who hears the answer: the exchange, behind a search where its route has a credential."""
+        if destination is None or destination.route.auth is None:
+            return exchange
+        from bot_bottle.egress.reflection import Reflection  # noqa: PLC0415 - only where a credential is used
+
+        host, needles = destination.host, self.table.needles()
+
+        def note(message: str) -> None:
+            self.record_event("answer", host=host, message=message)
+
+        return Reflection(exchange, needles, head_request=head_request, note=note)
+
     def record_event(self, event: str, **fields: str | int) -> None:
         """Put something on record that decides nothing."""
         with contextlib.suppress(OSError):
@@ -283,7 +300,11 @@ class EgressProxy:
                     "path_allowlist": list(route.path_allowlist),
                     "methods": list(route.methods),
                     "ports": list(route.effective_ports),
-                    "auth": {"scheme": route.auth.scheme, "token_ref": route.auth.token_ref}
+                    "auth": {
+                        "scheme": route.auth.scheme,
+                        "token_ref": route.auth.token_ref,
+                        **({"name": route.auth.name} if route.auth.name else {}),
+                    }
                     if route.auth
                     else None,
                     "tls_passthrough": route.tls_passthrough,

@@ -16,7 +16,7 @@ from bot_bottle.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from bot_bottle.manifest.model import ManifestBottle, ManifestRoute
+    from bot_bottle.manifest.model import ManifestAuth, ManifestBottle, ManifestRoute
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -26,10 +26,22 @@ DEFAULT_PORTS = (443, 80)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteAuth:
-    """Which credential egress adds on a route: ``Authorization: <scheme> <value of token_ref>``."""
+    """Which credential egress adds on a route, and how.
+
+    ``scheme`` is ``Bearer`` or ``token`` (``Authorization: <scheme> <value of token_ref>``), ``Basic``,
+    ``header`` or ``query``. ``name`` is the user of ``Basic`` (empty: the value is user:password), the header
+    or the query's parameter. ``placeholders`` are texts that stand for the credential inside the bottle.
+    """
 
     scheme: str
     token_ref: str
+    name: str = ""
+    placeholders: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The form in words for people: the scheme, and what it names."""
+        return f"{self.scheme} {self.name}" if self.name else self.scheme
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +51,8 @@ class EgressRoute:
     ``host`` is a normalised host name (lower case, no trailing dot, A-label) or, with a leading ``*.``,
     every name below one. Empty ``path_allowlist`` or ``methods`` means all. ``tls_passthrough`` switches
     content rules off for the host; the connection is still intercepted. ``ssrf_ip_allowlist`` names the
-    otherwise refused networks this host may resolve to. ``origin`` says where the route was declared.
+    otherwise refused networks this host may resolve to. ``strip_cookies`` keeps the bottle's own cookies from
+    it. ``origin`` says where the route was declared.
     """
 
     host: str
@@ -49,6 +62,7 @@ class EgressRoute:
     auth: RouteAuth | None = None
     tls_passthrough: bool = False
     ssrf_ip_allowlist: tuple[Network, ...] = ()
+    strip_cookies: bool = False
     origin: str = "manifest"
 
     @property
@@ -65,9 +79,10 @@ class EgressRoute:
             "path_allowlist": list(self.path_allowlist),
             "methods": list(self.methods),
             "ports": list(self.ports),
-            "auth": {"scheme": self.auth.scheme, "token_ref": self.auth.token_ref} if self.auth else None,
+            "auth": _auth_to_wire(self.auth) if self.auth else None,
             "tls_passthrough": self.tls_passthrough,
             "ssrf_ip_allowlist": [str(network) for network in self.ssrf_ip_allowlist],
+            "strip_cookies": self.strip_cookies,
             "origin": self.origin,
         }
 
@@ -83,6 +98,7 @@ class EgressRoute:
             auth=_auth_from_wire(auth),
             tls_passthrough=obj["tls_passthrough"] is True,
             ssrf_ip_allowlist=tuple(ip_network(text) for text in _texts(obj["ssrf_ip_allowlist"])),
+            strip_cookies=obj["strip_cookies"] is True,
             origin=_text(obj["origin"]),
         )
 
@@ -136,6 +152,13 @@ def egress_resolve_token_values(routes: Iterable[EgressRoute], env: Mapping[str,
         if not value.isascii() or not value.isprintable():
             raise UsageError(f"token_ref: the value of {ref} has characters that no HTTP header may carry")
         values[ref] = Secret(value)
+    for route in routes:
+        auth = route.auth
+        if auth and auth.scheme == "Basic" and not auth.name and ":" not in values[auth.token_ref].reveal():
+            raise UsageError(
+                f"token_ref: the value of {auth.token_ref} (the credential for {route.host}, declared in "
+                f"{route.origin}) is not user:password; write the user as name beside scheme: Basic"
+            )
     return values
 
 
@@ -154,6 +177,7 @@ def _merge_provider_route(routes: tuple[EgressRoute, ...], provided: EgressRoute
                 path_allowlist=route.path_allowlist or provided.path_allowlist,
                 methods=route.methods or provided.methods,
                 ports=route.ports or provided.ports,
+                strip_cookies=provided.strip_cookies or route.strip_cookies,
                 origin=f"{route.origin} + {provided.origin}",
             )
             return (*routes[:index], merged, *routes[index + 1 :])
@@ -166,11 +190,30 @@ def _lift(route: ManifestRoute, origin: str) -> EgressRoute:
         path_allowlist=tuple(route.path_allowlist),
         methods=tuple(route.methods),
         ports=tuple(route.ports),
-        auth=RouteAuth(scheme=route.auth.scheme, token_ref=route.auth.token_ref) if route.auth else None,
+        auth=_lift_auth(route.auth) if route.auth else None,
         tls_passthrough=route.pipelock.tls_passthrough,
         ssrf_ip_allowlist=tuple(ip_network(text) for text in route.pipelock.ssrf_ip_allowlist),
+        strip_cookies=route.strip_cookies,
         origin=origin,
     )
+
+
+def _lift_auth(auth: ManifestAuth) -> RouteAuth:
+    return RouteAuth(
+        scheme=auth.scheme,
+        token_ref=auth.token_ref,
+        name=auth.name,
+        placeholders=(auth.placeholder,) if auth.placeholder else (),
+    )
+
+
+def _auth_to_wire(auth: RouteAuth) -> dict[str, object]:
+    return {
+        "scheme": auth.scheme,
+        "token_ref": auth.token_ref,
+        "name": auth.name,
+        "placeholders": list(auth.placeholders),
+    }
 
 
 def _auth_from_wire(obj: object) -> RouteAuth | None:
@@ -178,7 +221,12 @@ def _auth_from_wire(obj: object) -> RouteAuth | None:
         return None
     if not isinstance(obj, dict):
         raise TypeError("auth must be an object")
-    return RouteAuth(scheme=_text(obj["scheme"]), token_ref=_text(obj["token_ref"]))
+    return RouteAuth(
+        scheme=_text(obj["scheme"]),
+        token_ref=_text(obj["token_ref"]),
+        name=_text(obj["name"]),
+        placeholders=_texts(obj["placeholders"]),
+    )
 
 
 def _text(value: object) -> str:

@@ -219,9 +219,14 @@ def _route(keys: RouteKeys) -> ManifestRoute:
         path_allowlist=tuple(keys.path_allowlist),
         methods=tuple(keys.methods),
         ports=tuple(keys.ports),
-        auth=ManifestAuth(scheme=auth.scheme, token_ref=auth.token_ref) if auth else None,
+        auth=ManifestAuth(
+            scheme=auth.scheme, token_ref=auth.token_ref, name=auth.name, placeholder=auth.placeholder
+        )
+        if auth
+        else None,
         pipelock=ManifestPipelock(
             tls_passthrough=keys.pipelock.tls_passthrough,
             ssrf_ip_allowlist=tuple(keys.pipelock.ssrf_ip_allowlist),
         ),
+        strip_cookies=keys.strip_cookies,
     )

@@ -125,6 +125,7 @@ def _opened(new: ManifestRoute, old: ManifestRoute) -> tuple[str, ...]:
         "methods": bool(old.methods) and not (new.methods and {*new.methods} <= {*old.methods}),
         "ports": not {*_ports(new)} <= {*_ports(old)},
         "auth": new.auth is not None and new.auth != old.auth,
+        "strip_cookies": old.strip_cookies and not new.strip_cookies,
         "pipelock.tls_passthrough": new.pipelock.tls_passthrough and not old.pipelock.tls_passthrough,
         "pipelock.ssrf_ip_allowlist": not all(
             any(_within(text, network) for network in networks) for text in new.pipelock.ssrf_ip_allowlist

@@ -37,10 +37,15 @@ class ManifestSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestAuth:
-    """The credential egress adds on a route: ``Authorization: <scheme> <value of token_ref>``."""
+    """The credential egress adds on a route, and how; see ``RouteAuth``.
+
+    ``placeholder`` is the text that stands for it inside the bottle; empty where nothing does.
+    """
 
     scheme: str
     token_ref: str
+    name: str = ""
+    placeholder: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,7 @@ class ManifestRoute:
     ports: tuple[int, ...] = ()
     auth: ManifestAuth | None = None
     pipelock: ManifestPipelock = field(default_factory=ManifestPipelock)
+    strip_cookies: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

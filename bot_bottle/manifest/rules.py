@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE, check_provider_keys
+from bot_bottle.egress.headers import may_inject
 from bot_bottle.egress.hosts import is_ip_literal
 from bot_bottle.manifest.hosts import parse_remote_host
 from bot_bottle.manifest.problem import Problem, shown
@@ -16,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bot_bottle.manifest.problem import KeyPath
-    from bot_bottle.manifest.schema import BottleKeys, GitRemoteKeys, GitUserKeys, RouteKeys
+    from bot_bottle.manifest.schema import AuthKeys, BottleKeys, GitRemoteKeys, GitUserKeys, RouteKeys
     from bot_bottle.manifest.yaml_tree import YamlTree
+
+_PARAMETER = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def bottle_problems(keys: BottleKeys, tree: YamlTree, file: str) -> list[Problem]:
@@ -110,9 +114,34 @@ def route_problems(routes: Sequence[RouteKeys], tree: YamlTree, file: str, at: K
             message = f"repeats {route.host} of routes[{first[route.host]}]; write one route for each host"
             yield problem_at(tree, file, (*path, "host"), message)
         first.setdefault(route.host, index)
+        if route.auth and (problem := _auth_problem(route.auth)):
+            name, message = problem
+            yield problem_at(
+                tree, file, (*path, "auth", name), message, of_key="name" in route.auth.model_fields_set
+            )
         if route.auth and 80 in route.ports:
             message = "port 80 is plain HTTP, where no credential is ever sent; remove 80 or the route's auth"
             yield problem_at(tree, file, (*path, "ports"), message)
         if route.auth and route.host.startswith("*."):
             message = "a credential goes to one host only; write the host name in full"
             yield problem_at(tree, file, (*path, "host"), message)
+
+
+def _auth_problem(auth: AuthKeys) -> tuple[str, str] | None:
+    """Check ``name`` against the scheme; gives the key and the sentence."""
+    if auth.scheme in {"Bearer", "token"} and auth.name:
+        return "name", f"goes with Basic, header and query only, and this is {auth.scheme}; remove it"
+    if auth.scheme == "header":
+        if not auth.name:
+            return "name", "is missing; write the header that carries the credential, such as name: X-Api-Key"
+        if not may_inject(auth.name):
+            return "name", (
+                f"{shown(auth.name)} is a header that egress writes or removes itself; "
+                "write the one that carries the credential, such as X-Api-Key"
+            )
+    if auth.scheme == "query":
+        if not auth.name:
+            return "name", "is missing; write the parameter that carries the credential, such as name: key"
+        if not _PARAMETER.fullmatch(auth.name):
+            return "name", f"{shown(auth.name)} is no parameter's name; use letters, digits, '.', '_' and '-'"
+    return None

@@ -45,7 +45,11 @@ PathPrefix = Annotated[str, AfterValidator(values.path_prefix), _text(f"/({value
 Port = Annotated[
     int, AfterValidator(values.port), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})
 ]
-Scheme = Annotated[str, AfterValidator(values.auth_scheme), WithJsonSchema({"enum": ["Bearer", "token"]})]
+Scheme = Annotated[
+    str, AfterValidator(values.auth_scheme), WithJsonSchema({"enum": list(values.AUTH_SCHEMES)})
+]
+AuthName = Annotated[str, AfterValidator(values.auth_name), _text(values.AUTH_NAME.pattern)]
+Placeholder = Annotated[str, AfterValidator(values.placeholder), _text(values.PLACEHOLDER.pattern)]
 Workspace = Annotated[str, AfterValidator(values.workspace), WithJsonSchema({"enum": ["copy", "empty"]})]
 Template = Annotated[str, WithJsonSchema({"enum": list(known_templates())})]
 
@@ -62,8 +66,21 @@ class _Keys(BaseModel):
 class AuthKeys(_Keys):
     """``egress.routes[].auth``: the credential egress adds on the way out."""
 
-    scheme: Scheme = Field(description="Authorization scheme", examples=["Bearer", "token"])
+    scheme: Scheme = Field(
+        description="Bearer, token or Basic (Authorization header), header or query (see name)",
+        examples=["Bearer", "token", "Basic", "header", "query"],
+    )
     token_ref: TokenName = Field(description="host variable that holds the credential", examples=["MY_TOKEN"])
+    name: AuthName = Field(
+        default="",
+        description="the header's or the query parameter's name; for Basic the user",
+        examples=["X-Api-Key"],
+    )
+    placeholder: Placeholder = Field(
+        default="",
+        description="what stands for the credential in the bottle; refused to every other host",
+        examples=["api-key-placeholder"],
+    )
 
 
 class PipelockKeys(_Keys):
@@ -95,6 +112,9 @@ class RouteKeys(_Keys):
     )
     auth: AuthKeys | None = Field(default=None, examples=[{"scheme": "Bearer", "token_ref": "MY_TOKEN"}])
     pipelock: PipelockKeys = Field(default=PipelockKeys(), examples=[{"tls_passthrough": True}])
+    strip_cookies: bool = Field(
+        default=False, description="keep the bottle's own cookies from this host", examples=[True]
+    )
 
 
 _ROUTE = {"host": "api.example.com"}

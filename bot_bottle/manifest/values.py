@@ -74,11 +74,36 @@ def env_value(text: str) -> str:
     return text
 
 
+#: How a credential can enter a request.
+AUTH_SCHEMES = ("Bearer", "token", "Basic", "header", "query")
+#: A header's name, a parameter's, or a user without the colon that ends one (RFC 7617, 2).
+AUTH_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~@/-]{1,100}")
+PLACEHOLDER = re.compile(r"[!-~]{8,4000}")
+
+
 def auth_scheme(text: str) -> str:
-    """Accept the scheme of an injected ``Authorization`` header."""
-    if text not in {"Bearer", "token"}:
+    """Accept how a credential enters a request."""
+    if text not in AUTH_SCHEMES:
         raise ValueError(
-            "is no known scheme; write Bearer or token, and the credential's variable in token_ref"
+            f"is no known scheme; write {', '.join(AUTH_SCHEMES[:-1])} or {AUTH_SCHEMES[-1]}, and the "
+            "credential's variable in token_ref"
+        )
+    return text
+
+
+def auth_name(text: str) -> str:
+    """Accept the name of a header, a parameter or a user; which of them the scheme says (``rules.py``)."""
+    if not AUTH_NAME.fullmatch(text) or _CREDENTIAL.match(text):
+        raise ValueError("is no name of a header, a parameter or a user; write for example X-Api-Key")
+    return text
+
+
+def placeholder(text: str) -> str:
+    """Accept a text that stands for a credential; short ones would be met by chance."""
+    if not PLACEHOLDER.fullmatch(text):
+        raise ValueError(
+            "is no placeholder; write at least 8 printable characters without spaces, such as "
+            "api-key-placeholder"
         )
     return text
 

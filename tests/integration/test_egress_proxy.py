@@ -91,7 +91,7 @@ def test_authorization_is_stripped_on_routes_without_auth_too(
     with sidecar.tunnel("site.test") as stream:
         assert stream.get("site.test", extra="Authorization: Bearer mine\r\nX-Api-Key: k\r\n").status == 200
     assert header(heads[0], "authorization") == []
-    assert header(heads[0], "x-api-key") == ["k"]
+    assert header(heads[0], "x-api-key") == []
 
 
 def test_denied_names_read_the_same_for_every_client(world: tuple[Sidecar, Upstream, list[bytes]]) -> None:

@@ -10,23 +10,28 @@ from bot_bottle.decision import Deny
 from bot_bottle.egress.denial import denial_body, denial_headers, own_head
 from bot_bottle.egress.grammar import BadMessageError
 from bot_bottle.egress.headers import head_tail, read_request_headers, read_response_headers
+from bot_bottle.egress.injection import injection
+from bot_bottle.egress.routes import RouteAuth
 from bot_bottle.egress.target import Arrival, origin_target, read_request, upstream_authority, with_sni
+from bot_bottle.secret import Secret
 
 PROXY = Arrival(via="absolute", scheme="http")
 PLAIN = Arrival(via="transparent", scheme="http", port=80)
 TUNNEL = Arrival(via="connect", scheme="https", port=443, claims=(("CONNECT authority", "a.test"),))
+
+BEARER = RouteAuth(scheme="Bearer", token_ref="TOKEN")
 
 
 def headers(*pairs: str) -> bytes:
     return "\r\n".join(pairs).encode()
 
 
-def head(*pairs: str, authorization: bytes = b"", websocket: bool = False) -> list[bytes]:
+def head(*pairs: str, auth: RouteAuth | None = None, **options: bool) -> list[bytes]:
     raw = b"POST /t " + head_tail(
         authority=b"a.test",
         facts=read_request_headers(headers(*pairs)),
-        authorization=authorization,
-        websocket=websocket,
+        injection=injection(auth, {"TOKEN": Secret("real")}),
+        **options,
     )
     assert raw.endswith(b"\r\n\r\n")
     return raw[:-4].split(b"\r\n")
@@ -66,13 +71,40 @@ def test_dropped_always(dropped: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["X-Api-Key", "api-key", "X-Goog-Api-Key", "Private-Token", "x_api_key"])
-def test_other_credentials_are_dropped_only_where_one_is_injected(name: str) -> None:
-    assert head(f"{name}: mine", authorization=b"Bearer real") == [
+def test_other_credentials_are_dropped_with_an_injected_one_and_without(name: str) -> None:
+    assert head(f"{name}: mine", auth=BEARER) == [
         b"POST /t HTTP/1.1",
         b"Host: a.test",
         b"Authorization: Bearer real",
+        b"Accept-Encoding: identity",
     ]
-    assert head(f"{name}: mine")[-1] == f"{name}: mine".encode()
+    assert head(f"{name}: mine") == [b"POST /t HTTP/1.1", b"Host: a.test"]
+
+
+@pytest.mark.parametrize("own", ["X-Key: mine", "x-key: mine", "X_Key: mine"])
+def test_a_named_header_is_the_routes_own_alone(own: str) -> None:
+    auth = RouteAuth(scheme="header", token_ref="TOKEN", name="X-Key")
+    assert head(own, "X-Kept: 1", auth=auth) == [
+        b"POST /t HTTP/1.1",
+        b"Host: a.test",
+        b"X-Key: real",
+        b"X-Kept: 1",
+        b"Accept-Encoding: identity",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", ["Range: bytes=0-1", "If-Range: x", "Accept-Encoding: gzip", "accept_encoding: br"]
+)
+def test_where_a_credential_goes_the_answer_is_asked_for_whole_and_unencoded(line: str) -> None:
+    assert head(line, auth=BEARER)[3:] == [b"Accept-Encoding: identity"]
+    assert head(line)[2:] == [line.encode()]
+
+
+def test_cookies_are_dropped_where_the_route_says_so() -> None:
+    lines = ("Cookie: a=b", "cookie2: c", "X-Kept: 1")
+    assert head(*lines, cookies=False)[2:] == [b"X-Kept: 1"]
+    assert len(head(*lines)) == 5
 
 
 def test_headers_named_by_connection_are_dropped() -> None:

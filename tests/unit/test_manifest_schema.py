@@ -92,7 +92,7 @@ def test_the_examples_are_valid(path: Path) -> None:
         ("bottle", "env: {A: 5}\n"),
         ("bottle", "env: {A-B: x}\n"),
         ("bottle", "egress: {routes: [{}]}\n"),
-        ("bottle", "egress: {routes: [{host: a.example, auth: {scheme: Basic, token_ref: T}}]}\n"),
+        ("bottle", "egress: {routes: [{host: a.example, auth: {scheme: Digest, token_ref: T}}]}\n"),
         ("bottle", "egress: {routes: [{host: a.example, methods: [get]}]}\n"),
         ("bottle", "agent_provider: {template: clade}\n"),
         ("bottle", "limits: {memory: 4GB}\n"),

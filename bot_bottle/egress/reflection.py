@@ -1,0 +1,192 @@
+"""What a server answers on a route with a credential: read through, so that no echo brings the credential in.
+
+Stands between a server and an exchange. Content is asked for unencoded (see ``headers.head_tail``); what
+comes encoded all the same is decoded, or refused where that cannot be done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from bot_bottle.decision import Deny
+from bot_bottle.egress.redact import Redactor
+from bot_bottle.egress.upstream import ResponseSink
+from bot_bottle.pipelock.unpack import BombError, OpaqueError, unpacker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bot_bottle.egress.grammar import StatusLine
+    from bot_bottle.egress.headers import ResponseHeaders
+    from bot_bottle.egress.redact import Needles
+    from bot_bottle.egress.upstream import UpstreamError
+    from bot_bottle.pipelock.unpack import Unpacker
+
+_RULE = "egress.reflection"
+
+
+class Answered(ResponseSink, Protocol):
+    """An exchange: hears the response, and can still refuse instead."""
+
+    def refuse(self, status: int, deny: Deny) -> None:
+        """Answer with a refusal, or break off where an answer has begun."""
+
+
+class Reflection:
+    """One response, without the credentials that ``needles`` knows.
+
+    ``note`` is told once what was taken out of this response, or why it was cut off in its middle.
+    """
+
+    __slots__ = (
+        "_body",
+        "_exchange",
+        "_head",
+        "_head_request",
+        "_needles",
+        "_note",
+        "_noted",
+        "_over",
+        "_plain",
+    )
+
+    def __init__(
+        self, exchange: Answered, needles: Needles, *, head_request: bool, note: Callable[[str], None]
+    ) -> None:
+        self._exchange = exchange
+        self._needles = needles
+        self._head_request = head_request
+        self._note = note
+        self._noted = False
+        self._over = False
+        self._body = Redactor(needles)
+        self._plain: Unpacker | None = None
+        #: Kept back until its encoded content has proven readable.
+        self._head: tuple[StatusLine, ResponseHeaders] | None = None
+
+    def on_response_head(self, line: StatusLine, headers: ResponseHeaders) -> None:
+        """Take the credentials out of a head and see how its content can be read."""
+        line, headers = self._masked(line, headers)
+        if line.status < 200:
+            self._exchange.on_response_head(line, headers)
+            return
+        if line.status == 206:
+            # No range was asked for, and in pieces a credential could be read without ever being seen.
+            self._refuse("response_partial", "the server sent a part of its content that nobody asked for")
+            return
+        try:
+            self._plain = unpacker(_encoding(headers))
+        except OpaqueError as error:
+            self._refuse("response_unreadable", f"the server's answer cannot be searched: {error}")
+            return
+        if self._plain is None:
+            self._exchange.on_response_head(line, headers)
+            return
+        kept = [one for one in headers.kept if not _is_encoding(one)]
+        headers = replace(headers, kept=kept, content_length=None)
+        if self._head_request or line.status in {204, 304}:
+            self._exchange.on_response_head(line, headers)
+        else:
+            self._head = line, headers
+
+    def on_response_body(self, data: bytes) -> None:
+        """Pass on what is sure of the content so far."""
+        if self._over:
+            return
+        if self._plain is not None:
+            try:
+                data = self._plain.feed(data)
+            except OpaqueError as error:
+                self._unreadable(error)
+                return
+            if not data:
+                return
+            self._send_head()
+        self._send(self._body.feed(data))
+
+    def on_response_end(self, trailers: Sequence[bytes] = ()) -> None:
+        """Pass on what was held back, and the end."""
+        if self._over:
+            return
+        if self._plain is not None and not self._head_request:
+            try:
+                rest = self._plain.finish()
+            except OpaqueError as error:
+                self._unreadable(error)
+                return
+            self._send_head()
+            self._send(self._body.feed(rest) if rest else b"")
+        self._send(self._body.finish())
+        self._exchange.on_response_end([self._needles.masked(one) for one in trailers])
+
+    def on_tunnel_data(self, data: bytes) -> None:
+        """Take the credentials out of an upgraded connection (RFC 6455, 5.3: unmasked)."""
+        data = self._body.feed(data)
+        self._tell()
+        if data:
+            self._exchange.on_tunnel_data(data)
+
+    def on_upstream_lost(self, error: UpstreamError) -> None:
+        """Pass on that the connection ended early; what is held back is never shown."""
+        if not self._over:
+            self._exchange.on_upstream_lost(error)
+
+    def on_upstream_writable(self, *, writable: bool) -> None:
+        """Pass on whether the server keeps up."""
+        self._exchange.on_upstream_writable(writable=writable)
+
+    def flush(self) -> None:
+        """Pass on that it is time to send."""
+        self._exchange.flush()
+
+    def _masked(self, line: StatusLine, headers: ResponseHeaders) -> tuple[StatusLine, ResponseHeaders]:
+        text = b"\r\n".join((line.line, *headers.kept))
+        masked = self._needles.masked(text)
+        if masked is text:
+            return line, headers
+        self._tell(found=True)
+        first, *kept = masked.split(b"\r\n")
+        return line._replace(line=first), replace(headers, kept=kept)
+
+    def _send_head(self) -> None:
+        if self._head is not None:
+            line, headers = self._head
+            self._head = None
+            self._exchange.on_response_head(line, headers)
+
+    def _send(self, data: bytes) -> None:
+        self._tell()
+        if data:
+            self._exchange.on_response_body(data)
+
+    def _tell(self, *, found: bool = False) -> None:
+        if (found or self._body.found) and not self._noted:
+            self._noted = True
+            self._note("a credential was taken out of the answer")
+
+    def _unreadable(self, error: OpaqueError) -> None:
+        if self._head is None:
+            self._note(f"the answer was cut off: {error}")  # no refusal can be written into it any more
+        reason = "response_too_large" if isinstance(error, BombError) else "response_unreadable"
+        self._refuse(reason, f"the server's answer cannot be searched: {error}")
+
+    def _refuse(self, reason: str, message: str) -> None:
+        self._over = True
+        self._head = None
+        deny = Deny(
+            reason=reason,
+            rule=_RULE,
+            message=f"{message}, and on a route with a credential it could show it",
+            next_step="Ask for the content unencoded, or have the operator ask the server's owner",
+        )
+        self._exchange.refuse(502, deny)
+
+
+def _encoding(headers: ResponseHeaders) -> str:
+    values = [one.partition(b":")[2].strip().decode("latin-1") for one in headers.kept if _is_encoding(one)]
+    return ",".join(values)
+
+
+def _is_encoding(line: bytes) -> bool:
+    return line[:17].lower() == b"content-encoding:"

@@ -1,0 +1,272 @@
+"""C3: a server that echoes the request never brings the credential in; judged by what came back."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import threading
+import zlib
+from typing import TYPE_CHECKING
+
+import brotli
+import pytest
+import zstandard
+
+from bot_bottle.egress.routes import RouteAuth
+from bot_bottle.secret import Secret
+from tests.integration.egress_lab import SECONDS, Sidecar, Stream, Upstream, config, ok, route, serve
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+TOKEN = "sk-echo-3f9aQm7Zx1Lr8Tn5Vb2Kc6Wd0Ys4Hg-reflected"
+PASSWORD = "p4ss w0rd/with+odd=chars"
+AUTH = {
+    "bearer.test": RouteAuth(scheme="Bearer", token_ref="TOKEN"),
+    "basic.test": RouteAuth(scheme="Basic", token_ref="PASSWORD", name="me"),
+    "header.test": RouteAuth(scheme="header", token_ref="TOKEN", name="X-Api-Key"),
+    "query.test": RouteAuth(scheme="query", token_ref="TOKEN", name="api_key"),
+    "open.test": None,
+}
+SECRETS = {"TOKEN": Secret(TOKEN), "PASSWORD": Secret(PASSWORD)}
+PAIR = base64.b64encode(f"me:{PASSWORD}".encode())
+FORBIDDEN = (
+    TOKEN.encode(),
+    PASSWORD.encode(),
+    PAIR,
+    base64.b64encode(TOKEN.encode())[:-4],
+    TOKEN.encode().hex().encode(),
+)
+
+CODINGS = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.compress,
+    "gzip, br": lambda data: brotli.compress(gzip.compress(data)),
+}
+
+
+def echo(head: bytes, body: bytes) -> bytes:
+    """Answer as the path says, with all of the request in the answer."""
+    target = head.split(b" ")[1]
+    path = target.partition(b"?")[0]
+    text = head + body
+    if path == b"/headers":
+        return ok(b"see headers", b"X-Echo: " + text.replace(b"\r\n", b"|") + b'\r\nETag: "v1"\r\n')
+    if path == b"/moved":
+        return b"HTTP/1.1 302 Found\r\nLocation: https://other.test%b\r\nContent-Length: 0\r\n\r\n" % target
+    if path == b"/phrase":
+        return b"HTTP/1.1 401 no %b\r\nContent-Length: 0\r\n\r\n" % text.replace(b"\r\n", b" ")
+    if path == b"/early":
+        return b"HTTP/1.1 103 Early Hints\r\nLink: <%b>\r\n\r\n%b" % (text.replace(b"\r\n", b"|"), ok())
+    if path == b"/json":
+        return ok(
+            json.dumps(
+                {"args": text.decode(), "b64": base64.b64encode(text).decode(), "hex": text.hex()}
+            ).encode()
+        )
+    if path == b"/chunked":
+        pieces = b"".join(b"%x\r\n%b\r\n" % (1, text[at : at + 1]) for at in range(len(text)))
+        return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%b0\r\nX-Trailer: %b\r\n\r\n" % (
+            pieces,
+            text.replace(b"\r\n", b"|"),
+        )
+    if path.startswith(b"/coded/"):
+        coding = path.removeprefix(b"/coded/").replace(b"%2C%20", b", ").decode()
+        data = CODINGS[coding](text * 50)
+        if b"HEAD" in head[:5]:
+            return b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (
+                coding.encode(),
+                len(data),
+            )
+        return ok(data, b"Content-Encoding: %b\r\n" % coding.encode())
+    if path == b"/unknown":
+        return ok(text, b"Content-Encoding: rot47\r\n")
+    if path == b"/broken":
+        return ok(b"no gzip at all", b"Content-Encoding: gzip\r\n")
+    if path == b"/cut":
+        return ok(gzip.compress(text * 50)[:-20], b"Content-Encoding: gzip\r\n")
+    if path == b"/bomb":
+        return ok(gzip.compress(b"\0" * 64 * 1024 * 1024), b"Content-Encoding: gzip\r\n")
+    if path == b"/partial":
+        return b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-3/99\r\nContent-Length: 4\r\n\r\nsk-e"
+    if path == b"/not-modified":
+        return b'HTTP/1.1 304 Not Modified\r\nETag: "v1"\r\nContent-Encoding: gzip\r\n\r\n'
+    return ok(text)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sidecar, list[bytes]]]:
+    tmp_path = tmp_path_factory.mktemp("reflection")
+    handler, heads = serve(echo)
+    with Upstream(handler) as upstream:
+        settings = config(
+            tmp_path,
+            [route(host, auth=auth) for host, auth in AUTH.items()],
+            pins=dict.fromkeys(AUTH, upstream.pin),
+            secrets=SECRETS,
+        )
+        with Sidecar(tmp_path, settings) as sidecar:
+            yield sidecar, heads
+            log = sidecar.audit_file.read_bytes()
+            assert not any(text in log for text in FORBIDDEN)
+
+
+def everything(
+    stream: Stream, host: str, path: str, method: str = "GET", extra: str = ""
+) -> tuple[int, bytes]:
+    """Ask and give the status and every byte of the answer."""
+    answer = stream.get(host, path, method, extra)
+    lines = "\r\n".join(f"{name}: {value}" for name, value in answer.all_headers)
+    return answer.status, f"{answer.line}\r\n{lines}\r\n\r\n".encode("latin-1") + answer.body
+
+
+HIDDEN = [host for host, auth in AUTH.items() if auth]
+PATHS = [
+    "/",
+    "/headers",
+    "/moved",
+    "/phrase",
+    "/json",
+    "/chunked",
+    *(f"/coded/{coding.replace(', ', '%2C%20')}" for coding in CODINGS),
+]
+
+
+@pytest.mark.parametrize("host", HIDDEN)
+def test_c3_no_echo_shows_the_credential(world: tuple[Sidecar, list[bytes]], host: str) -> None:
+    sidecar, heads = world
+    with sidecar.tunnel(host) as stream:
+        for path in PATHS:
+            status, answer = everything(stream, host, f"{path}?mark=1")
+            assert status < 500, answer
+            assert PAIR in heads[-1] if host == "basic.test" else TOKEN.encode() in heads[-1]
+            assert not any(text in answer for text in FORBIDDEN), (path, answer)
+            if path != "/moved" or host == "query.test":  # that one echoes the target alone
+                assert b"*" * 16 in answer, (path, answer)
+            assert b"mark=1" in answer  # and nothing else is gone
+
+
+def test_an_interim_answer_is_searched_too(world: tuple[Sidecar, list[bytes]]) -> None:
+    sidecar, _heads = world
+    with sidecar.tunnel("bearer.test") as stream:
+        status, answer = everything(stream, "bearer.test", "/early")
+        assert status == 103
+        assert TOKEN.encode() not in answer
+        assert b"Bearer ***" in answer
+        assert stream.response().body == b"ok"
+
+
+def test_lengths_and_validators_stay_and_nothing_is_asked_for_encoded(
+    world: tuple[Sidecar, list[bytes]],
+) -> None:
+    sidecar, heads = world
+    with sidecar.tunnel("bearer.test") as stream:
+        answer = stream.get("bearer.test", "/headers", extra="Accept-Encoding: gzip\r\nRange: bytes=0-4\r\n")
+        assert b"accept-encoding: identity\r\n" in heads[-1].lower()
+        assert b"gzip" not in heads[-1]
+        assert b"range" not in heads[-1].lower()
+        assert answer.headers["etag"] == '"v1"'
+        plain = stream.get("bearer.test", "/")
+        assert int(plain.headers["content-length"]) == len(heads[-1])
+        assert plain.body.replace(b"*" * len(TOKEN), TOKEN.encode()) == heads[-1]
+        assert stream.get("bearer.test", "/not-modified").headers["etag"] == '"v1"'
+        head = stream.get("bearer.test", "/coded/gzip", "HEAD")
+        assert "content-encoding" not in head.headers
+        assert "content-length" not in head.headers
+        assert stream.get("bearer.test", "/").status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/unknown", "response_unreadable"),
+        ("/broken", "response_unreadable"),
+        ("/partial", "response_partial"),
+        ("/bomb", "response_too_large"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(
+    world: tuple[Sidecar, list[bytes]], path: str, reason: str
+) -> None:
+    sidecar, _heads = world
+    with sidecar.tunnel("bearer.test") as stream:
+        answer = stream.get("bearer.test", path)
+        assert (answer.status, answer.reason) == (502, reason)
+        assert answer.json["rule"] == "egress.reflection"
+    line = sidecar.records()[-1]
+    assert (line["decision"], line["reason"], line["path"]) == ("deny", reason, path)
+
+
+def test_an_encoded_answer_that_is_cut_short_does_not_look_whole(world: tuple[Sidecar, list[bytes]]) -> None:
+    sidecar, _heads = world
+    with sidecar.tunnel("bearer.test") as stream, pytest.raises(ConnectionError):
+        stream.get("bearer.test", "/cut")
+    assert any("cut off" in line["message"] for line in sidecar.records("answer"))
+
+
+def test_a_route_without_a_credential_is_passed_on_as_it_is(world: tuple[Sidecar, list[bytes]]) -> None:
+    sidecar, heads = world
+    with sidecar.tunnel("open.test") as stream:
+        answer = stream.get("open.test", "/unknown", extra="Range: bytes=0-4\r\nAccept-Encoding: br\r\n")
+        assert answer.headers["content-encoding"] == "rot47"
+        assert b"Range: bytes=0-4" in heads[-1]
+        assert stream.get("open.test", "/partial").status == 206
+
+
+def test_trace_is_refused(world: tuple[Sidecar, list[bytes]]) -> None:
+    sidecar, heads = world
+    count = len(heads)
+    with sidecar.tunnel("bearer.test") as stream:
+        assert stream.get("bearer.test", "/", "TRACE").reason == "method_denied"
+    assert len(heads) == count
+
+
+def test_what_was_taken_out_is_on_record_once_an_answer(world: tuple[Sidecar, list[bytes]]) -> None:
+    sidecar, _heads = world
+    before = len(sidecar.records("answer"))
+    with sidecar.tunnel("bearer.test") as stream:
+        stream.get("bearer.test", "/json")
+    told = sidecar.records("answer")[before:]
+    assert [(line["host"], line["message"]) for line in told] == [
+        ("bearer.test", "a credential was taken out of the answer")
+    ]
+
+
+def test_events_come_as_they_are_sent_and_hold_back_only_what_may_begin_a_credential(tmp_path: Path) -> None:
+    go_on = threading.Semaphore(0)
+    token = TOKEN.encode()
+    sent = [b"data: 1\n\n", b"data: " + token[:20], token[20:] + b"\n\n", b"data: 2\n\n"]
+
+    def handler(sock: socket.socket) -> None:
+        Stream(sock).until(b"\r\n\r\n")
+        sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for event in sent:
+            sock.sendall(b"%x\r\n%b\r\n" % (len(event), event))
+            assert go_on.acquire(timeout=SECONDS)  # the next one only after the client has this one
+        sock.sendall(b"0\r\n\r\n")
+
+    got = b""
+    with Upstream(handler) as upstream:
+        settings = config(
+            tmp_path,
+            [route("bearer.test", auth=AUTH["bearer.test"])],
+            pins={"bearer.test": upstream.pin},
+            secrets=SECRETS,
+        )
+        with Sidecar(tmp_path, settings) as sidecar, sidecar.tunnel("bearer.test") as stream:
+            stream.send(b"GET / HTTP/1.1\r\nHost: bearer.test\r\n\r\n")
+            stream.until(b"\r\n\r\n")
+            for end in (b"data: 1\n\n", b"data: " + b"*" * 16, b"\n\n", b"data: 2\n\n"):
+                while not got.endswith(end):
+                    size = int(stream.until(b"\r\n"), 16)
+                    got += stream.exactly(size)
+                    stream.exactly(2)
+                go_on.release()
+    assert got == b"data: 1\n\ndata: " + b"*" * len(token) + b"\n\ndata: 2\n\n"

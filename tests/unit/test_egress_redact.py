@@ -1,0 +1,136 @@
+"""Credentials taken out of a stream: in every form, however it is cut, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import secrets
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bot_bottle.egress.redact import Needles, Redactor, forms
+
+TOKEN = b"sk-live-" + secrets.token_urlsafe(60).encode()
+SHORT = b'p"w/d&<+ 7z\\q'
+NEEDLES = Needles([TOKEN, SHORT])
+
+
+def streamed(data: bytes, cuts: list[int]) -> bytes:
+    redactor, out, start = Redactor(NEEDLES), [], 0
+    for end in [*sorted(cut % (len(data) + 1) for cut in cuts), len(data)]:
+        out.append(redactor.feed(data[start:end]))
+        start = end
+    return b"".join((*out, redactor.finish()))
+
+
+def _text(form: str, value: bytes) -> bytes:
+    text = value.decode()
+    writers = {
+        "raw": value,
+        "upper case": value.upper(),
+        "backwards": value[::-1],
+        "hex": value.hex().encode(),
+        "HEX": value.hex().upper().encode(),
+        "json": json.dumps(text).encode(),
+        "json with slashes": json.dumps(text).replace("/", "\\/").encode(),
+        "html": html.escape(text).encode(),
+        "percent": quote(text, safe="").encode(),
+        "percent twice": quote(quote(text, safe=""), safe="").encode(),
+        "form": quote_plus(text).encode(),
+        "percent all": "".join(f"%{byte:02X}" for byte in value).encode(),
+        "unicode escapes": "".join(f"\\u{byte:04x}" for byte in value).encode(),
+        "utf-16": text.encode("utf-16-le"),
+        "utf-16 big": text.encode("utf-16-be"),
+    }
+    return writers[form]
+
+
+FORMS = ["raw", "upper case", "backwards", "hex", "HEX", "json", "json with slashes", "html", "percent",
+         "percent twice", "form", "percent all", "unicode escapes", "utf-16", "utf-16 big"]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [TOKEN, SHORT], ids=["long", "short"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_overwritten_in_place_at_every_cut(form: str, value: bytes) -> None:
+    written = _text(form, value)
+    data = b'{"echo": "' + written + b'", "more": 1}'
+    whole = streamed(data, [])
+    assert len(whole) == len(data)
+    assert whole.startswith(b'{"echo": "')
+    assert whole.endswith(b'", "more": 1}')
+    seen = whole[10 : 10 + len(written)]
+    assert not any(written[at : at + 12] in whole for at in range(len(written) - 12)), seen
+    for cut in range(len(data)):
+        assert streamed(data, [cut]) == whole
+    assert streamed(data, list(range(len(data)))) == whole
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode, base64.b32encode])
+@pytest.mark.parametrize("before", range(6))
+def test_encoded_at_any_offset_no_part_of_it_can_be_decoded(encode: object, before: int) -> None:
+    assert callable(encode)
+    data = encode(b"x" * before + TOKEN + b"yz")
+    out = streamed(data, [7, 40])
+    assert len(out) == len(data)
+    left = sum(byte != ord("*") for byte in out)
+    assert left < 30, out  # what the neighbours have a part in, and a digit between two blocks
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([TOKEN, TOKEN[:20], TOKEN[-9:], SHORT, b"sk-live", b" and ", b"\n\n", b"x" * 40]),
+        max_size=12,
+    ),
+    st.lists(st.integers(0, 2000), max_size=8),
+)
+def test_chunking_changes_nothing(parts: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(parts)
+    out = streamed(data, cuts)
+    assert out == streamed(data, [])
+    assert len(out) == len(data)
+    assert TOKEN[:16] not in out
+    assert SHORT not in out
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=500), st.lists(st.integers(0, 500), max_size=5))
+def test_what_holds_no_credential_is_untouched(data: bytes, cuts: list[int]) -> None:
+    out = streamed(data, cuts)
+    if not any(form.lower() in data.lower() for form in (*forms(TOKEN), *forms(SHORT))):
+        assert out == data or NEEDLES.begun(data) >= 8
+
+
+def test_nothing_waits_unless_a_needle_has_begun() -> None:
+    redactor = Redactor(NEEDLES)
+    for number in range(100):
+        event = b"data: %d\n\n" % number
+        assert redactor.feed(event) is event
+    assert redactor.feed(b"data: sk-live-") == b"data: "
+    assert redactor.feed(b" no\n\n") == b"sk-live- no\n\n"
+    assert not redactor.found
+
+
+def test_an_echo_that_is_cut_short_loses_its_blocks_and_its_end() -> None:
+    out = streamed(b"error: " + TOKEN[:40], [])
+    assert out == b"error: " + b"*" * 40
+    assert streamed(b"error: " + TOKEN[:40] + b"...", [])[:39] == b"error: " + b"*" * 32
+
+
+def test_of_a_signed_token_the_signature_is_what_is_searched() -> None:
+    head = base64.urlsafe_b64encode(b'{"alg": "RS256", "typ": "JWT"}').rstrip(b"=")
+    mine, other = (head + b"." + head + b"." + secrets.token_urlsafe(64).encode() for _ in range(2))
+    needles = Needles([mine])
+    assert needles.masked(other) is other
+    signature = mine.rpartition(b".")[2]
+    assert needles.masked(mine) == mine.replace(signature, b"*" * len(signature))
+
+
+def test_values_too_short_to_be_told_from_text_are_not_searched() -> None:
+    assert not Needles([b"short"])
+    assert Needles([b"short"]).masked(b"a short word") == b"a short word"
+    assert "6" not in repr(Needles([b"longer-6"]))
