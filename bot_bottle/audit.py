@@ -118,8 +118,8 @@ class AuditLog:
                 if end.size:
                     raise ValueError(f"{path}: is not empty, so it cannot continue another log")
                 end = after
-            secrets = tuple(sorted({f for s in redact for f in _forms(s.reveal())}, key=len, reverse=True))
-            log = cls(fd, seq=end.seq, prev=end.prev, secrets=secrets, size=end.size, limit=limit)
+            log = cls(fd, seq=end.seq, prev=end.prev, secrets=(), size=end.size, limit=limit)
+            log.redact_too(redact)
             if fragment:
                 log._heal(fragment)
         except BaseException:
@@ -146,6 +146,11 @@ class AuditLog:
         """
         self._on_record = on_record
         return os.dup(self._fd)
+
+    def redact_too(self, more: Iterable[Secret]) -> None:
+        """Keep further secrets out of what is recorded from now on."""
+        forms = {form for secret in more for form in _forms(secret.reveal())}
+        self._secrets = tuple(sorted({*self._secrets, *forms}, key=len, reverse=True))
 
     def release(self) -> int:
         """Give the file away, still locked, to a caller who closes it; no ``end`` is written."""

@@ -16,11 +16,14 @@ from bot_bottle.egress.target import with_sni
 from bot_bottle.egress.tls import SniSSLObject
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bot_bottle.decision import Deny
     from bot_bottle.egress.bodies import Body
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.precedent import Precedents
     from bot_bottle.egress.proxy import EgressProxy
+    from bot_bottle.egress.reload import Successor
     from bot_bottle.egress.target import Arrival
 
 #: How much of our own answers is gathered before the loop gets a chance to send it and to say "enough".
@@ -158,6 +161,22 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
         elif self.outer is not None:
             cast("asyncio.Transport", self.outer).abort()
+
+    def cut_off(self, successor: Successor, changed: Callable[[str], bool]) -> bool:
+        """Close what other routes than it was opened under do not permit; says whether that was so.
+
+        A request under way must have a ``successor`` to its route; a connection for one host that waits for
+        its next request is closed where the host's routes have ``changed``.
+        """
+        cut = [exchange for exchange in self._queue if exchange.cut_off(successor)]
+        if cut:
+            self.abort()
+            return True
+        idle = not self._queue and self._transport is not None and not self._closing
+        if idle and any(changed(name) for _where, name in self.arrival.claims):
+            self._close(clean=True)
+            return True
+        return False
 
     @property
     def busy(self) -> bool:

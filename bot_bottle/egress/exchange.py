@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.headers import RequestHeaders, ResponseHeaders
     from bot_bottle.egress.policy import EgressRequest
     from bot_bottle.egress.precedent import Precedent, PrecedentKey
+    from bot_bottle.egress.reload import Successor
     from bot_bottle.egress.upstream import PoolKey, Upstream
 
 #: How much of a request body waits in memory while its upstream is not connected yet.
@@ -141,6 +142,22 @@ class Exchange:
             self._upstream.finish()
             self._upstream = None
         self._let_go()
+
+    def cut_off(self, successor: Successor) -> bool:
+        """Drop a request that was allowed before and may not go on now; says whether that was so.
+
+        Its upstream connection is gone when this returns. One not judged yet is judged when its turn comes.
+        """
+        request, destination = self._request, self._destination
+        if self._finished or self._response_done or request is None or destination is None:
+            return False
+        route = successor(request, destination.route)
+        if route is not None:
+            self._destination = destination._replace(route=route)
+            return False
+        self._finished = True
+        self._let_go()
+        return True
 
     @property
     def answered(self) -> bool:

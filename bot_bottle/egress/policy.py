@@ -63,10 +63,14 @@ class EgressRequest(NamedTuple):
 class RouteTable:
     """The bottle's routes and credentials, looked up by host."""
 
-    __slots__ = ("_by_host", "_injections", "_needles", "_permits", "_secrets", "routes")
+    __slots__ = ("_by_host", "_injections", "_needles", "_permits", "_secrets", "halt", "routes")
 
-    def __init__(self, routes: Sequence[EgressRoute], secrets: Mapping[str, Secret]) -> None:
+    def __init__(
+        self, routes: Sequence[EgressRoute], secrets: Mapping[str, Secret], *, halt: Deny | None = None
+    ) -> None:
+        """Index ``routes``; with ``halt`` every request is refused in its words, whatever the routes say."""
         self.routes = tuple(routes)
+        self.halt = halt
         self._by_host: dict[str, tuple[EgressRoute, ...]] = {}
         # By the route object itself: what a request needs of its route is made once.
         self._permits = {id(route): Verdict(Allow(rule=route.origin), route) for route in self.routes}
@@ -131,6 +135,11 @@ class Verdict:
 
     decision: Allow | Deny
     route: EgressRoute | None = None
+
+
+def not_halted(step: Step) -> Deny | None:
+    """The operator may have stopped everything."""
+    return step.table.halt
 
 
 def names_agree(step: Step) -> Deny | None:
@@ -306,6 +315,7 @@ def credential_present(step: Step) -> Deny | None:
 
 #: Every check on a request, in order; the first that objects decides. All stand before name resolution.
 POLICIES: tuple[Policy, ...] = (
+    not_halted,
     names_agree,
     sni_present,
     no_metadata_name,
@@ -325,7 +335,7 @@ POLICIES: tuple[Policy, ...] = (
 TARGET_POLICIES: frozenset[Policy] = frozenset((no_git_push, no_method_in_query, path_open))
 
 #: What can be said of a CONNECT before anything is known of the request inside it.
-CONNECT_POLICIES: tuple[Policy, ...] = (no_metadata_name, host_routed, port_open)
+CONNECT_POLICIES: tuple[Policy, ...] = (not_halted, no_metadata_name, host_routed, port_open)
 
 
 def may_object(policy: Policy, route: EgressRoute) -> bool:

@@ -115,6 +115,14 @@ class UpstreamPool:
             if not held:
                 del self._idle[connection.key]
 
+    def drop(self, unwanted: Callable[[str], bool]) -> int:
+        """Close the idle connections to hosts that are ``unwanted``; gives how many there were."""
+        dropped = [one for key, held in self._idle.items() if unwanted(key[1]) for one in held]
+        for connection in dropped:
+            self.forget(connection)
+            connection.abort()
+        return len(dropped)
+
     def sweep(self, now: float) -> None:
         """Close what has been idle too long."""
         for key in list(self._idle):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from bot_bottle.audit import RecordForm
     from bot_bottle.egress.headers import RequestHeaders
-    from bot_bottle.egress.policy import EgressRequest, Policy
+    from bot_bottle.egress.policy import EgressRequest, Policy, RouteTable
     from bot_bottle.egress.pool import Destination
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.egress.target import Arrival
@@ -33,9 +33,10 @@ class Precedent:
 
     ``policies`` are those that must be asked of each target. ``tail`` is the head that goes upstream from
     behind the target on, the injected credential with it; ``pool_key`` is what the destination's
-    connections are kept under.
+    connections are kept under. It speaks for requests under ``table`` alone.
     """
 
+    table: RouteTable
     facts: RequestHeaders
     request: EgressRequest
     route: EgressRoute
@@ -49,10 +50,18 @@ class Precedent:
 class Precedents:
     """The precedents of one bottle under one route table: a bounded number, by all that they depend on."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         self._held: dict[PrecedentKey, Precedent] = {}
         self._arrivals: dict[Arrival, int] = {}
-        self._next = 0
+        self._next = first
+
+    def successor(self) -> Precedents:
+        """Give an empty set for another table.
+
+        Its numbers go on where these end: a request that was read before the change and is judged after it
+        still carries one of these, which must not stand for another arrival then.
+        """
+        return Precedents(self._next)
 
     def arrival_number(self, arrival: Arrival) -> int:
         """Give the number that stands for ``arrival`` and for no other one, ever."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.audit import RecordForm
 from bot_bottle.decision import Allow, Deny
+from bot_bottle.egress import reload
 from bot_bottle.egress.clients import MAX_CLIENTS, Clients
 from bot_bottle.egress.dns import LOOPBACK, DnsDatagrams, DnsStream
 from bot_bottle.egress.downstream import ClientConnection
@@ -24,6 +25,7 @@ from bot_bottle.egress.policy import (
     first_objection,
     may_object,
     names_agree,
+    not_halted,
     sni_present,
 )
 from bot_bottle.egress.pool import UpstreamPool, system_resolver
@@ -166,6 +168,33 @@ class EgressProxy:
         self.pool.sweep(now)
         self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 
+    # Routes.
+
+    def replace_table(self, table: RouteTable) -> int:
+        """Decide by ``table`` from now on; gives how many connections were closed that it does not permit.
+
+        When this returns nothing goes on that the table would not allow: requests under way, upgraded
+        connections, and connections (of clients and to upstreams) that wait for requests to a host whose
+        routes have changed.
+        """
+        old, self.table = self.table, table
+        self.precedents = self.precedents.successor()
+
+        def successor(request: EgressRequest, route: EgressRoute) -> EgressRoute | None:
+            return reload.successor(request, route, old, table, self._policies)
+
+        def changed(host: str) -> bool:
+            return table.halt is not None or reload.host_changed(host, old, table)
+
+        cut = 0
+        for client in self.clients:
+            try:
+                cut += client.cut_off(successor, changed)
+            except Exception:  # noqa: BLE001 - fail closed: what cannot be judged anew does not go on
+                client.abort()
+                cut += 1
+        return cut + self.pool.drop(changed)
+
     # Decisions.
 
     def judge(self, request: EgressRequest, policies: Sequence[Policy] | None = None) -> Verdict:
@@ -194,6 +223,7 @@ class EgressProxy:
         fields = _fields(request, Allow(rule=route.origin), injected=_injected(route))
         del fields["path"]
         precedent = Precedent(
+            table=self.table,
             facts=facts,
             request=request,
             route=route,
@@ -210,6 +240,8 @@ class EgressProxy:
 
         ``None`` says nothing but that it must be judged from the beginning.
         """
+        if precedent.table is not self.table:
+            return None
         path, _, query = target.partition("?")
         request = precedent.request.aimed_at(path, query)
         if first_objection(Step(request, precedent.route, self.table), precedent.policies) is not None:
@@ -357,7 +389,7 @@ def _injected(route: EgressRoute) -> str | None:
 def decide_local(request: EgressRequest, table: RouteTable) -> Deny | None:
     """Decide a request for ``_egress.local``: one path, read only, under one name."""
     step = Step(request, None, table)
-    if deny := names_agree(step) or sni_present(step):
+    if deny := not_halted(step) or names_agree(step) or sni_present(step):
         return deny
     if request.path == "/allowlist" and request.method in {"GET", "HEAD"}:
         return None

@@ -78,9 +78,16 @@ class Pushes:
 
     async def scanner(self) -> ContentScanner:
         """Give the scanner, made at the first push; raises what making it raises."""
-        if self._scanner is None:
-            self._scanner = await asyncio.to_thread(self._make_scanner)
+        while self._scanner is None:
+            make = self._make_scanner
+            made = await asyncio.to_thread(make)
+            if make is self._make_scanner:
+                self._scanner = made
         return self._scanner
+
+    def scan_with(self, scanner: Callable[[], ContentScanner]) -> None:
+        """Make another scanner for pushes from now on."""
+        self._make_scanner, self._scanner = scanner, None
 
 
 class Push:

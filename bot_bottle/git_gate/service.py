@@ -76,6 +76,18 @@ class GitGate:
         self._readers = asyncio.Semaphore(MAX_READERS)
         self._opening: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._halt: Deny | None = None
+
+    def scan_with(self, scanner: Callable[[], ContentScanner]) -> None:
+        """Scan pushes from now on with another scanner, made as the first one."""
+        self._pushes.scan_with(scanner)
+
+    def halt(self, deny: Deny | None) -> None:
+        """Refuse everything in ``deny``'s words and end what is under way; ``None`` opens the gate again."""
+        self._halt = deny
+        if deny is not None:
+            for task in tuple(self._tasks):
+                task.cancel()
 
     def protocol(self) -> asyncio.Protocol:
         """Give what serves one connection."""
@@ -118,6 +130,9 @@ class GitGate:
 
     async def _answer(self, request: Request, response: Response) -> None:
         path, service = _split(request)
+        if self._halt is not None:
+            await self._refuse_halted(self._halt, response)
+            return
         remote = self._places.find(path)
         if remote is None:
             await self._no_such(request, response, path)
@@ -205,7 +220,14 @@ class GitGate:
             finally:
                 await child.end()
 
-    # What is not there.
+    # What is not there, or not now.
+
+    async def _refuse_halted(self, deny: Deny, response: Response) -> None:
+        with contextlib.suppress(OSError):  # refused whether or not that is on record
+            self._audit.append(
+                "git_fetch", decision="deny", reason=deny.reason, rule=deny.rule, message=deny.message
+            )
+        await _refuse(response, 403, deny)
 
     async def _no_such(self, request: Request, response: Response, path: str) -> None:
         home = elsewhere(path)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 #: What a listening socket handed to the sidecar is for.
-ListenerRole: TypeAlias = Literal["dns-udp", "dns-tcp", "http", "https", "proxy", "git", "interceptor"]
+ListenerRole: TypeAlias = Literal[
+    "dns-udp", "dns-tcp", "http", "https", "proxy", "git", "interceptor", "control"
+]
 
 #: Bound (UDP) or listening (TCP) sockets with what each is for.
 Listeners: TypeAlias = "tuple[tuple[ListenerRole, socket.socket], ...]"
@@ -29,8 +31,9 @@ LISTENER_PORTS: dict[ListenerRole, int] = {
     "git": 9420,
 }
 
-#: What :func:`taken_listeners` accepts. An interceptor listens on the host, for a bottle that is a machine.
-_ROLES = frozenset({*LISTENER_PORTS, "interceptor"})
+#: What :func:`taken_listeners` accepts. An interceptor listens on the host, for a bottle that is a machine,
+#: and so does the operator's control socket.
+_ROLES = frozenset({*LISTENER_PORTS, "interceptor", "control"})
 
 #: The port of the explicit proxy inside every bottle.
 PROXY_PORT = LISTENER_PORTS["proxy"]

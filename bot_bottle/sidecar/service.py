@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,9 +17,8 @@ from bot_bottle.sidecar.listeners import taken_listeners
 if TYPE_CHECKING:
     import asyncio
 
-    from bot_bottle.egress.proxy import EgressProxy
-    from bot_bottle.git_gate.service import GitGate
     from bot_bottle.sidecar.channel import Channel, Message
+    from bot_bottle.sidecar.parts import Parts
 
 _STUCK_SECONDS = 4
 _MAX_REPORTS = 200
@@ -61,25 +59,14 @@ def _serve(config: SidecarConfig, channel: Channel, audit: AuditLog, ca: Certifi
 
     import uvloop  # noqa: PLC0415
 
-    from bot_bottle.egress.proxy import EgressProxy  # noqa: PLC0415
     from bot_bottle.sidecar.harden import spare_collector  # noqa: PLC0415
+    from bot_bottle.sidecar.parts import Parts  # noqa: PLC0415
 
     os.umask(0o077)
     loop = cast("asyncio.AbstractEventLoop", uvloop.new_event_loop())
     asyncio.set_event_loop(loop)
     Reporter().listen(loop)
-    proxy = EgressProxy(config, audit=audit, ca=ca, loop=loop)
-    gate: GitGate | None = None
-
-    def git_door() -> asyncio.Protocol:
-        # Most bottles never knock here: what the gate is made of is loaded for those that do.
-        nonlocal gate
-        gate = gate or make_gate(config, audit, folder=channel.private_folder)
-        return gate.protocol()
-
-    if config.git is not None:
-        gate = make_gate(config, audit, folder=channel.private_folder)
-    proxy.doors["git"] = git_door
+    parts = Parts(config, audit=audit, ca=ca, loop=loop, folder=channel.private_folder)
     spare_collector()
     stop = loop.create_future()
     tasks: set[asyncio.Task[None]] = set()
@@ -89,7 +76,10 @@ def _serve(config: SidecarConfig, channel: Channel, audit: AuditLog, ca: Certifi
             stop.set_result(None)
 
     def take(message: Message, fds: list[int]) -> None:
-        task = loop.create_task(_take_listeners(proxy, channel, message, fds))
+        if message.get("event") == "order":
+            channel.say({"event": "answer", "id": message.get("id"), "answer": _answer(parts, message)})
+            return
+        task = loop.create_task(_take_listeners(parts, channel, message, fds))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -99,38 +89,21 @@ def _serve(config: SidecarConfig, channel: Channel, audit: AuditLog, ca: Certifi
         loop.run_until_complete(stop)
     finally:
         signal.alarm(_STUCK_SECONDS)  # nothing from here to the end of the log may keep the process
-        proxy.close()
-        if gate is not None:
-            gate.close()
+        parts.close()
         with contextlib.suppress(Exception):
             loop.run_until_complete(asyncio.sleep(0))
     return 0
 
 
-def make_gate(config: SidecarConfig, audit: AuditLog, *, folder: str = "") -> GitGate:
-    """Make the git gate; ``folder`` is the sidecar's private one, if not the launcher says where mirrors lie.
-
-    Raises ``ValueError`` for a key that does not load.
-    """
-    from bot_bottle.git_gate.scanning import PipelockScanner  # noqa: PLC0415 - as above
-    from bot_bottle.git_gate.service import GitGate  # noqa: PLC0415
-
-    settings = config.git
-    if settings is not None and folder:
-        settings = replace(settings, folder=f"{folder}/git-gate", cache=folder)
-
-    def scanner() -> PipelockScanner:
-        cache = Path(settings.cache) if settings and settings.cache else None
-        return PipelockScanner(config.guarded(), placeholders=(), cache=cache)
-
-    return GitGate(
-        settings, audit=audit, scanner=scanner, pins=config.pins, upstream_ca_pem=config.upstream_ca_pem
-    )
+def _answer(parts: Parts, message: Message) -> Message:
+    """Carry out an order that the launcher passes on."""
+    order = message.get("order")
+    return parts.answer(order if isinstance(order, dict) else {})
 
 
-async def _take_listeners(proxy: EgressProxy, channel: Channel, message: Message, fds: list[int]) -> None:
+async def _take_listeners(parts: Parts, channel: Channel, message: Message, fds: list[int]) -> None:
     try:
-        await proxy.serve(taken_listeners(message, fds))
+        await parts.serve(taken_listeners(message, fds))
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError):
             channel.say({"event": "error", "message": f"a listener cannot be served: {error}"})

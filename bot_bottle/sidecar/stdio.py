@@ -1,9 +1,11 @@
 """A sidecar's channel to a launcher it shares no machine with: JSON lines over standard input and output.
 
 In: the config, preceded by its length (8 bytes, big endian), then ``{"event": "sync", "id": N}`` (say when
-all that is on record by now has been passed on) and ``{"event": "stop"}``; the input ends with the launcher.
+all that is on record by now has been passed on), ``{"event": "order", "id": N, "order": {...}}`` (carry out
+one of the operator's orders) and ``{"event": "stop"}``; the input ends with the launcher.
 Out: what the service says, the audit log's own bytes as ``{"event": "audit", "at": OFFSET, "data": ...}``,
-one ``{"event": "synced", "id": N}`` for each sync and, after a stop, ``{"event": "end", "size": BYTES}``.
+one ``{"event": "synced", "id": N}`` for each sync, one ``{"event": "answer", "id": N, "answer": {...}}`` for
+each order and, after a stop, ``{"event": "end", "size": BYTES}``.
 
 A launcher that does not read stalls nothing: the log's file is the queue, and at most one message of it is
 held in memory.
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
 
 LENGTH_BYTES = 8
 MAX_CONFIG_BYTES = 64 * 1024 * 1024
-_MAX_LINE = 64 * 1024
+#: How much is read at a time, in bytes.
+_READ = 64 * 1024
+#: An order may bring a whole route table, in its own JSON and once more escaped.
+_MAX_LINE = 4 * 1024 * 1024
 #: How much of the log goes into one message, in bytes.
 _PIECE = 48 * 1024
 #: How long records may gather before they are passed on, in seconds.
@@ -53,6 +58,7 @@ class StdioChannel:
         self.private_folder = os.path.dirname(place)  # noqa: PTH120 - as in handover.py
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_end: Callable[[], None] = lambda: None
+        self._on_message: Callable[[Message, list[int]], None] = lambda _message, _fds: None
         self._line = b""
         self._gathering = False
         self._launcher_gone = False
@@ -80,7 +86,7 @@ class StdioChannel:
         on_end: Callable[[], None],
     ) -> None:
         """Hear the launcher and the doorkeeper, and pass the log on from now on."""
-        self._loop, self._on_end = loop, on_end
+        self._loop, self._on_message, self._on_end = loop, on_message, on_end
         for fd in (self._stdin, self._outbox.fd):
             os.set_blocking(fd, False)
         self._outbox.log_fd = audit.watch(self._on_record)
@@ -99,7 +105,7 @@ class StdioChannel:
         with contextlib.suppress(OSError):
             while self._outbox.wants:
                 ready = {fd for fd, _event in poller.poll(_PATIENCE_SECONDS * 1000)}
-                if not ready or (self._stdin in ready and not os.read(self._stdin, _MAX_LINE)):
+                if not ready or (self._stdin in ready and not os.read(self._stdin, _READ)):
                     return
                 if self._outbox.fd in ready:
                     self._outbox.step()
@@ -120,7 +126,7 @@ class StdioChannel:
 
     def _hear(self) -> None:
         try:
-            data = os.read(self._stdin, _MAX_LINE)
+            data = os.read(self._stdin, _READ)
         except BlockingIOError:
             return
         except OSError:
@@ -142,6 +148,8 @@ class StdioChannel:
         if message["event"] == "sync":
             self._outbox.sync(message["id"])
             self._wake()
+        elif message["event"] == "order":
+            self._on_message(message, [])
         elif message["event"] == "stop":
             self._end()
         else:

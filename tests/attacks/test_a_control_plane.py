@@ -77,6 +77,37 @@ def test_a9_the_proxy_cannot_be_turned_on_itself_or_the_host(
     assert bottle.denied(marker)
 
 
+def test_a9_the_operators_control_socket_is_out_of_reach(bottle: RunningBottle) -> None:
+    """It lies in a folder of which the bottle sees parts; no name inside leads to it, and no link."""
+    place = bottle.state_dir / "control"
+    assert place.is_socket()
+    script = """
+import glob, os, stat
+place = %r
+os.symlink(place, os.path.expanduser("~/workspace/knock"))
+names = [place, os.path.expanduser("~/workspace/knock"), os.path.expanduser("~/workspace/../../control")]
+names += glob.glob("/proc/[0-9]*/root" + place) + glob.glob("/proc/[0-9]*/cwd/../control")
+tried = []
+for name in names:
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.connect(name)
+            sock.sendall(b'{"order": "reload", "routes": []}\\n')
+            tried.append(sock.recv(99).decode())
+        except OSError as error:
+            tried.append(error.errno)
+named = [os.path.join(folder, "control") for folder, _, files in os.walk("/") if "control" in files]
+found = [one for one in named if not one.startswith("/proc/") and stat.S_ISSOCK(os.lstat(one).st_mode)]
+os.unlink(os.path.expanduser("~/workspace/knock"))
+tell(tried=tried, found=found)
+"""
+    told = inside.run(bottle, script % str(place))
+    assert told["found"] == []
+    assert told["tried"]
+    assert all(isinstance(one, int) for one in told["tried"]), told
+    assert not [line for line in bottle.audit() if line["event"] == "reload"]
+
+
 def test_a10_no_unix_socket_of_the_host(bottle: RunningBottle) -> None:
     named = bottle.sh("find / -xdev -type s 2>/dev/null; find /tmp /run /home /var /dev -type s 2>/dev/null")
     assert named.out == ""

@@ -311,13 +311,16 @@ class Clients:
 
 
 class Sidecar(Clients):
-    """The real thing: a sidecar process with its sockets on loopback."""
+    """The real thing: a sidecar process with its sockets on loopback, and the operator's one if given."""
 
-    def __init__(self, tmp_path: Path, settings: SidecarConfig) -> None:
+    def __init__(
+        self, tmp_path: Path, settings: SidecarConfig, *, control: socket.socket | None = None
+    ) -> None:
         self.process = SidecarProcess.start(settings)
         sockets = listeners()
+        operators: list[tuple[ListenerRole, socket.socket]] = [("control", control)] if control else []
         try:
-            self.process.give_listeners(list(sockets.items()))
+            self.process.give_listeners([*sockets.items(), *operators])
         except BaseException:
             self.process.close()
             raise

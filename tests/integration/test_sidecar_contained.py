@@ -225,7 +225,7 @@ def test_a_comer_without_listeners_is_reported(
     assert "not handed over" in sidecar.hear("error")["message"]
 
 
-@pytest.mark.parametrize("order", [b"no json\n", b'{"event":"open"}\n', b"[]\n", b"x" * 200_000])
+@pytest.mark.parametrize("order", [b"no json\n", b'{"event":"open"}\n', b"[]\n", b"x" * ((4 << 20) + 1)])
 def test_an_order_that_is_none_ends_it(
     order: bytes, tmp_path: Path, start: Callable[[SidecarConfig], Contained]
 ) -> None:
@@ -278,3 +278,17 @@ def test_it_is_no_program_to_be_run_by_hand() -> None:
     os.close(terminal)
     assert done.returncode == 2
     assert b"bot-bottle proxy" in done.stderr
+
+
+def test_an_order_passed_on_is_carried_out_and_answered(
+    tmp_path: Path, start: Callable[[SidecarConfig], Contained]
+) -> None:
+    sidecar = start(config(tmp_path, [route("a.test")]))
+    sidecar.hear("ca")
+    orders: tuple[object, ...] = ({"order": "status"}, {"order": "reload", "routes": []}, {}, ["no order"])
+    for number, order in enumerate(orders):
+        sidecar.write(json.dumps({"event": "order", "id": number, "order": order}).encode() + b"\n")
+    answers = [sidecar.hear("answer") for _ in range(4)]
+    assert [answer["id"] for answer in answers] == [0, 1, 2, 3]
+    assert [answer["answer"]["ok"] for answer in answers] == [True, True, False, False]
+    assert answers[0]["answer"]["routes"][0]["host"] == "a.test"

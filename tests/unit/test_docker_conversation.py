@@ -49,7 +49,7 @@ def test_who_waits_is_woken() -> None:
         b"[]\n",
         b'{"event":"other"}\n',
         b'{"event":"audit","at":0,"data":"x"}\n',
-        b"x" * (2 << 20),
+        b"x" * (9 << 20),
     ],
 )
 def test_what_no_sidecar_says_is_an_error(line: bytes) -> None:

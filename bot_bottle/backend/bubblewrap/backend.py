@@ -28,6 +28,7 @@ from bot_bottle.backend.bubblewrap.folders import PROBE_ACCOUNT, account_for, pr
 from bot_bottle.backend.bubblewrap.program import find_program
 from bot_bottle.backend.bubblewrap.sandbox import Sandbox, SandboxRequest, start_sandbox
 from bot_bottle.backend.util import sidecar_config, write_trust
+from bot_bottle.control_client import control_listener
 from bot_bottle.errors import LaunchError, UnavailableError
 from bot_bottle.sidecar.client import SidecarProcess
 from bot_bottle.sidecar.listeners import close_listeners
@@ -128,7 +129,8 @@ class BubblewrapBackend(BottleBackend):
                     _limit_processes(sandbox.pid, bounds)
                 sandbox.release()
                 write_trust(plan.state_dir, sidecar.ca_pem)
-                sidecar.give_listeners(listeners)
+                with stack.enter_context(control_listener(plan.state_dir)) as control:
+                    sidecar.give_listeners((*listeners, ("control", control)))
             finally:
                 close_listeners(listeners)
             sandbox.await_ready()

@@ -26,6 +26,7 @@ from bot_bottle.backend.docker.salvage import salvage
 from bot_bottle.backend.docker.sidecar import ContainerSidecar
 from bot_bottle.backend.docker.sidecar_image import DEFAULT_BASE
 from bot_bottle.backend.util import sidecar_config, write_trust
+from bot_bottle.control_client import control_listener
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.operator_config import load_operator_config
 
@@ -208,6 +209,8 @@ class DockerBackend(BottleBackend):
             write_trust(plan.state_dir, sidecar.ca_pem)
             agent.prepare(plan.guest_env, sidecar.ca_pem, resumed=resumed)
             sidecar.await_doors()
+            with stack.enter_context(control_listener(plan.state_dir)) as control:
+                sidecar.serve_control(control)
             yield DockerBottle(identity, agent, sidecar, engine.client_env())
 
     def forget(self, identity: str) -> None:

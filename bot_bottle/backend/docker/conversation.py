@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from bot_bottle.audit_copy import AuditCopy
 
 _WORDS_BYTES = 2000
-#: The longest message carries 48 KiB of the log, escaped.
-_MAX_LINE = 1 << 20
+#: The longest message tells of every route, with its counters.
+_MAX_LINE = 1 << 23
 
 
 class Conversation:
@@ -37,6 +37,10 @@ class Conversation:
         #: How many bytes of the sidecar's log are in the host's copy.
         self.copied = 0
         self.copy_fault = ""
+        #: What the sidecar answered to orders, by their numbers; whoever waits takes its own away.
+        self.answers: dict[int, dict[str, object]] = {}
+        #: Called, by the thread that hears, when the copy has grown.
+        self.on_copied: Callable[[], None] = lambda: None
         self._copy: AuditCopy | None = None
         self._size: int | None = None
         self._refusal = ""
@@ -131,6 +135,9 @@ class Conversation:
             self._refusal = printable(str(message.get("message")))
         elif event == "synced" and isinstance(number := message.get("id"), int):
             self.synced = number
+        elif event == "answer" and isinstance(number := message.get("id"), int):
+            answer = message.get("answer")
+            self.answers[number] = answer if isinstance(answer, dict) else {}
         elif event == "end" and isinstance(size := message.get("size"), int):
             self._size = size
         else:
@@ -151,3 +158,4 @@ class Conversation:
             self.copy_fault = str(error.strerror or error)
             return
         self.copied += len(raw)
+        self.on_copied()

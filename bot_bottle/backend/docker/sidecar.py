@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from bot_bottle.audit_copy import AuditCopy
 from bot_bottle.backend.docker import loopback, salvage
+from bot_bottle.backend.docker.control import ControlThread
 from bot_bottle.backend.docker.conversation import Conversation
 from bot_bottle.backend.docker.doorkeeper import keep_doors
 from bot_bottle.backend.docker.engine import engine_errors
@@ -34,6 +35,7 @@ from bot_bottle.sidecar import handover
 from bot_bottle.sidecar.stdio import LENGTH_BYTES
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator, Mapping
 
     from docker import APIClient
@@ -46,13 +48,14 @@ _SYNC_SECONDS = 30.0
 #: How long a sidecar that was told to end may pass nothing on, in seconds.
 _STOP_PATIENCE = 10.0
 _SEND_SECONDS = 60.0
+_ORDER_SECONDS = 30.0
 _STREAMS = ("stdin", "stdout", "stderr", "stream")
 _NOT_STARTED = "the sidecar's container could not be started"
 _NOT_OPENED = "the sidecar's sockets could not be opened in the bottle"
 
 
 class ContainerSidecar:
-    """One running sidecar. Made by :meth:`start`; used by one thread."""
+    """One running sidecar. Made by :meth:`start`; used by one thread, but for :meth:`order`."""
 
     def __init__(
         self, engine: Engine, *, image: str, config: SidecarConfig, on_death: Callable[[str], None] | None
@@ -71,6 +74,9 @@ class ContainerSidecar:
         self._doors_failure = ""
         self._brought_up = threading.Event()
         self._syncs = 0
+        self._orders = 0
+        self._sending = threading.Lock()
+        self._control: ControlThread | None = None
         self._closing = False
         self._closed = False
 
@@ -141,6 +147,29 @@ class ContainerSidecar:
         if self._talk.copy_fault:
             raise LaunchError(f"{self._audit_path} cannot be written: {self._talk.copy_fault}")
 
+    def serve_control(self, listener: socket.socket) -> None:
+        """Serve the operator's control socket until the sidecar is closed; the caller's copy stays its own.
+
+        To be called once, when the ports are served. Raises ``OSError``.
+        """
+        self._require_open()
+        self._control = ControlThread(listener, self._audit_path, self.order)
+        self._talk.on_copied = self._control.grew
+        if self._talk.over:
+            self._control.close()
+
+    def order(self, order: Mapping[str, object]) -> dict[str, object]:
+        """Have the sidecar carry an order out and give its answer, from any thread.
+
+        Raises :class:`LaunchError` where it does not answer.
+        """
+        with self._sending:
+            self._orders += 1
+            number = self._orders
+        self._send({"event": "order", "id": number, "order": dict(order)})
+        self._talk.wait(lambda: number in self._talk.answers, _ORDER_SECONDS, "answer an order")
+        return self._talk.answers.pop(number)
+
     def alive(self) -> bool:
         """Tell whether the sidecar still runs, or is still coming up."""
         return not self._closed and not self._talk.over
@@ -154,6 +183,8 @@ class ContainerSidecar:
         if self._closed:
             return
         self._closing = True
+        if self._control is not None:
+            self._control.close()
         try:
             self._brought_up.wait(_START_SECONDS)
             if self._streams is not None and not self._talk.over:
@@ -179,7 +210,8 @@ class ContainerSidecar:
         if self._streams is None or self._talk.over:
             raise LaunchError(self._talk.death("it is not running"))
         try:
-            self._streams.write(json.dumps(message).encode() + b"\n", _SEND_SECONDS)
+            with self._sending:
+                self._streams.write(json.dumps(message).encode() + b"\n", _SEND_SECONDS)
         except OSError as error:
             raise LaunchError(self._talk.death("it does not listen")) from error
 
@@ -271,6 +303,8 @@ class ContainerSidecar:
         finally:
             self._talk.end(failure)
             self._brought_up.set()
+            if self._control is not None:
+                self._control.close()  # who follows events is to hear of the end
         if not self._closing and self._container:
             words = self._make_sure_of_end() or failure or self._talk.death("it ended")
             if self._on_death is not None and self._talk.ready and not self._closing:

@@ -21,6 +21,7 @@ from bot_bottle.backend.smolmachines.bottle import SmolmachinesBottle
 from bot_bottle.backend.smolmachines.machine import Binding, Machine, MachineSettings
 from bot_bottle.backend.smolmachines.starter import MACHINE
 from bot_bottle.backend.util import sidecar_config, write_trust
+from bot_bottle.control_client import control_listener
 from bot_bottle.errors import LaunchError, UnavailableError
 from bot_bottle.installation import has_installation
 from bot_bottle.operator_config import load_operator_config
@@ -132,7 +133,8 @@ class SmolmachinesBackend(BottleBackend):
                 binding = Binding(address=f"127.0.0.1:{listener.getsockname()[1]}", token=token)
                 running = self._start(plan, limits, binding)
                 stack.callback(_stop, running)
-                sidecar.give_listeners([("interceptor", listener)])
+                with stack.enter_context(control_listener(plan.state_dir)) as control:
+                    sidecar.give_listeners([("interceptor", listener), ("control", control)])
             finally:
                 listener.close()
             write_trust(plan.state_dir, sidecar.ca_pem)

@@ -1,0 +1,235 @@
+"""The operator's end of a bottle's control socket: find it, give orders, read events.
+
+Blocking and small, since commands that stop things must not wait for imports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import stat
+import struct
+import time
+from typing import TYPE_CHECKING, Self
+
+from bot_bottle import bottle_state
+from bot_bottle.errors import LaunchError
+from bot_bottle.files import PRIVATE_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+_NAME = "control"
+_BACKLOG = 128
+_SECONDS = 30.0
+_AGAIN_SECONDS = 0.01
+_PIECE = 64 * 1024
+#: An answer tells of every route, with its counters.
+_MAX_ANSWER = 16 * 1024 * 1024
+_PEER = struct.Struct("3i")
+
+
+class NotReachableError(LaunchError):
+    """The bottle's sidecar does not listen: the bottle has ended, or it is only just coming up or going."""
+
+
+class OrderRefusedError(LaunchError):
+    """The sidecar did not carry an order out; the text is its own sentence."""
+
+
+@contextlib.contextmanager
+def control_listener(state_dir: Path) -> Iterator[socket.socket]:
+    """Listen at a bottle's control socket while the body runs; the lock on the state is the caller's.
+
+    Close it once it has been handed over: while any copy is open, who connects waits for an answer.
+    Raises ``OSError``.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    place = state_dir / _NAME
+    try:
+        place.unlink(missing_ok=True)  # what a killed launcher left
+        with _folder(state_dir) as folder:
+            listener.bind(f"{folder}/{_NAME}")
+        place.chmod(PRIVATE_FILE)  # before anybody can connect
+        # By listen() this process becomes the one that a client sees at the other end (unix(7)).
+        listener.listen(_BACKLOG)
+        yield listener
+    finally:
+        listener.close()
+        with contextlib.suppress(OSError):
+            place.unlink(missing_ok=True)
+
+
+class ControlClient:
+    """A connection to one bottle's control socket."""
+
+    def __init__(self, identity: str, sock: socket.socket) -> None:
+        self.identity = identity
+        self._sock = sock
+        self._rest = b""
+
+    @classmethod
+    def connect(cls, identity: str, seconds: float = _SECONDS) -> ControlClient:
+        """Connect to the sidecar of a running bottle; each answer may take ``seconds``.
+
+        Raises :class:`NotReachableError`, and ``UsageError`` for what is no identity.
+        """
+        state_dir = bottle_state.bottle_state_dir(identity)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(seconds)
+        try:
+            status = (state_dir / _NAME).lstat()
+            if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid():
+                raise OSError("it is no socket of this user")
+            _connect(sock, state_dir, seconds)
+        except OSError as error:
+            sock.close()
+            raise NotReachableError(f"the sidecar of {identity} does not listen: {_why(error)}") from error
+        return cls(identity, sock)
+
+    def send(self, order: Mapping[str, object]) -> None:
+        """Give an order without waiting for its answer; raises :class:`NotReachableError`."""
+        try:
+            self._sock.sendall(json.dumps(order).encode("ascii") + b"\n")
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def answer(self) -> dict[str, object]:
+        """Wait for the answer to an order given; raises as :meth:`order`."""
+        while b"\n" not in self._rest:
+            try:
+                more = self._sock.recv(_PIECE)
+            except OSError as error:
+                raise self._lost(error) from error
+            if not more or len(self._rest) > _MAX_ANSWER:
+                raise self._lost(None)
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        try:
+            answer = json.loads(line)
+        except ValueError as error:
+            raise self._lost(None) from error
+        if not isinstance(answer, dict):
+            raise self._lost(None)
+        if answer.get("ok") is not True:
+            raise OrderRefusedError(bottle_state.printable(str(answer.get("error"))))
+        return answer
+
+    def order(self, name: str, **fields: object) -> dict[str, object]:
+        """Give an order and wait for its answer.
+
+        Raises :class:`NotReachableError` and :class:`OrderRefusedError`.
+        """
+        self.send({"order": name, **fields})
+        return self.answer()
+
+    def events(self, start: int) -> Iterator[bytes]:
+        """Read the audit log's bytes from ``start`` on, as they are written, until the sidecar ends.
+
+        Raises as :meth:`order`.
+        """
+        self.order("events", **{"from": start})
+        self._sock.settimeout(None)
+        if self._rest:
+            yield self._rest
+        with contextlib.suppress(ConnectionError):
+            while data := self._sock.recv(_PIECE):
+                yield data
+
+    def launcher(self) -> int:
+        """Give the process id of the launcher, which made the socket listen."""
+        data = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        return int(_PEER.unpack(data)[0])
+
+    def close(self) -> None:
+        """Let go."""
+        self._sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def _lost(self, error: OSError | None) -> NotReachableError:
+        why = "it does not answer in time" if isinstance(error, TimeoutError) else "it has ended"
+        return NotReachableError(f"the sidecar of {self.identity} is lost: {why}")
+
+
+def end_session(identity: str, number: int = signal.SIGTERM) -> bool:
+    """Send the launcher of a running bottle a signal; False where the session has ended already.
+
+    Raises :class:`NotReachableError` where the launcher cannot be found.
+    """
+    try:
+        with ControlClient.connect(identity) as client:
+            pid = client.launcher()
+    except NotReachableError:
+        if not bottle_state.is_running(identity):
+            return False
+        raise
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        # The launcher holds the lock to its end, so while it is held the number still means that process.
+        if not bottle_state.is_running(identity):
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def wait_until_ended(identity: str, seconds: float) -> bool:
+    """Wait until no launcher holds a bottle; False where one still does after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while bottle_state.is_running(identity):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _connect(sock: socket.socket, state_dir: Path, seconds: float) -> None:
+    """Connect, trying on while the queue is full: with a bound on waiting the kernel says so at once."""
+    deadline = time.monotonic() + seconds
+    with _folder(state_dir) as folder:
+        while True:
+            try:
+                sock.connect(f"{folder}/{_NAME}")
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_AGAIN_SECONDS)
+            else:
+                return
+
+
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[str]:
+    """Give a short name of a folder: a socket's address holds 107 bytes (unix(7)), a home may have more."""
+    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _why(error: OSError) -> str:
+    match error:
+        case FileNotFoundError() | ConnectionRefusedError():
+            return "it is not running"
+        case PermissionError():
+            return "its state folder belongs to another user"
+        case TimeoutError() | BlockingIOError():
+            return "it takes no connection"
+        case _:
+            return error.strerror or str(error)

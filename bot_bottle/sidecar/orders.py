@@ -1,0 +1,172 @@
+"""What the operator may order of a running sidecar, and how each order is carried out.
+
+An order is one JSON object with a name under ``order``; its answer is one with ``ok``. Whoever can reach
+the control socket is the operator (:mod:`bot_bottle.sidecar.control_server`), so an order is obeyed; it is
+still judged, since a table that is half right must never be half taken.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeAlias
+
+from bot_bottle.decision import Deny
+from bot_bottle.egress import reload
+from bot_bottle.egress.policy import RouteTable
+from bot_bottle.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from bot_bottle.audit import AuditLog
+    from bot_bottle.egress.proxy import EgressProxy
+    from bot_bottle.sidecar.config import SidecarConfig
+
+Order: TypeAlias = "Mapping[str, object]"
+Answer: TypeAlias = dict[str, object]
+
+#: How many lines of a change are put on record; the digests stand for the rest.
+_MAX_LINES = 100
+_MAX_SECRETS = 256
+_MAX_SECRET_CHARS = 64 * 1024
+
+HALT = Deny(
+    reason="panic",
+    rule="operator.panic",
+    message="the operator has stopped everything that leaves this bottle",
+    next_step="Wait for the operator; bot-bottle panic --lift opens the routes again",
+)
+
+
+class OrderError(ValueError):
+    """An order that is not carried out; the text says why, without any value of the order's."""
+
+
+class Desk:
+    """Carries out orders on one sidecar. Used on the sidecar's loop; what an order changes holds at once."""
+
+    def __init__(
+        self,
+        config: SidecarConfig,
+        *,
+        proxy: EgressProxy,
+        audit: AuditLog,
+        on_halt: Callable[[Deny | None], None] = lambda _halt: None,
+        on_secrets: Callable[[Mapping[str, Secret]], None] = lambda _secrets: None,
+    ) -> None:
+        """``on_halt`` and ``on_secrets`` tell the sidecar's other parts of a stop and of new credentials."""
+        self._proxy = proxy
+        self._audit = audit
+        self._on_halt = on_halt
+        self._on_secrets = on_secrets
+        self._identity = config.identity
+        self._held: dict[str, Secret] = dict(config.secrets)
+        #: The routes that hold, or will hold again once a stop is lifted.
+        self._table = proxy.table
+        self._orders: dict[str, Callable[[Order], Answer]] = {
+            "ping": lambda _order: {},
+            "status": self._status,
+            "reload": self._reload,
+            "panic": self._panic,
+            "lift": self._lift,
+        }
+
+    def answer(self, order: Order) -> Answer:
+        """Carry out an order; gives ``{"ok": true, ...}`` or ``{"ok": false, "error": "a sentence"}``."""
+        name = order.get("order")
+        carry_out = self._orders.get(name) if isinstance(name, str) else None
+        if carry_out is None:
+            return _refused(f"there is no such order; the orders are {', '.join(self._orders)} and events")
+        try:
+            return {"ok": True, "identity": self._identity, **carry_out(order)}
+        except OrderError as error:
+            return _refused(str(error))
+        except Exception as error:  # noqa: BLE001 - told by its kind alone: its text could quote a credential
+            return _refused(f"the sidecar failed inside ({type(error).__name__}); nothing was changed")
+
+    # The orders.
+
+    def _status(self, _order: Order) -> Answer:
+        return {
+            "pid": os.getpid(),
+            "halted": self._proxy.table.halt is not None,
+            "routes": [route.to_wire() for route in self._table.routes],
+            "credentials": sorted(self._held),
+            "connections": len(self._proxy.clients),
+        }
+
+    def _reload(self, order: Order) -> Answer:
+        held = dict(self._held)
+        try:
+            held.update(_read_secrets(order.get("secrets", {})))
+            table = reload.read_table(order.get("routes"), held)
+        except (reload.TableError, OrderError) as error:
+            self._record("reload", decision="refused", message=str(error))
+            raise OrderError(f"{error}; the routes stay as they are") from None
+        change = reload.change(self._table.routes, table.routes)
+        # Guarded before anything could carry them, the record of this change included.
+        new = {name: secret for name, secret in held.items() if self._held.get(name) != secret}
+        if new:
+            self._audit.redact_too(new.values())
+            self._on_secrets(new)
+            self._held = held
+        recorded = self._record(
+            "reload",
+            decision="applied",
+            before=_bounded(change.before),
+            after=_bounded(change.after),
+            before_sha256=change.before_sha256,
+            after_sha256=change.after_sha256,
+            routes=len(table.routes),
+            credentials=sorted(new),
+        )
+        if not recorded:
+            raise OrderError("the change cannot be put on record; the routes stay as they are")
+        self._table = table
+        closed = 0 if self._proxy.table.halt else self._proxy.replace_table(table)
+        return {"before": list(change.before), "after": list(change.after), "closed": closed}
+
+    def _panic(self, _order: Order) -> Answer:
+        if self._proxy.table.halt is None:
+            closed = self._proxy.replace_table(RouteTable((), {}, halt=HALT))
+            self._on_halt(HALT)
+            # After the deed: a full disk must not keep anything open.
+            self._record("panic", decision="deny", reason=HALT.reason, message=HALT.message)
+            return {"closed": closed}
+        return {"closed": 0}
+
+    def _lift(self, _order: Order) -> Answer:
+        if self._proxy.table.halt is not None:
+            if not self._record("panic", decision="lifted", message="the routes hold again"):
+                raise OrderError("the lifting cannot be put on record; everything stays stopped")
+            self._proxy.replace_table(self._table)
+            self._on_halt(None)
+        return {}
+
+    def _record(self, event: str, **fields: str | int | list[str]) -> bool:
+        try:
+            self._audit.append(event, **fields)
+        except OSError:
+            return False
+        return True
+
+
+def _read_secrets(obj: object) -> dict[str, Secret]:
+    """Read the credentials that an order brings; raises ``OrderError``."""
+    if not isinstance(obj, dict) or len(obj) > _MAX_SECRETS:
+        raise OrderError("secrets: expected an object of names and values")
+    for name, value in obj.items():
+        if not isinstance(value, str) or not 0 < len(value) <= _MAX_SECRET_CHARS:
+            raise OrderError(f"secrets: {name[:100]!r} has no value")
+        if not value.isascii() or not value.isprintable():
+            raise OrderError(f"secrets: the value of {name[:100]!r} could not be sent in a header")
+    return {name: Secret(value) for name, value in obj.items()}
+
+
+def _bounded(lines: tuple[str, ...]) -> list[str]:
+    more = len(lines) - _MAX_LINES
+    return [*lines[:_MAX_LINES], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _refused(sentence: str) -> Answer:
+    return {"ok": False, "error": sentence}

@@ -1,0 +1,148 @@
+"""What one sidecar is made of, joined: egress, the git gate, the control socket.
+
+Loaded while the launcher is busy with the CA.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot_bottle.egress.proxy import EgressProxy
+from bot_bottle.sidecar.orders import Desk
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping
+
+    from bot_bottle.audit import AuditLog
+    from bot_bottle.decision import Deny
+    from bot_bottle.egress.ca import CertificateAuthority
+    from bot_bottle.git_gate.scanning import PipelockScanner
+    from bot_bottle.git_gate.service import GitGate
+    from bot_bottle.secret import Secret
+    from bot_bottle.sidecar.config import SidecarConfig
+    from bot_bottle.sidecar.control_server import ControlServer
+    from bot_bottle.sidecar.listeners import Listeners
+    from bot_bottle.sidecar.orders import Answer, Order
+
+
+class Parts:
+    """The parts of one sidecar; made and used on one event loop.
+
+    ``folder`` is the sidecar's private one, empty where the config says itself where mirrors lie. Raises
+    ``ValueError`` for a key that does not load.
+    """
+
+    def __init__(
+        self,
+        config: SidecarConfig,
+        *,
+        audit: AuditLog,
+        ca: CertificateAuthority,
+        loop: asyncio.AbstractEventLoop,
+        folder: str = "",
+    ) -> None:
+        self._config = config
+        self._audit = audit
+        self._folder = folder
+        self._halt: Deny | None = None
+        self._gate: GitGate | None = None
+        self._control: ControlServer | None = None
+        self.proxy = EgressProxy(config, audit=audit, ca=ca, loop=loop)
+        # Most bottles never knock at git's door: what the gate is made of is loaded for those that do.
+        self.proxy.doors["git"] = lambda: self._open_gate().protocol()
+        if config.git is not None:
+            self._open_gate()
+        self._desk = Desk(
+            config, proxy=self.proxy, audit=audit, on_halt=self._on_halt, on_secrets=self._on_secrets
+        )
+
+    async def serve(self, listeners: Listeners) -> None:
+        """Serve sockets that were handed over; raises ``OSError`` and ``ValueError``."""
+        await self.proxy.serve([(role, sock) for role, sock in listeners if role != "control"])
+        for role, sock in listeners:
+            if role == "control":
+                await self._serve_control(sock)
+
+    def answer(self, order: Order) -> Answer:
+        """Carry out one of the operator's orders."""
+        return self._desk.answer(order)
+
+    def close(self) -> None:
+        """Drop every connection and stop listening."""
+        self.proxy.close()
+        if self._gate is not None:
+            self._gate.close()
+        if self._control is not None:
+            self._control.close()
+
+    async def _serve_control(self, sock: object) -> None:
+        import socket  # noqa: PLC0415
+
+        from bot_bottle.sidecar.control_server import ControlServer  # noqa: PLC0415 - as the gate
+
+        if self._control is not None or not isinstance(sock, socket.socket):
+            raise ValueError("a sidecar has one control socket")
+
+        async def answer(order: Order) -> Answer:
+            return self.answer(order)
+
+        server: ControlServer | None = None
+
+        def on_record() -> None:
+            if server is not None:
+                server.grew()
+
+        server = self._control = ControlServer(answer, self._audit.watch(on_record))
+        await server.serve(sock)
+
+    def _open_gate(self) -> GitGate:
+        if self._gate is None:
+            self._gate = make_gate(self._config, self._audit, folder=self._folder)
+            self._gate.halt(self._halt)
+        return self._gate
+
+    def _on_halt(self, halt: Deny | None) -> None:
+        self._halt = halt
+        if self._gate is not None:
+            self._gate.halt(halt)
+
+    def _on_secrets(self, new: Mapping[str, Secret]) -> None:
+        self._config = replace(self._config, secrets={**self._config.secrets, **new})
+        if self._gate is not None:
+            self._gate.scan_with(_scanner_maker(self._config, _cache(self._config, self._folder)))
+
+
+def make_gate(config: SidecarConfig, audit: AuditLog, *, folder: str = "") -> GitGate:
+    """Make the git gate; ``folder`` is the sidecar's private one, if not the launcher says where mirrors lie.
+
+    Raises ``ValueError`` for a key that does not load.
+    """
+    from bot_bottle.git_gate.service import GitGate  # noqa: PLC0415 - with asyncio's streams, git's rules
+
+    settings = config.git
+    if settings is not None and folder:
+        settings = replace(settings, folder=f"{folder}/git-gate", cache=folder)
+    return GitGate(
+        settings,
+        audit=audit,
+        scanner=_scanner_maker(config, _cache(config, folder)),
+        pins=config.pins,
+        upstream_ca_pem=config.upstream_ca_pem,
+    )
+
+
+def _cache(config: SidecarConfig, folder: str) -> Path | None:
+    place = folder or (config.git.cache if config.git else "")
+    return Path(place) if place and config.git else None
+
+
+def _scanner_maker(config: SidecarConfig, cache: Path | None) -> Callable[[], PipelockScanner]:
+    def make() -> PipelockScanner:
+        from bot_bottle.git_gate.scanning import PipelockScanner  # noqa: PLC0415 - loads a native library
+
+        return PipelockScanner(config.guarded(), placeholders=(), cache=cache)
+
+    return make
