@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from bot_bottle.agent_provider.plan import ProvisionRequest
 
 TEMPLATE = "claude"
-MANIFEST_KEYS = frozenset({"auth_token"})
+MANIFEST_KEYS = frozenset({"auth_token", "plan"})
 REQUIRED_KEYS: Mapping[str, str] = MappingProxyType({})
 ALTERNATIVES: frozenset[str] = frozenset()
 INSTALL = "npm install -g @anthropic-ai/claude-code"
@@ -26,37 +27,46 @@ ASKS: Mapping[str, str] = MappingProxyType({"auth_token": "BOT_BOTTLE_CLAUDE_OAU
 
 API_HOST = "api.anthropic.com"
 
-#: Claude Code takes an OAuth token only in this form; egress strips it and adds the real one.
-PLACEHOLDER_TOKEN = "sk-ant-oat01-egress-placeholder"  # noqa: S105 - it opens nothing, which is its purpose
 _TOKEN_VARIABLE = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105 - a name
 
+_CONFIG_FOLDER = f"{AGENT_HOME}/.claude"
 _FOLDER = f"{AGENT_HOME}/.bot-bottle"
 _SYSTEM_PROMPT_FILE = f"{_FOLDER}/system-prompt.md"
 _PROMPT_FILE = f"{_FOLDER}/prompt.md"
 
 # ``--continue`` is an error where the first session ended before its first message.
 _CONTINUE_IF_BEGUN = (
-    "for file in ~/.claude/projects/*/*.jsonl; "
+    'for file in "${CLAUDE_CONFIG_DIR:-$HOME/.claude}"/projects/*/*.jsonl; '
     'do if [ -e "$file" ]; then set -- "$@" --continue; break; fi; done'
 )
 
 # The program is bound read-only, so it must not try to replace itself.
 _ALWAYS = {"DISABLE_AUTOUPDATER": "1"}
-# Telemetry and error reports go to hosts that no provider route opens; asking is only noise in the audit log.
+# Telemetry, error reports and plugins go to hosts that no provider route opens; asking is only noise in the
+# audit log.
 _QUIET = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_TELEMETRY": "1",
     "DISABLE_ERROR_REPORTING": "1",
+    "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL": "1",
 }
 
 
 def provision(request: ProvisionRequest) -> AgentProvisionPlan:
-    """Say what Claude Code needs; raises ``UsageError`` for a headless run without a prompt."""
+    """Say what Claude Code needs.
+
+    Raises ``UsageError`` for a headless run without a prompt, and for a folder of settings that is not in
+    the agent's home.
+    """
+    from bot_bottle.agent_provider import claude_login  # noqa: PLC0415 - listing what there is needs none of it
+
     if request.headless and not request.prompt.strip():
         raise UsageError("a headless run needs a task: --prompt TEXT")
+    folder, state_file = _places(request.bottle_env.get(claude_login.CONFIG_DIR, ""))
+    token = request.provider.auth_token
     files: list[ProvisionFile] = []
     argv = [TEMPLATE, "--dangerously-skip-permissions"]
-    script = 'exec "$@"'
+    before, after = [], ""
     if request.agent_prompt:
         files.append(_text_file(_SYSTEM_PROMPT_FILE, request.agent_prompt))
         argv += ["--append-system-prompt-file", _SYSTEM_PROMPT_FILE]
@@ -64,25 +74,48 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
         # The task is read from a file inside: in argv every user of the machine could read it (ps).
         files.append(_text_file(_PROMPT_FILE, request.prompt))
         argv.append("--print")
-        script += f" < {_PROMPT_FILE}"
+        after = f" < {_PROMPT_FILE}"
     if request.resume:
-        script = f"{_CONTINUE_IF_BEGUN}; {script}"
+        before.append(_CONTINUE_IF_BEGUN)
     else:
         # A resumed session keeps what the program itself has written there since.
-        files += _first_start_files()
-    if request.headless or request.resume:
+        files += _first_start_files(folder, state_file)
+    if token:
+        plan, tier = ("", "") if request.preview else claude_login.host_plan(request.host_env)
+        if request.provider.plan and request.provider.plan != plan:
+            plan, tier = request.provider.plan, ""
+        login = claude_login.stand_in(plan, tier)
+        files.append(ProvisionFile(path=claude_login.credentials_path(folder), content=login))
+        # The program itself goes by the file alone: of a token in its environment it knows no plan.
+        before.append(f"unset {_TOKEN_VARIABLE}")
+    if before or after:
+        script = "; ".join((*before, f'exec "$@"{after}'))
         argv = ["/bin/sh", "-c", script, TEMPLATE, *argv]
-    token = request.provider.auth_token
     return AgentProvisionPlan(
         template=TEMPLATE,
         program=TEMPLATE,
         argv=tuple(argv),
-        dirs=(_FOLDER, f"{AGENT_HOME}/.claude"),
+        dirs=(_FOLDER, folder),
         files=tuple(files),
-        guest_env={**_ALWAYS, **_QUIET, _TOKEN_VARIABLE: PLACEHOLDER_TOKEN} if token else dict(_ALWAYS),
+        guest_env={**_ALWAYS, **_QUIET, _TOKEN_VARIABLE: claude_login.PLACEHOLDER_TOKEN}
+        if token
+        else dict(_ALWAYS),
         egress_routes=(_api_route(token),) if token else (),
         hidden_env_names=frozenset({_TOKEN_VARIABLE}) if token else frozenset(),
     )
+
+
+def _places(config_dir: str) -> tuple[str, str]:
+    """Give the folder of settings and the file of state; with a folder of its own the latter is in it."""
+    if not config_dir:
+        return _CONFIG_FOLDER, f"{AGENT_HOME}/.claude.json"
+    place = PurePosixPath(config_dir)
+    if ".." in place.parts or not place.is_relative_to(AGENT_HOME) or place == PurePosixPath(AGENT_HOME):
+        raise UsageError(
+            f"env.CLAUDE_CONFIG_DIR: the agent's files go below {AGENT_HOME}; "
+            f"write for example {AGENT_HOME}/.config/claude"
+        )
+    return str(place), f"{place}/.claude.json"
 
 
 def _api_route(token_ref: str) -> EgressRoute:
@@ -94,7 +127,7 @@ def _api_route(token_ref: str) -> EgressRoute:
     )
 
 
-def _first_start_files() -> list[ProvisionFile]:
+def _first_start_files(folder: str, state_file: str) -> list[ProvisionFile]:
     """Answer, as files, what the program would ask at its first start; nobody is there to answer."""
     state = {
         "hasCompletedOnboarding": True,
@@ -105,8 +138,8 @@ def _first_start_files() -> list[ProvisionFile]:
     }
     settings = {"skipDangerousModePermissionPrompt": True}
     return [
-        _text_file(f"{AGENT_HOME}/.claude.json", json.dumps(state, indent=2)),
-        _text_file(f"{AGENT_HOME}/.claude/settings.json", json.dumps(settings, indent=2)),
+        _text_file(state_file, json.dumps(state, indent=2)),
+        _text_file(f"{folder}/settings.json", json.dumps(settings, indent=2)),
     ]
 
 

@@ -47,7 +47,8 @@ class ProvisionRequest:
     """What a provider is told of one launch.
 
     ``agent_prompt`` is the agent's declared prompt, ``prompt`` a headless run's task, ``resume`` asks to go
-    on with the preserved session. ``host_env`` is the operator's environment and is never copied as it is.
+    on with the preserved session. ``host_env`` is the operator's environment and is never copied as it is;
+    ``bottle_env`` holds the literal variables that the bottle declares.
     With ``preview`` the plan is only shown: nothing of the host is read for it.
     """
 
@@ -58,3 +59,4 @@ class ProvisionRequest:
     resume: bool = False
     preview: bool = False
     host_env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    bottle_env: Mapping[str, str] = field(default_factory=dict)

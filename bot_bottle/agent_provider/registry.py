@@ -87,11 +87,13 @@ def agent_provision_plan(
     for showing only, and reads nothing of the host. Raises ``UsageError`` where the provider cannot run so.
     """
     from bot_bottle.agent_provider.plan import ProvisionRequest  # noqa: PLC0415 - only a launch needs it
+    from bot_bottle.env import entry_kind  # noqa: PLC0415
 
     request = ProvisionRequest(
         provider=bottle.agent_provider,
         agent_prompt=agent.prompt,
         host_env=env,
+        bottle_env={name: entry for name, entry in bottle.env.items() if entry_kind(entry) == "literal"},
         headless=headless,
         prompt=prompt,
         resume=resume,

@@ -148,6 +148,7 @@ def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
                 argv=tuple(provider.argv),
                 auth_token=provider.auth_token,
                 api_key=provider.api_key,
+                plan=provider.plan,
                 dockerfile=provider.dockerfile,
                 image=provider.image,
                 forward_host_credentials=provider.forward_host_credentials,

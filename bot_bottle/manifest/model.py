@@ -80,7 +80,8 @@ class ManifestEgress:
 class ManifestAgentProvider:
     """The program that runs. ``argv`` is a plain command's argv.
 
-    ``auth_token`` and ``api_key`` name a host variable each. ``dockerfile`` and ``image`` say what bottles
+    ``auth_token`` and ``api_key`` name a host variable each; ``plan`` is the subscription behind the former,
+    where it is not what this host is logged in with. ``dockerfile`` and ``image`` say what bottles
     that start from an image are made of.
     """
 
@@ -88,6 +89,7 @@ class ManifestAgentProvider:
     argv: tuple[str, ...] = ()
     auth_token: str = ""
     api_key: str = ""
+    plan: str = ""
     dockerfile: str = ""
     image: str = ""
     forward_host_credentials: bool = False

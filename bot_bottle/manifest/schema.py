@@ -6,7 +6,7 @@ operator to write instead.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -206,6 +206,11 @@ class AgentProviderKeys(_Keys):
     )
     auth_token: TokenName = Field(
         default="", description="host variable that holds the provider's credential", examples=["MY_TOKEN"]
+    )
+    plan: Literal["", "pro", "max", "team", "enterprise"] = Field(
+        default="",
+        description="the subscription that the credential belongs to, where this host's login does not say",
+        examples=["max"],
     )
     dockerfile: HostPath = Field(
         default="",

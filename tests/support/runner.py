@@ -54,7 +54,7 @@ def _serve(request: dict[str, Any], calls: IO[str], answers: IO[str]) -> None:
         user_cwd=cwd,
         copy_cwd=request["copy_cwd"],
         identity=request["identity"],
-        headless=True,
+        headless=False,
     )
     plan = prepare_plan(spec, get_bottle_backend(request["backend"]), load_operator_config())
     with launch_bottle(plan) as bottle:

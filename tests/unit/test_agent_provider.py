@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bot_bottle
-from bot_bottle.agent_provider.claude import PLACEHOLDER_TOKEN
+from bot_bottle.agent_provider.claude_login import PLACEHOLDER_TOKEN
 from bot_bottle.agent_provider.registry import (
     DEFAULT_TEMPLATE,
     agent_provision_plan,
@@ -45,12 +45,20 @@ def plan(
     headless: bool = False,
     prompt: str = "",
     resume: bool = False,
+    claude_plan: str = "",
+    env: dict[str, str] | None = None,
+    bottle_env: dict[str, str] | None = None,
 ) -> AgentProvisionPlan:
-    provider = ManifestAgentProvider(template=template, argv=argv, auth_token=auth_token)
-    bottle = ManifestBottle(name="b", path=tmp_path / "b.md", agent_provider=provider)
+    provider = ManifestAgentProvider(template=template, argv=argv, auth_token=auth_token, plan=claude_plan)
+    bottle = ManifestBottle(name="b", path=tmp_path / "b.md", agent_provider=provider, env=bottle_env or {})
     agent = ManifestAgent(name="a", path=tmp_path / "a.md", bottle="b", prompt=body)
     return agent_provision_plan(
-        bottle, agent, env={"TOK": REAL}, headless=headless, prompt=prompt, resume=resume
+        bottle,
+        agent,
+        env=env or {"TOK": REAL, "HOME": str(tmp_path)},
+        headless=headless,
+        prompt=prompt,
+        resume=resume,
     )
 
 
@@ -75,6 +83,68 @@ def test_claude_with_a_token_gets_its_route_its_placeholder_and_quiet(tmp_path: 
     ):
         assert made.guest_env[flag] == "1"
     assert REAL not in repr(made) + json.dumps(made.guest_env) + "".join(contents(made).values())
+
+
+def login(made: AgentProvisionPlan, folder: str = ".claude") -> dict[str, object]:
+    read = json.loads(contents(made)[f"{AGENT_HOME}/{folder}/.credentials.json"])["claudeAiOauth"]
+    assert isinstance(read, dict)
+    return read
+
+
+def host_login(folder: Path, plan: object) -> None:
+    folder.mkdir(parents=True)
+    real = {"accessToken": REAL, "refreshToken": REAL, "subscriptionType": plan, "rateLimitTier": "tier_20x"}
+    (folder / ".credentials.json").write_text(json.dumps({"claudeAiOauth": real}))
+
+
+def test_claudes_stand_in_is_a_login_that_opens_nothing_and_never_ends(tmp_path: Path) -> None:
+    made = login(plan(tmp_path, auth_token="TOK"))
+    assert made["accessToken"] == PLACEHOLDER_TOKEN
+    assert made["refreshToken"] is None
+    assert made["scopes"] == ["user:inference"]
+    assert made["subscriptionType"] is None
+    assert isinstance(made["expiresAt"], int)
+    assert made["expiresAt"] > 4_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("host", "written", "known"),
+    [
+        ("max", "", ("max", "tier_20x")),
+        ("max", "max", ("max", "tier_20x")),
+        ("pro", "max", ("max", None)),
+        (None, "team", ("team", None)),
+        (REAL, "", (None, None)),  # no word of a plan: it could be anything, so it stays outside
+        (["max"], "", (None, None)),
+    ],
+)
+def test_claudes_plan_is_what_is_written_or_what_the_host_is_logged_in_with(
+    tmp_path: Path, host: object, written: str, known: tuple[str | None, str | None]
+) -> None:
+    host_login(tmp_path / "settings", host)
+    env = {"TOK": REAL, "CLAUDE_CONFIG_DIR": str(tmp_path / "settings")}
+    made = plan(tmp_path, auth_token="TOK", claude_plan=written, env=env)
+    assert (login(made)["subscriptionType"], login(made)["rateLimitTier"]) == known
+    assert REAL not in "".join(contents(made).values())
+
+
+def test_claudes_files_go_where_the_bottle_wants_them(tmp_path: Path) -> None:
+    place = f"{AGENT_HOME}/.config/claude"
+    made = plan(tmp_path, auth_token="TOK", bottle_env={"CLAUDE_CONFIG_DIR": place})
+    assert login(made, ".config/claude")["accessToken"] == PLACEHOLDER_TOKEN
+    assert {f"{place}/.claude.json", f"{place}/settings.json"} <= contents(made).keys()
+    assert not any("/.claude/" in path for path in contents(made))
+    for outside in ("/etc/claude", AGENT_HOME, f"{AGENT_HOME}/../x", "relative"):
+        with pytest.raises(UsageError, match="CLAUDE_CONFIG_DIR"):
+            plan(tmp_path, bottle_env={"CLAUDE_CONFIG_DIR": outside})
+
+
+def test_claude_itself_goes_by_the_file_and_its_tools_still_have_the_variable(tmp_path: Path) -> None:
+    made = plan(tmp_path, auth_token="TOK")
+    assert made.guest_env["CLAUDE_CODE_OAUTH_TOKEN"] == PLACEHOLDER_TOKEN
+    seen = run_as_claude(made, tmp_path, print_env=True)
+    assert "CLAUDE_CODE_OAUTH_TOKEN" not in str(seen["stdin"])
+    assert seen["argv"] == ["--dangerously-skip-permissions"]
 
 
 def test_claude_without_a_token_opens_nothing(tmp_path: Path) -> None:
@@ -128,18 +198,20 @@ def test_claude_headless_without_a_task_is_refused(tmp_path: Path) -> None:
         plan(tmp_path, headless=True)
 
 
-def run_as_claude(made: AgentProvisionPlan, home: Path) -> dict[str, object]:
+def run_as_claude(made: AgentProvisionPlan, home: Path, *, print_env: bool = False) -> dict[str, object]:
     """Run the plan's argv with a stand-in program, with the bottle's home moved to ``home``."""
     program = home / "bin" / "claude"
     program.parent.mkdir()
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nprintf "stdin: "; cat\n')
+    program.write_text(
+        '#!/bin/sh\nprintf "%s\\n" "$@"\nprintf "stdin: "; ' + ("env" if print_env else "cat") + "\n"
+    )
     program.chmod(0o755)
     for file in made.files:
         path = home / file.path.removeprefix(f"{AGENT_HOME}/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content)
     argv = [element.replace(AGENT_HOME, str(home)) for element in made.argv]
-    env = {"PATH": f"{program.parent}:/usr/bin:/bin", "HOME": str(home)}
+    env = {**made.guest_env, "PATH": f"{program.parent}:/usr/bin:/bin", "HOME": str(home)}
     done = subprocess.run(argv, env=env, capture_output=True, check=True, input=b"", timeout=20)
     arguments, _, stdin = done.stdout.decode().partition("stdin: ")
     return {"argv": arguments.split(), "stdin": stdin}
