@@ -75,19 +75,19 @@ def ssh_server(folder: Path, env: dict[str, str]) -> Iterator[tuple[str, Path]]:
     port = _free_port()
     command = ssh_server_command(folder, env, port)
     made = make_privsep()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # A file and no pipe: nobody would read one, and a server whose log is full answers nobody any more.
+    log = folder / "sshd.log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr)
     try:
-        assert process.stderr is not None
-        said = ""
-        while "listening on" not in said:
-            line = process.stderr.readline()
-            if not line:
-                raise NoSshError(f"sshd does not come up here: {said}")
-            said += line
+        while "listening on" not in log.read_text():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.02)
+                raise NoSshError(f"sshd does not come up here: {log.read_text()}")
         yield f"{getpass.getuser()}@127.0.0.1:{port}", folder / "bin"
     finally:
         process.terminate()
-        process.communicate()
+        process.wait()
         if made:
             _PRIVSEP.rmdir()
 
