@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from benchmarks.report import Table, median
 from bot_bottle.git_gate.policy import PushPolicy
 from bot_bottle.git_gate.scanning import WINDOW, Content, PipelockScanner
+from bot_bottle.pipelock.loader import LateEngine
 from bot_bottle.secret import Secret
 from tests.support.git_lab import HOST, GitLab, Repo, git_lab, throwaway_sshd
 from tests.support.outside import download_cache
@@ -29,7 +30,8 @@ RANDOM_BYTES = 2 * 1024 * 1024
 
 def measure() -> list[Table]:
     """Run all; gives two tables."""
-    scanner = PipelockScanner({"OWN": Secret(secrets.token_hex(16))}, placeholders=(), cache=download_cache())
+    engine = LateEngine(download_cache(), wait=60.0)
+    scanner = PipelockScanner({"OWN": Secret(secrets.token_hex(16))}, placeholders=(), engine=engine)
     scanner.settle()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

@@ -71,7 +71,8 @@ class BottlePlan:
 
     ``guest_env`` is the whole environment of the agent (placeholders, proxy and CA variables, the
     manifest's ``env``) and is not printed by value. ``secrets`` and ``git_remotes`` are for the sidecar
-    alone.
+    alone. ``marked`` are the operator's values that must not leave (the bottle's ``guard``) and that are not
+    in ``guest_env``.
     """
 
     spec: BottleSpec
@@ -87,6 +88,7 @@ class BottlePlan:
     pins: Mapping[str, Pin] = field(default_factory=dict)
     upstream_ca_pem: str = field(default="", repr=False)
     git_remotes: tuple[GateRemote, ...] = field(default=(), repr=False)
+    marked: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     limits: tuple[LimitStatus, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -17,8 +17,10 @@ from bot_bottle.backend.base import AGENT_HOME, AGENT_USER, BottlePlan
 from bot_bottle.backend.util import network_env
 from bot_bottle.egress.routes import egress_resolve_token_values, egress_routes_for_bottle
 from bot_bottle.env import entry_kind, resolve_env
+from bot_bottle.errors import UsageError
 from bot_bottle.git_gate.preparation import gate_remotes
 from bot_bottle.operator_config import load_operator_config
+from bot_bottle.secret import Secret
 from bot_bottle.sidecar.listeners import GIT_PORT
 from bot_bottle.workspace import check_workspace
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bot_bottle.backend.base import BottleBackend, BottleSpec
+    from bot_bottle.manifest.model import ManifestBottle
     from bot_bottle.operator_config import OperatorConfig
 
 #: Where programs are looked for inside every bottle; backends put the provider's program into the first.
@@ -85,6 +88,7 @@ def prepare_plan(
     if spec.copy_cwd and not spec.identity:
         check_workspace(spec.user_cwd)
     resolved = resolve_env(bottle.env, host_env, ask)
+    marked = _marked(bottle, host_env)
     identity = spec.identity or bottle_state.new_identity(spec.agent_name)
     plan = BottlePlan(
         spec=spec,
@@ -103,6 +107,7 @@ def prepare_plan(
         pins=config.pins,
         upstream_ca_pem=config.upstream_ca_pem,
         git_remotes=git_remotes,
+        marked=marked,
         limits=backend.limits(bottle),
     )
     backend.check(plan)
@@ -136,6 +141,18 @@ def metadata_for(plan: BottlePlan) -> bottle_state.BottleMetadata:
         started_at=bottle_state.utc_now(),
         backend=plan.backend_name,
     )
+
+
+def _marked(bottle: ManifestBottle, host_env: Mapping[str, str]) -> dict[str, Secret]:
+    """Look up what ``guard`` names outside the bottle's own ``env``."""
+    names = [name for name in bottle.guard if name not in bottle.env]
+    missing = [name for name in names if not host_env.get(name)]
+    if missing:
+        raise UsageError(
+            f"guard: neither env of the bottle nor your environment has {', '.join(missing)}; "
+            "export what is missing before starting, or take it out of guard"
+        )
+    return {name: Secret(host_env[name]) for name in names}
 
 
 def _base_env(host_env: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bot_bottle import paths
 from bot_bottle.files import write_atomic
 from bot_bottle.git_gate.remote import GateConfig
+from bot_bottle.secret import Secret
 from bot_bottle.sidecar.config import SidecarConfig
 from bot_bottle.sidecar.listeners import PROXY_PORT
 
@@ -102,12 +103,19 @@ def sidecar_config(plan: BottlePlan, interception: Interception | None = None) -
         upstream_ca_pem=plan.upstream_ca_pem,
         interception=interception,
         git=_gate_config(plan),
+        marked=marked_values(plan),
+        cache=str(paths.cache_dir()),
     )
+
+
+def marked_values(plan: BottlePlan) -> dict[str, Secret]:
+    """Give what the bottle's ``guard`` names: values of its environment, or of the operator's alone."""
+    inside = {name: plan.guest_env[name] for name in plan.bottle.guard if name in plan.bottle.env}
+    return {**plan.marked, **{name: Secret(value) for name, value in inside.items()}}
 
 
 def _gate_config(plan: BottlePlan) -> GateConfig | None:
     """Give the git gate's part; its folder stands beside what the bottle sees of its state, not in it."""
     if not plan.git_remotes:
         return None
-    folder, cache = str(plan.state_dir / "git-gate"), str(paths.cache_dir())
-    return GateConfig(remotes=plan.git_remotes, folder=folder, cache=cache)
+    return GateConfig(remotes=plan.git_remotes, folder=str(plan.state_dir / "git-gate"))

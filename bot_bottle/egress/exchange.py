@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bot_bottle.egress.client import Client
+    from bot_bottle.egress.content import BodyGuard
     from bot_bottle.egress.grammar import StatusLine
     from bot_bottle.egress.headers import RequestHeaders, ResponseHeaders
     from bot_bottle.egress.policy import EgressRequest
     from bot_bottle.egress.precedent import Precedent, PrecedentKey
     from bot_bottle.egress.reload import Successor
-    from bot_bottle.egress.upstream import PoolKey, Upstream
+    from bot_bottle.egress.upstream import Upstream
 
 #: How much of a request body waits in memory while its upstream is not connected yet.
 _MAX_WAITING_BYTES = 64 * 1024
@@ -49,11 +50,14 @@ class Exchange:
     _request: EgressRequest | None = None
     _destination: Destination | None = None
     _head = b""
+    _guard: BodyGuard | None = None
     _upstream: Upstream | None = None
     _dialling: asyncio.Task[None] | None = None
     _waiting: list[bytes] | None = None
     _waiting_bytes = 0
     _body_sent = False
+    _body_ended = False
+    _sent_on = False
     _dropping = False
     _dropped = 0
     _chunked_out = False
@@ -93,6 +97,11 @@ class Exchange:
     def start(self) -> None:
         """Judge the request and send it on its way; called once, when it is this request's turn."""
         self.started = True
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._finished:
+            return  # given up while it waited
         try:
             self._start()
         except BadMessageError as error:
@@ -107,23 +116,44 @@ class Exchange:
             self._dropped += len(data)
             if self._dropped > _MAX_DROPPED_BYTES:
                 self._client.abort()
-        elif self._upstream is None:
-            if self._waiting is None:
-                self._waiting = []
-            self._waiting.append(data)
-            self._waiting_bytes += len(data)
-            if self._waiting_bytes > _MAX_WAITING_BYTES:
-                self._client.hold_reading(self, hold=True)
+        elif self._guard is None:
+            self._wait_with(data)
         else:
-            self._body_sent = True
-            self._upstream.send_body(data)
+            self._pass_on(self._guard.feed(data))
 
     def on_request_end(self) -> None:
         """Take the end of the request."""
         self.request_done = True
-        if self._upstream is not None and not self._dropping:
-            self._upstream.end_body()
+        if self._guard is not None and not self._dropping:
+            self._pass_on(self._guard.finish(), last=True)
         self._finish_if_done()
+
+    def _pass_on(self, passed: bytes | Deny, *, last: bool = False) -> None:
+        """Send on what was judged of the body, with the head where that has not gone yet."""
+        if isinstance(passed, Deny):
+            self._refuse_content(passed)
+            return
+        self._body_ended = last
+        if self._upstream is not None:
+            if passed:
+                self._body_sent = True
+                self._upstream.send_body(passed)
+            if last:
+                self._upstream.end_body()
+            return
+        if passed:
+            self._wait_with(passed)
+        if not self._sent_on and (passed or last):
+            self._send_on()
+
+    def _wait_with(self, data: bytes) -> None:
+        """Keep bytes of the body until there is somebody to take them."""
+        if self._waiting is None:
+            self._waiting = []
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > _MAX_WAITING_BYTES:
+            self._client.hold_reading(self, hold=True)
 
     def on_client_bytes(self, data: bytes) -> None:
         """Pass bytes of an upgraded connection on."""
@@ -193,7 +223,7 @@ class Exchange:
             if request is not None:
                 self._request = request
                 self._head = b" ".join((self._method, self._target, precedent.tail))
-                self._send_to(precedent.destination, precedent.pool_key)
+                self._send_to(precedent.destination)
                 return
         request = read_request(
             client.arrival,
@@ -206,7 +236,10 @@ class Exchange:
         if request.host == EGRESS_LOCAL_HOST:
             self._answer_locally(request)
             return
-        verdict = client.proxy.judge(request)
+        if client.proxy.must_wait(request):
+            client.proxy.content.when_ready(self._go_on)
+            return
+        verdict = client.proxy.judge(request, self.facts)
         if isinstance(verdict.decision, Deny):
             self._refuse(403, verdict.decision, recorded=True)
             return
@@ -230,15 +263,52 @@ class Exchange:
         destination = Destination(scheme=request.scheme, host=request.host, port=request.port, route=route)
         if target == self._target and not (self.websocket or self._http_1_0 or target == b"*"):
             client.proxy.set_precedent(self._key, self.facts, request, destination, tail)
-        self._send_to(destination, destination.key)
+        self._send_to(destination)
 
-    def _send_to(self, destination: Destination, key: PoolKey) -> None:
+    def _go_on(self) -> None:
+        """Start anew, now that content can be judged."""
+        self._begin()
+        self._client.flush()
+
+    def _send_to(self, destination: Destination) -> None:
+        """Send the head on its way, or, where a body comes, wait for the first of it that may leave."""
         self._destination = destination
-        held = self._client.proxy.pool.take(key)
+        if not self.facts.has_body:
+            self._send_on()
+            return
+        self._guard = guard = self._client.proxy.content.body(self._judged, self.facts, destination.route)
+        if self.facts.expect_continue:
+            self._send_on()  # its server says whether it wants the body at all
+        waiting, self._waiting, self._waiting_bytes = self._waiting or (), None, 0
+        self._client.hold_reading(self, hold=False)
+        for data in waiting:
+            if not self._dropping:
+                self._pass_on(guard.feed(data))
+        if self.request_done and not self._dropping:
+            self._pass_on(guard.finish(), last=True)
+
+    def _send_on(self) -> None:
+        destination = self._destination
+        if destination is None:
+            raise TypeError("nothing is sent before it is known where to")
+        self._sent_on = True
+        held = self._client.proxy.pool.take(destination.key)
         if held is not None:
             self._attach(held)
         else:
             self._dial(destination)
+
+    @property
+    def _judged(self) -> EgressRequest:
+        if self._request is None:
+            raise TypeError("a request is read before it is judged")
+        return self._request
+
+    def _refuse_content(self, deny: Deny) -> None:
+        """Refuse because of what the body says; of it nothing that was objected to has left."""
+        self._client.proxy.record_content(self._judged, deny)
+        self._let_go()
+        self._refuse(403, deny, recorded=True)
 
     def _dial(self, destination: Destination) -> None:
         self._dialling = self._client.proxy.spawn(self._connect(destination))
@@ -271,7 +341,7 @@ class Exchange:
             waiting, self._waiting = self._waiting or (), None
             self._waiting_bytes = 0
             self._body_sent = self._body_sent or bool(waiting)
-            upstream.send_request(self._head, waiting, ended=self.request_done)
+            upstream.send_request(self._head, waiting, ended=self._body_ended)
             client.hold_reading(self, hold=False)
         else:
             upstream.send_request(self._head, ended=True)

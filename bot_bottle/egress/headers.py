@@ -171,6 +171,20 @@ def may_inject(name: str) -> bool:
     )
 
 
+def leaving(facts: RequestHeaders, *, cookies: bool = True) -> tuple[FieldLine, ...]:
+    """Give the client's lines that go on; with ``cookies`` as in :func:`head_tail`."""
+    dropped = _dropped(cookies=cookies)
+    return tuple(line for line in facts.kept if _plain_name(line.name) not in dropped)
+
+
+def _dropped(*, cookies: bool) -> frozenset[bytes]:
+    return _CREDENTIALS if cookies else _CREDENTIALS | _COOKIES
+
+
+def _plain_name(name: bytes) -> bytes:
+    return name.replace(b"_", b"-") if b"_" in name else name
+
+
 def head_tail(
     *,
     authority: bytes,
@@ -186,14 +200,14 @@ def head_tail(
     that frames stay readable.
     """
     lines = [b"HTTP/1.1\r\nHost: " + authority]
-    dropped = _CREDENTIALS if cookies else _CREDENTIALS | _COOKIES
+    dropped = _dropped(cookies=cookies)
     if injection is not None:
         dropped |= _READABLE
         if injection.header:
             lines.append(injection.line)
             dropped |= {injection.header}
     for name, _value, line in facts.kept:
-        if (name.replace(b"_", b"-") if b"_" in name else name) in dropped:
+        if _plain_name(name) in dropped:
             continue
         if websocket and name == b"sec-websocket-extensions":
             continue

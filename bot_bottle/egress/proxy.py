@@ -10,6 +10,7 @@ from bot_bottle.audit import RecordForm
 from bot_bottle.decision import Allow, Deny
 from bot_bottle.egress import reload
 from bot_bottle.egress.clients import MAX_CLIENTS, Clients
+from bot_bottle.egress.content import WITHHELD, ContentGuard, withheld
 from bot_bottle.egress.dns import LOOPBACK, DnsDatagrams, DnsStream
 from bot_bottle.egress.downstream import ClientConnection
 from bot_bottle.egress.intercept import TlsFront, open_tunnel
@@ -73,6 +74,7 @@ class EgressProxy:
         self.identity = config.identity
         self.table = RouteTable(config.routes, config.secrets)
         self.contexts = ServerContexts(ca)
+        self.content = ContentGuard(config, loop)
         self.loop = loop
         self.pool = UpstreamPool(
             loop=loop,
@@ -197,13 +199,28 @@ class EgressProxy:
 
     # Decisions.
 
-    def judge(self, request: EgressRequest, policies: Sequence[Policy] | None = None) -> Verdict:
+    def must_wait(self, request: EgressRequest) -> bool:
+        """Tell whether a request waits for content scanning, since the policies have nothing against it."""
+        if self.content.ready:
+            return False
+        return isinstance(decide(request, self.table, self._policies).decision, Allow)
+
+    def judge(self, request: EgressRequest, facts: RequestHeaders) -> Verdict:
         """Decide a request and put the decision on record; what cannot be recorded is refused."""
-        verdict = decide(request, self.table, policies or self._policies)
+        verdict = decide(request, self.table, self._policies)
+        route = verdict.route
+        shown = request
+        if route is not None and isinstance(verdict.decision, Allow):
+            deny = self.content.head(request, facts, route)
+            if deny is not None:
+                verdict, shown = Verdict(deny), withheld(request, deny)
+        else:
+            shown = self.content.recordable(request)
+            verdict = Verdict(deny) if (deny := self.content.carries_secret(request.host)) else verdict
         decision = verdict.decision
         injected = _injected(verdict.route) if verdict.route and isinstance(decision, Allow) else None
         try:
-            self._record(request, decision, injected=injected)
+            self._record(shown, decision, injected=injected)
         except OSError:
             return Verdict(_unrecorded())
         return verdict
@@ -246,6 +263,8 @@ class EgressProxy:
         request = precedent.request.aimed_at(path, query)
         if first_objection(Step(request, precedent.route, self.table), precedent.policies) is not None:
             return None
+        if self.content.again(request, precedent.facts, precedent.route) is not None:
+            return None
         try:
             self._audit.fill(precedent.form, path[:_MAX_RECORDED_PATH])
         except OSError:
@@ -275,17 +294,19 @@ class EgressProxy:
         """Put on record what was refused outside the policies; it is refused whether or not that works."""
         with contextlib.suppress(OSError):
             if request is not None:
-                self._record(request, deny, kind=decision)
+                self._record(self.content.recordable(request), deny, kind=decision)
                 return
+            host = host or next((name for _where, name in arrival.claims), "") if arrival else host
+            secret = self.content.carries_secret(host)
             self._audit.append(
                 "request",
                 decision=decision,
                 reason=deny.reason,
                 rule=deny.rule,
-                message=deny.message,
+                message=secret.message if secret else deny.message,
                 scheme=arrival.scheme if arrival else "",
                 method=method.decode("latin-1"),
-                host=host or next((name for _where, name in arrival.claims), "") if arrival else host,
+                host=WITHHELD if secret else host,
                 port=port or (arrival.port if arrival else 0),
                 path="",
                 via=arrival.via if arrival else "",
@@ -307,6 +328,11 @@ class EgressProxy:
 
         return Reflection(exchange, needles, head_request=head_request, note=note)
 
+    def record_content(self, request: EgressRequest, deny: Deny) -> None:
+        """Put on record that a request was refused by what its body or a message of it says."""
+        with contextlib.suppress(OSError):
+            self._record(withheld(request, deny), deny)
+
     def record_event(self, event: str, **fields: str | int) -> None:
         """Put something on record that decides nothing."""
         with contextlib.suppress(OSError):
@@ -317,6 +343,8 @@ class EgressProxy:
         if name in self._dns_names or len(self._dns_names) > _MAX_DNS_NAMES:
             return
         self._dns_names.add(name)
+        if self.content.carries_secret(name):
+            name = WITHHELD
         if len(self._dns_names) > _MAX_DNS_NAMES:
             self.record_event("dns", name="", decision="answered", message="further names are not listed")
         else:

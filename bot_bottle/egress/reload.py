@@ -16,6 +16,7 @@ from bot_bottle.decision import Deny
 from bot_bottle.egress.hosts import HostError, normalise_host
 from bot_bottle.egress.policy import RouteTable, decide
 from bot_bottle.egress.routes import EgressRoute, egress_token_refs
+from bot_bottle.pipelock.selection import DETECTORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -90,6 +91,10 @@ def describe_route(route: EgressRoute) -> str:
         said.append(f"credential {route.auth.token_ref} ({route.auth.shown}{stands})")
     if route.tls_passthrough:
         said.append("tls_passthrough")
+    if route.detectors != DETECTORS:
+        said.append("detectors " + (",".join(route.detectors) or "none"))
+    if route.on_match != "block":
+        said.append(f"on_match {route.on_match}")
     if route.ssrf_ip_allowlist:
         said.append("addresses " + ",".join(map(str, route.ssrf_ip_allowlist)))
     # What is added to routes later is said too, plainly, rather than forgotten.
@@ -118,7 +123,18 @@ def host_changed(host: str, old: RouteTable, new: RouteTable) -> bool:
 
 
 _SAID = frozenset(
-    {"host", "path_allowlist", "methods", "ports", "auth", "tls_passthrough", "ssrf_ip_allowlist", "origin"}
+    [
+        "host",
+        "path_allowlist",
+        "methods",
+        "ports",
+        "auth",
+        "tls_passthrough",
+        "ssrf_ip_allowlist",
+        "detectors",
+        "on_match",
+        "origin",
+    ]
 )
 
 

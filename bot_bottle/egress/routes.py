@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bot_bottle.errors import UsageError
+from bot_bottle.pipelock.selection import DETECTORS
 from bot_bottle.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from bot_bottle.manifest.model import ManifestAuth, ManifestBottle, ManifestRoute
+    from bot_bottle.pipelock.finding import Kind
 
 Network: TypeAlias = IPv4Network | IPv6Network
+
+#: ``ask`` refuses as ``block`` does until a human can be asked at run time.
+OnMatch: TypeAlias = Literal["block", "ask"]
+OnOpaque: TypeAlias = Literal["deny", "allow"]
 
 #: Ports a route opens when it does not say: 443 always, 80 only where no credential is injected.
 DEFAULT_PORTS = (443, 80)
@@ -50,9 +56,12 @@ class EgressRoute:
 
     ``host`` is a normalised host name (lower case, no trailing dot, A-label) or, with a leading ``*.``,
     every name below one. Empty ``path_allowlist`` or ``methods`` means all. ``tls_passthrough`` switches
-    content rules off for the host; the connection is still intercepted. ``ssrf_ip_allowlist`` names the
-    otherwise refused networks this host may resolve to. ``strip_cookies`` keeps the bottle's own cookies from
-    it. ``origin`` says where the route was declared.
+    content rules off for the host; the connection is still intercepted, and the bottle's own secrets are
+    refused all the same. ``detectors`` are the rules that are on otherwise, ``on_match`` what becomes of a
+    request they find something in, ``on_opaque`` of one that cannot be read (``None``: what says that it is
+    text must be readable), ``max_body`` the most bytes of a body. ``ssrf_ip_allowlist`` names the otherwise
+    refused networks this host may resolve to. ``strip_cookies`` keeps the bottle's own cookies from it.
+    ``origin`` says where the route was declared.
     """
 
     host: str
@@ -63,6 +72,10 @@ class EgressRoute:
     tls_passthrough: bool = False
     ssrf_ip_allowlist: tuple[Network, ...] = ()
     strip_cookies: bool = False
+    detectors: tuple[Kind, ...] = DETECTORS
+    on_match: OnMatch = "block"
+    on_opaque: OnOpaque | None = None
+    max_body: int | None = None
     origin: str = "manifest"
 
     @property
@@ -83,6 +96,10 @@ class EgressRoute:
             "tls_passthrough": self.tls_passthrough,
             "ssrf_ip_allowlist": [str(network) for network in self.ssrf_ip_allowlist],
             "strip_cookies": self.strip_cookies,
+            "detectors": list(self.detectors),
+            "on_match": self.on_match,
+            "on_opaque": self.on_opaque,
+            "max_body": self.max_body,
             "origin": self.origin,
         }
 
@@ -99,6 +116,10 @@ class EgressRoute:
             tls_passthrough=obj["tls_passthrough"] is True,
             ssrf_ip_allowlist=tuple(ip_network(text) for text in _texts(obj["ssrf_ip_allowlist"])),
             strip_cookies=obj["strip_cookies"] is True,
+            detectors=tuple(kind for kind in DETECTORS if kind in _texts(obj["detectors"])),
+            on_match="ask" if _text(obj["on_match"]) == "ask" else "block",
+            on_opaque=_on_opaque(obj["on_opaque"]),
+            max_body=_count(obj["max_body"]),
             origin=_text(obj["origin"]),
         )
 
@@ -194,6 +215,10 @@ def _lift(route: ManifestRoute, origin: str) -> EgressRoute:
         tls_passthrough=route.pipelock.tls_passthrough,
         ssrf_ip_allowlist=tuple(ip_network(text) for text in route.pipelock.ssrf_ip_allowlist),
         strip_cookies=route.strip_cookies,
+        detectors=route.pipelock.detectors,
+        on_match=route.pipelock.on_match,
+        on_opaque=route.pipelock.on_opaque,
+        max_body=route.pipelock.max_body,
         origin=origin,
     )
 
@@ -227,6 +252,18 @@ def _auth_from_wire(obj: object) -> RouteAuth | None:
         name=_text(obj["name"]),
         placeholders=_texts(obj["placeholders"]),
     )
+
+
+def _on_opaque(value: object) -> OnOpaque | None:
+    if value is None:
+        return None
+    return "allow" if _text(value) == "allow" else "deny"
+
+
+def _count(value: object) -> int | None:
+    if value is not None and type(value) is not int:
+        raise TypeError("expected a whole number")
+    return value
 
 
 def _text(value: object) -> str:

@@ -10,6 +10,7 @@ import sys
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, cast
 
+from bot_bottle import paths
 from bot_bottle.audit import AuditLog
 from bot_bottle.errors import LaunchError, UsageError
 from bot_bottle.sidecar.config import SidecarConfig
@@ -53,6 +54,7 @@ def run_proxy(
         secrets=dict(secrets),
         pins=dict(pins),
         upstream_ca_pem=upstream_ca_pem,
+        cache=str(paths.cache_dir()),
     )
     conceal()
     with _listener(listen) as sock:

@@ -101,13 +101,11 @@ class GateRemote:
 class GateConfig:
     """What the sidecar is told about the gate.
 
-    ``folder`` is where mirrors lie, as the sidecar sees it; no bottle sees it. ``cache`` keeps what the
-    scanner compiles, for all bottles, ``""`` where there is no such place.
+    ``folder`` is where mirrors lie, as the sidecar sees it; no bottle sees it.
     """
 
     remotes: tuple[GateRemote, ...]
     folder: str
-    cache: str = ""
 
     def secrets(self) -> dict[str, Secret]:
         """Give every credential by a name fit for a message."""
@@ -122,13 +120,13 @@ class GateConfig:
     def to_wire(self) -> dict[str, object]:
         """Serialise for the sidecar's config; holds the credentials in clear."""
         remotes = [remote.to_wire() for remote in self.remotes]
-        return {"remotes": remotes, "folder": self.folder, "cache": self.cache}
+        return {"remotes": remotes, "folder": self.folder}
 
     @classmethod
     def from_wire(cls, obj: Mapping[str, Any]) -> GateConfig:
         """Read what :meth:`to_wire` wrote; raises ``ValueError``, ``KeyError`` or ``TypeError``."""
         remotes = tuple(GateRemote.from_wire(one) for one in obj["remotes"])
-        return cls(remotes=remotes, folder=obj["folder"], cache=obj["cache"])
+        return cls(remotes=remotes, folder=obj["folder"])
 
 
 def bracketed(host: str) -> str:

@@ -9,8 +9,8 @@ from bot_bottle.git_gate.report import PushFinding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
+    from bot_bottle.pipelock.loader import LateEngine
     from bot_bottle.secret import Secret
 
 #: Content is judged in windows of this size, each with the end of the one before, so memory stays bounded.
@@ -43,14 +43,14 @@ class PipelockScanner:
     """
 
     def __init__(
-        self, secrets: Mapping[str, Secret], *, placeholders: Iterable[str], cache: Path | None
+        self, secrets: Mapping[str, Secret], *, placeholders: Iterable[str], engine: LateEngine
     ) -> None:
-        """Start loading, which takes seconds the first time; raises where there is no engine."""
-        from bot_bottle.pipelock.loader import LateEngine, clock  # noqa: PLC0415 - brings native libraries
+        """Judge by ``engine``, which may be loading still."""
+        from bot_bottle.pipelock.loader import clock  # noqa: PLC0415 - brings native libraries
         from bot_bottle.pipelock.own_secrets import OwnSecrets  # noqa: PLC0415
         from bot_bottle.pipelock.scanner import Limits, Scanner  # noqa: PLC0415
 
-        self._engine = LateEngine(cache, wait=_WINDOW_SECONDS)
+        self._engine = engine
         self._scanner = Scanner(
             profile="strict",
             engine=self._engine,

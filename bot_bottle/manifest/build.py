@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE
 from bot_bottle.git_gate.policy import PushPolicy
@@ -33,6 +33,7 @@ from bot_bottle.manifest.rules import (
 from bot_bottle.manifest.schema import AgentKeys, BottleKeys, GitRemoteKeys, RouteKeys, RoutesFileKeys
 from bot_bottle.manifest.validate import validate_keys
 from bot_bottle.manifest.yaml_tree import parse_yaml
+from bot_bottle.pipelock.selection import DETECTORS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,6 +143,9 @@ def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
         ),
         user_name=said(user.name, "git", "user", "name"),
         user_email=said(user.email, "git", "user", "email"),
+        guard=Named(
+            {name: Said(name, _source(tree, path, ("guard", index))) for index, name in enumerate(keys.guard)}
+        ),
         provider=said(
             ManifestAgentProvider(
                 template=provider.template or DEFAULT_TEMPLATE,
@@ -228,6 +232,16 @@ def _route(keys: RouteKeys) -> ManifestRoute:
         pipelock=ManifestPipelock(
             tls_passthrough=keys.pipelock.tls_passthrough,
             ssrf_ip_allowlist=tuple(keys.pipelock.ssrf_ip_allowlist),
+            detectors=tuple(kind for kind in DETECTORS if kind in keys.pipelock.detectors),
+            on_match="ask" if keys.pipelock.on_match == "ask" else "block",
+            on_opaque=_on_opaque(keys.pipelock.on_opaque),
+            max_body=keys.pipelock.max_body,
         ),
         strip_cookies=keys.strip_cookies,
     )
+
+
+def _on_opaque(text: str) -> Literal["deny", "allow"] | None:
+    if not text:
+        return None
+    return "allow" if text == "allow" else "deny"

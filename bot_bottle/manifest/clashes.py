@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bot_bottle.manifest.layers import BottleFile, Layer, Said
     from bot_bottle.manifest.model import ManifestRoute, ManifestSource
 
+_NO_BOUND = 1 << 62
 _HOST_VAR = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -130,8 +131,17 @@ def _opened(new: ManifestRoute, old: ManifestRoute) -> tuple[str, ...]:
         "pipelock.ssrf_ip_allowlist": not all(
             any(_within(text, network) for network in networks) for text in new.pipelock.ssrf_ip_allowlist
         ),
+        "pipelock.detectors": not {*old.pipelock.detectors} <= {*new.pipelock.detectors},
+        "pipelock.on_match": old.pipelock.on_match == "block" != new.pipelock.on_match,
+        "pipelock.on_opaque": _lets_pass(new.pipelock.on_opaque) > _lets_pass(old.pipelock.on_opaque),
+        "pipelock.max_body": (new.pipelock.max_body or _NO_BOUND) > (old.pipelock.max_body or _NO_BOUND),
     }
     return tuple(key for key, is_grown in grown.items() if is_grown)
+
+
+def _lets_pass(on_opaque: str | None) -> int:
+    """Rank the words of ``on_opaque`` by how much they let pass."""
+    return {"deny": 0, None: 1, "allow": 2}[on_opaque]
 
 
 def _ports(route: ManifestRoute) -> tuple[int, ...]:

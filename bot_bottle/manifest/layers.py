@@ -4,6 +4,7 @@ A :class:`Layer` holds only what was written, each with its place. :func:`fold` 
 ``Layer()`` as its neutral element, so a chain of parents means the same however it is grouped:
 
 * ``env`` by name, ``git.user`` and ``limits`` by field, ``git.remotes`` by host; the child's wins.
+* ``guard`` is what any of them guards.
 * ``egress``: ``routes`` replaces everything inherited; ``add_routes`` keeps it and adds, and a host that was
   there already gets the child's route, which must open no more (see ``clashes.py``).
 * every other key as a whole.
@@ -82,6 +83,7 @@ class Layer:
     user_email: Said[str] | None = None
     provider: Said[ManifestAgentProvider] | None = None
     limits: Named[float] = field(default_factory=Named)
+    guard: Named[str] = field(default_factory=Named)
     supervise: Said[bool] | None = None
     workspace: Said[Workspace] | None = None
 
@@ -96,6 +98,7 @@ def fold(base: Layer, child: Layer) -> Layer:
         user_email=child.user_email or base.user_email,
         provider=child.provider or base.provider,
         limits=child.limits.over(base.limits),
+        guard=child.guard.over(base.guard),
         supervise=child.supervise or base.supervise,
         workspace=child.workspace or base.workspace,
     )
@@ -131,6 +134,7 @@ def effective_bottle(
     remotes = [said.value for said in layer.remotes.entries.values()]
     sources.update((f"git.remotes.{host}", said.source) for host, said in layer.remotes.entries.items())
     sources.update((f"limits.{name}", said.source) for name, said in layer.limits.entries.items())
+    sources.update((f"guard.{name}", said.source) for name, said in layer.guard.entries.items())
     empty: Workspace = "empty"
     return ManifestBottle(
         name=file.name,
@@ -147,6 +151,7 @@ def effective_bottle(
             ),
             remotes=tuple(remotes),
         ),
+        guard=tuple(layer.guard.entries),
         supervise=taken("supervise", layer.supervise, default=False),
         workspace=taken("workspace", layer.workspace, empty),
         sources=sources,

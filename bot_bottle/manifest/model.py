@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bot_bottle.errors import ManifestError, UsageError
 from bot_bottle.git_gate.policy import PushPolicy
+from bot_bottle.pipelock.selection import DETECTORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from bot_bottle.pipelock.finding import Kind
 
 #: Who wrote an agent: the operator (``~/.bot-bottle/agents``) or the repository (``./.bot-bottle/agents``).
 AgentOrigin: TypeAlias = Literal["operator", "repository"]
@@ -50,10 +53,17 @@ class ManifestAuth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestPipelock:
-    """One route's content-scanning keys. ``ssrf_ip_allowlist`` holds IP networks in canonical form."""
+    """One route's content-scanning keys, as in :class:`~bot_bottle.egress.routes.EgressRoute`.
+
+    ``ssrf_ip_allowlist`` holds IP networks in canonical form, ``max_body`` bytes.
+    """
 
     tls_passthrough: bool = False
     ssrf_ip_allowlist: tuple[str, ...] = ()
+    detectors: tuple[Kind, ...] = DETECTORS
+    on_match: Literal["block", "ask"] = "block"
+    on_opaque: Literal["deny", "allow"] | None = None
+    max_body: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,8 +162,9 @@ class ManifestBottle:
 
     ``env`` is as written: literals, ``${HOST_VAR}``, ``?prompt`` (see ``env.py``). ``sources`` says where
     each setting was written, by key: ``env.NAME``, ``egress.routes[0]``, ``git.user.name``,
-    ``git.remotes.HOST``, ``limits.memory``, and ``agent_provider``, ``supervise``, ``workspace`` as wholes;
-    what nobody wrote has no source.
+    ``git.remotes.HOST``, ``guard.NAME``, ``limits.memory``, and ``agent_provider``, ``supervise``,
+    ``workspace`` as wholes; what nobody wrote has no source. ``guard`` names variables, of the bottle's
+    ``env`` or of the operator, whose values must not leave by any road.
     """
 
     name: str
@@ -164,6 +175,7 @@ class ManifestBottle:
     egress: ManifestEgress = field(default_factory=ManifestEgress)
     limits: ManifestLimits = field(default_factory=ManifestLimits)
     git: ManifestGit = field(default_factory=ManifestGit)
+    guard: tuple[str, ...] = ()
     supervise: bool = False
     workspace: Workspace = "empty"
     sources: Mapping[str, ManifestSource] = field(default_factory=dict, repr=False)

@@ -42,6 +42,7 @@ def bottle_problems(keys: BottleKeys, tree: YamlTree, file: str) -> list[Problem
         problems.append(problem_at(tree, file, ("egress", "add_routes"), message, of_key=True))
     if "user" in git.model_fields_set:
         problems += git_user_problems(git.user, tree, file)
+    problems += repeated(keys.guard, tree, file, ("guard",))
     problems += _repeated_remotes(tree, file)
     for host, (key, remote) in remotes_by_host(keys, tree).items():
         problems += _remote_problems(host, remote, tree, file, ("git", "remotes", key))

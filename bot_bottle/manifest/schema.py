@@ -15,6 +15,7 @@ from bot_bottle.git_gate.policy import DEFAULT_BRANCHES, DEFAULT_MAX_BYTES, DEFA
 from bot_bottle.manifest import values
 from bot_bottle.manifest.hosts import parse_host_pattern, parse_remote_host
 from bot_bottle.manifest.remotes import known_host_key, upstream_text
+from bot_bottle.pipelock.selection import DETECTORS
 
 
 def _text(pattern: str) -> WithJsonSchema:
@@ -50,6 +51,9 @@ Scheme = Annotated[
 ]
 AuthName = Annotated[str, AfterValidator(values.auth_name), _text(values.AUTH_NAME.pattern)]
 Placeholder = Annotated[str, AfterValidator(values.placeholder), _text(values.PLACEHOLDER.pattern)]
+Detector = Annotated[str, AfterValidator(values.detector), WithJsonSchema({"enum": list(DETECTORS)})]
+OnMatch = Annotated[str, AfterValidator(values.on_match), WithJsonSchema({"enum": ["block", "ask"]})]
+OnOpaque = Annotated[str, AfterValidator(values.on_opaque), WithJsonSchema({"enum": ["deny", "allow"]})]
 Workspace = Annotated[str, AfterValidator(values.workspace), WithJsonSchema({"enum": ["copy", "empty"]})]
 Template = Annotated[str, WithJsonSchema({"enum": list(known_templates())})]
 
@@ -91,6 +95,22 @@ class PipelockKeys(_Keys):
     )
     ssrf_ip_allowlist: list[Annotated[str, AfterValidator(values.network)]] = Field(
         default=[], description="private networks this host may resolve to", examples=[["10.1.2.0/24"]]
+    )
+    detectors: list[Detector] = Field(
+        default=list(DETECTORS), description="the content rules that are on", examples=[["credential"]]
+    )
+    on_match: OnMatch = Field(
+        default="block",
+        description="what becomes of a request they find something in; ask blocks until a human can be asked",
+        examples=["block", "ask"],
+    )
+    on_opaque: OnOpaque = Field(
+        default="",
+        description="what becomes of content that cannot be read; deny and allow are for every type",
+        examples=["deny", "allow"],
+    )
+    max_body: Positive | None = Field(
+        default=None, description="the most bytes of one request's body", examples=[1048576]
     )
 
 
@@ -258,6 +278,11 @@ class BottleKeys(_Keys):
     agent_provider: AgentProviderKeys = Field(default=AgentProviderKeys(), examples=[{"template": "command"}])
     egress: EgressKeys = Field(default=EgressKeys(), examples=[{"routes": [_ROUTE]}])
     git: GitKeys = Field(default=GitKeys(), examples=[{"user": {"name": "Some One"}}])
+    guard: list[EnvName] = Field(
+        default=[],
+        description="variables, of env or of the host, whose values must not leave",
+        examples=[["DB_PASSWORD"]],
+    )
     supervise: bool = Field(default=False, description="let the agent ask for more", examples=[True])
     workspace: Workspace = Field(
         default="empty", description="copy: as if started with --cwd", examples=["copy", "empty"]

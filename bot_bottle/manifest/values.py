@@ -9,6 +9,7 @@ import re
 from ipaddress import ip_network
 
 from bot_bottle.manifest.problem import shown
+from bot_bottle.pipelock.selection import DETECTORS
 
 #: Agent and bottle names, and so their file names without ``.md``.
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -241,6 +242,33 @@ def image(text: str) -> str:
             "is no image; write the path of a folder or of a docker save archive, or a name such as "
             "node:22-bookworm-slim"
         )
+    return text
+
+
+def detector(text: str) -> str:
+    """Accept the name of a group of content rules."""
+    if text not in DETECTORS:
+        own = "; own_secret is always on" if text == "own_secret" else ""
+        raise ValueError(f"{shown(text, 20)!r} is no detector; write {', '.join(DETECTORS)}{own}")
+    return text
+
+
+def on_match(text: str) -> str:
+    """Accept what becomes of a request in which something was found."""
+    if text == "redact":
+        raise ValueError(
+            "redact would send a request that its client did not write; write block, and have the client "
+            "leave the value out"
+        )
+    if text not in {"block", "ask"}:
+        raise ValueError(f"{shown(text, 20)!r} is no answer to a finding; write block or ask")
+    return text
+
+
+def on_opaque(text: str) -> str:
+    """Accept what becomes of content that cannot be read."""
+    if text not in {"deny", "allow"}:
+        raise ValueError(f"{shown(text, 20)!r} is no answer to unreadable content; write deny or allow")
     return text
 
 

@@ -35,6 +35,8 @@ _HEX_MAP = bytes(33 if byte in b"0123456789abcdefABCDEF" else 32 for byte in ran
 SHORTEST_RUN = 20
 _SHORTEST_HEX = 24
 _SHORTEST_TEXT = 16
+#: A run from this on may be a line of something that was wrapped.
+_SHORTEST_LINE = 40
 _BEFORE, _BEHIND = 96, 32
 _REACH = 256
 #: How long a run may be to be tried at every alignment, since a name may stand before it (``path/to/QUJD``).
@@ -98,6 +100,7 @@ _WIDTHLESS = [
     0xFEFF,
 ]
 _FOLDED = {**dict(_LOOKALIKES), **dict.fromkeys(map(chr, _WIDTHLESS), "")}
+_CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _ODD = re.compile("[" + "".join(map(re.escape, _FOLDED)) + "]")
 
 SHAPES: tuple[Shape, ...] = tuple(Shape)
@@ -145,6 +148,20 @@ def decoded(
         yield layer, _BETWEEN.join(texts)
 
 
+def hides_nothing(data: bytes, plain: bytes) -> bool:
+    """Tell of content without the sign of any :class:`Shape` that :func:`decoded` would give nothing for it.
+
+    ``plain`` is its skeleton. A ``False`` means no more than that it was not found out so quickly.
+    """
+    spans = digit_runs(data)
+    if spans:
+        if any(end - start >= _SHORTEST_LINE for start, end in spans):
+            return False
+        if _any_readable([data[start:end] for start, end in spans]):
+            return False
+    return next(runs(plain, _HEX_MAP, _SHORTEST_HEX), None) is None
+
+
 def _apart(plain: bytes, data: bytes) -> Iterator[bytes]:
     """Give the runs of hex digits that make text and that something else kept apart (``41-4b-49``)."""
     found = [plain[start:end] for start, end in runs(plain, _HEX_MAP, _SHORTEST_HEX)]
@@ -157,18 +174,27 @@ def _around(data: bytes, shape: Shape, undo: Callable[[bytes], bytes], *, reach:
         hits = spots(shape).hits(data, most=_MOST_SPOTS)
     except OverBudgetError:
         return undo(data)
-    places: list[Span] = []
+    places: list[tuple[int, int, int]] = []
     start = stop = -1
+    signs = 0
     for _index, end in hits:
         if stop < 0 or end - reach > stop:
             if stop >= 0:
-                places.append((start, stop))
-            start = max(0, end - reach)
+                places.append((start, stop, signs))
+            start, signs = max(0, end - reach), 0
         stop = end + reach
+        signs += 1
     if stop >= 0:
-        places.append((start, stop))
-    changed = [(undo(data[start:stop]), data[start:stop]) for start, stop in places]
+        places.append((start, stop, signs))
+    if shape is Shape.UNICODE:
+        places = [place for place in places if place[2] >= _MANY or not _is_binary(data[place[0] : place[1]])]
+    changed = [(undo(data[start:stop]), data[start:stop]) for start, stop, _signs in places]
     return _BETWEEN.join([after for after, before in changed if after != before])
+
+
+def _is_binary(part: bytes) -> bool:
+    """Tell a stretch that is no text, where two bytes that make a letter now and then mean nothing."""
+    return 20 * (len(part) - len(part.translate(None, _CONTROLS))) > len(part)
 
 
 @functools.cache
@@ -190,7 +216,7 @@ def _decoded_runs(data: bytes, spans: Sequence[Span]) -> Iterator[tuple[str, byt
     for start, stop in spans:
         if start >= done:
             run, end = data[start:stop], stop
-            if end - start >= 40:
+            if end - start >= _SHORTEST_LINE:
                 end, run = _unwrapped(data, end, run)
             places.append((start, end))
             found.append(run)

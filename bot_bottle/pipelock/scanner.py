@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.pipelock.credentials import is_placeholder
 from bot_bottle.pipelock.deadline import Deadline, OverBudgetError
-from bot_bottle.pipelock.decode import decoded, digit_runs
+from bot_bottle.pipelock.decode import decoded, digit_runs, hides_nothing
 from bot_bottle.pipelock.divided import divided_keys
 from bot_bottle.pipelock.files_rules import file_secrets
 from bot_bottle.pipelock.finding import Context, Finding, Kind, Where, mask
@@ -37,6 +37,8 @@ class Limits:
     decoded_bytes: int = 32 * 1024 * 1024
 
 
+#: Content up to this may be found plain at once.
+_QUICK = 2048
 #: Content up to this is taken apart into fields where a key begins in it.
 _LARGEST_DIVIDED = 64 * 1024
 
@@ -87,11 +89,27 @@ class Scanner:
         """
         scan = _Scan(self, context)
         try:
+            if len(data) <= _QUICK and self._is_plain(data, context):
+                return ()
             return scan.run(data)
         except OverBudgetError as error:
             return (*scan.findings(), _error("over-budget", context, str(error)))
         except Exception as error:  # noqa: BLE001 - fail closed: a broken scanner refuses
             return (*scan.findings(), _error("scanner-error", context, type(error).__name__))
+
+    def _is_plain(self, data: bytes, context: Context) -> bool:
+        """Tell short content that has nothing a closer look could begin with; most targets are such."""
+        combined = self._engine.combined()
+        if combined is None or self._profile != "egress":
+            return False
+        if context.content_type or context.encoding or context.path:
+            return False
+        plain = skeleton(data)
+        return (
+            self._rules.sees_nothing(data, combined)
+            and hides_nothing(data, plain)
+            and self.own.search(data, plain) is None
+        )
 
     def deadline(self) -> Deadline:
         """Give the time a scan that begins now may take."""

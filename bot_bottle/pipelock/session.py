@@ -6,28 +6,33 @@ and by field: the values of a query parameter ``d`` over ten requests make one t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from bot_bottle.pipelock.fields import body_fields, query_fields
-from bot_bottle.pipelock.finding import Context, Finding, Where
+from bot_bottle.pipelock.finding import Finding, Where
 from bot_bottle.pipelock.own_secrets import skeleton
+from bot_bottle.pipelock.stream import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from bot_bottle.pipelock.fields import Field
     from bot_bottle.pipelock.finding import Place
     from bot_bottle.pipelock.own_secrets import OwnSecrets
     from bot_bottle.pipelock.request import Header
-    from bot_bottle.pipelock.scanner import Scanner
+
+#: Where a value stood: a part of the path by its number, a label of the host by its negative one, or a mark
+#: of :data:`_MARKS` and the field's name.
+Key: TypeAlias = int | bytes
 
 _WINDOW = 8 * 1024
-_FIELD_WINDOW = 1024
+_FIELD_WINDOW = 512
 _MOST_FIELDS = 128
 _LARGEST_VALUE = 2048
+_LONGEST_NAME = 64
 _CONSTANT = 8
-_LARGEST_BODY = 16 * 1024
+
+_MARKS: Final[dict[bytes, Place]] = {b"?": "query", b":": "header", b".": "body", b">": "websocket"}
 
 
 class Session:
@@ -38,7 +43,7 @@ class Session:
     def __init__(self, own: OwnSecrets) -> None:
         self._own = own
         self._tail = b""
-        self._fields: dict[tuple[str, bytes], bytes] = {}
+        self._fields: dict[Key, bytes] = {}
         self._headers: dict[bytes, bytes] = {}
 
     def request(
@@ -47,83 +52,79 @@ class Session:
         """Take the head of the next request, which was found clean by itself."""
         if not self._own:
             return ()
-        fields: list[tuple[str, Field]] = []
-        segments = path.split(b"/")
-        fields += [("path", (b"%d" % index, part)) for index, part in enumerate(segments) if part]
+        values: list[tuple[Key, bytes]] = list(enumerate(path.split(b"/")))
         if query:
-            fields += [("query", field) for field in query_fields(query)]
+            values += [(b"?" + name[:_LONGEST_NAME], value) for name, value in query_fields(query)]
         if host:
             labels = host.encode("ascii", "replace").split(b".")
-            fields += [("host", (b"%d" % index, label)) for index, label in enumerate(reversed(labels))]
-        for name, value in headers:
-            # What every request repeats is no message; it would only push the window on.
-            if self._headers.get(name) != value:
-                if len(self._headers) < _MOST_FIELDS:
-                    self._headers[name] = value
-                fields.append(("header", (name.lower(), value)))
-        return self._take(fields)
+            values += [(-1 - index, label) for index, label in enumerate(reversed(labels))]
+        # What every request repeats is no message; it would only push the window on.
+        changed = [header for header in headers if self._headers.get(header[0]) != header[1]]
+        if changed:
+            values += [(b":" + name.lower()[:_LONGEST_NAME], value) for name, value in changed]
+        found = self._take(values)
+        if changed and not found:
+            self._remember(changed)
+        return found
 
     def body(self, data: bytes, content_type: str) -> tuple[Finding, ...]:
         """Take a small body that was found clean by itself; large ones are left alone."""
-        if not self._own or len(data) > _LARGEST_BODY:
-            return ()
-        found = body_fields(data, content_type) or [(b"", data)]
-        return self._take([("body", field) for field in found])
+        return self._content(b".", data, content_type)
 
     def message(self, data: bytes) -> tuple[Finding, ...]:
-        """Take a WebSocket message that was found clean by itself."""
-        if not self._own or len(data) > _LARGEST_BODY:
-            return ()
-        found = body_fields(data, "") or [(b"", data)]
-        return self._take([("websocket", field) for field in found])
+        """Take a WebSocket message that was found clean by itself; large ones are left alone."""
+        return self._content(b">", data, "")
 
-    def _take(self, fields: Iterable[tuple[Place | str, Field]]) -> tuple[Finding, ...]:
-        plains: list[bytes] = []
-        for place, (name, value) in fields:
-            value = value[:_LARGEST_VALUE]  # noqa: PLW2901
+    def _content(self, mark: bytes, data: bytes, content_type: str) -> tuple[Finding, ...]:
+        if not self._own or len(data) > SMALL:
+            return ()
+        fields = body_fields(data, content_type) or [(b"", data)]
+        return self._take([(mark + name[:_LONGEST_NAME], value) for name, value in fields])
+
+    def _take(self, values: Iterable[tuple[Key, bytes]]) -> tuple[Finding, ...]:
+        """Search what ``values`` make of the window; it moves on only where nothing was found in it.
+
+        What is refused does not leave, so it must not stand in the window of what comes after.
+        """
+        fields = self._fields
+        plains: list[bytes] = [self._tail]
+        texts: dict[Key, bytes] = {}
+        for key, value in values:
+            if not value:
+                continue
+            if len(value) > _LARGEST_VALUE:
+                value = value[:_LARGEST_VALUE]  # noqa: PLW2901
             plain = skeleton(unquote_to_bytes(value) if b"%" in value else value)
-            if not plain:
+            before = texts.get(key) or fields.get(key, b"")
+            # A longer value that comes again is a constant; of short ones each may be the next letter.
+            if not plain or (len(plain) >= _CONSTANT and before.endswith(plain)):
                 continue
             plains.append(plain)
-            key = (place, name[:64])
-            before = self._fields.pop(key, b"")
-            if len(self._fields) >= _MOST_FIELDS:
-                self._fields.pop(next(iter(self._fields)))
-            # A longer value that comes again is a constant; of short ones each may be the next letter.
-            again = len(plain) >= _CONSTANT and before.endswith(plain)
-            text = self._fields[key] = before if again else before + plain
-            if len(text) > _FIELD_WINDOW:
-                self._fields[key] = text[-_FIELD_WINDOW:]
-            found = self._own.search_skeleton(text) if before and text is not before else None
-            if found is not None:
-                return (_finding(found.name, found.layers, place),)
-        self._tail += b"".join(plains)
-        found = self._own.search_skeleton(self._tail) if self._tail else None
-        self._tail = self._tail[-_WINDOW:]
-        return (_finding(found.name, found.layers, "query"),) if found is not None else ()
+            texts[key] = (before + plain)[-_FIELD_WINDOW:]
+        if not texts:
+            return ()
+        tail = b"".join(plains)
+        # One search for all; no needle has a line's end in it.
+        found = self._own.search_skeleton(b"\n".join((tail, *texts.values())))
+        if found is not None:
+            where = Where(place=self._place_of(texts), layers=(*found.layers, "divided over requests"))
+            return (Finding(kind="own_secret", rule=f"own-secret:{found.name}", where=where),)
+        self._tail = tail[-_WINDOW:]
+        for key, text in texts.items():
+            fields[key] = text
+        while len(fields) > _MOST_FIELDS:
+            del fields[next(iter(fields))]
+        return ()
 
+    def _remember(self, headers: Iterable[Header]) -> None:
+        for name, value in headers:
+            if len(self._headers) >= _MOST_FIELDS and name not in self._headers:
+                self._headers.clear()
+            self._headers[name] = value
 
-def _finding(name: str, layers: tuple[str, ...], place: str) -> Finding:
-    spot: Place = place if place in _PLACES else "query"  # type: ignore[assignment]
-    where = Where(place=spot, layers=(*layers, "divided over requests"))
-    return Finding(kind="own_secret", rule=f"own-secret:{name}", where=where)
-
-
-_PLACES = frozenset({"path", "query", "header", "host", "body", "websocket"})
-
-
-class MessageScanner:
-    """Judges the messages of one WebSocket connection, each by itself and together with those before."""
-
-    __slots__ = ("_rules", "_scanner", "_session")
-
-    def __init__(self, scanner: Scanner, session: Session, *, rules: bool = True) -> None:
-        self._scanner = scanner
-        self._session = session
-        self._rules = rules
-
-    def message(self, data: bytes, *, text: bool) -> tuple[Finding, ...]:
-        """Judge one whole, unmasked, uncompressed message."""
-        kind = "text/plain" if text else ""
-        context = Context(place="websocket", content_type=kind, rules=self._rules)
-        return self._scanner.scan(data, context) or self._session.message(data)
+    def _place_of(self, texts: dict[Key, bytes]) -> Place:
+        """Say which field shows it, if one alone does."""
+        for key, text in texts.items():
+            if self._own.search_skeleton(text) is not None:
+                return _MARKS[key[:1]] if isinstance(key, bytes) else "path" if key >= 0 else "host"
+        return "query"

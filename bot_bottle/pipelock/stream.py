@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from bot_bottle.pipelock.fields import body_fields, joined
 from bot_bottle.pipelock.finding import Context, Finding, Where
 from bot_bottle.pipelock.own_secrets import skeleton
+from bot_bottle.pipelock.selection import EVERYTHING, Selection
 from bot_bottle.pipelock.text import claims_text
 from bot_bottle.pipelock.unpack import OpaqueError, unpacker
 
@@ -24,6 +25,8 @@ HOLD = 24 * 1024
 #: Bodies up to this are always put together from their fields; larger ones where something hints at it.
 _ALWAYS_JOINED = 512
 _LARGEST_JOINED = BLOCK
+#: Bodies up to this are remembered for a while, since a value may come in pieces.
+SMALL = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +51,21 @@ class StreamScanner:
 
     __slots__ = (
         "_context", "_deny_opaque", "_done", "_held", "_judged", "_notes", "_plain", "_raw", "_refused",
-        "_scanner", "_seen", "_unpack", "_whole",
+        "_scanner", "_seen", "_selection", "_unpack", "_whole", "small",
     )  # fmt: skip
 
-    def __init__(self, scanner: Scanner, context: Context, *, on_opaque: OnOpaque | None = None) -> None:
+    def __init__(
+        self,
+        scanner: Scanner,
+        context: Context,
+        *,
+        on_opaque: OnOpaque | None = None,
+        selection: Selection = EVERYTHING,
+    ) -> None:
         self._scanner = scanner
+        self._selection = selection
+        #: The whole content, undone, where it was small; what a window over several requests takes.
+        self.small = b""
         # The coding is undone here, piece by piece; blocks behind the first are no longer sniffed.
         self._context = replace(context, encoding="")
         self._deny_opaque = (
@@ -125,6 +138,8 @@ class StreamScanner:
         self._sort(self._scanner.scan(block, self._context))
         if not self._refused and last and self._whole:
             self._look_divided(block)
+            if len(block) <= SMALL:
+                self.small = block
         if self._refused:
             self._held.clear()
             self._raw.clear()
@@ -166,7 +181,7 @@ class StreamScanner:
         for found in findings:
             if found.kind == "opaque" and not self._deny_opaque:
                 self._notes[found.rule, found.message] = found
-            else:
+            elif self._selection.counts(found):
                 self._refused = (*self._refused, found)
 
     def _taken_notes(self) -> tuple[Finding, ...]:

@@ -58,7 +58,9 @@ class SidecarConfig:
 
     ``audit_path`` is as the sidecar sees it; with ``audit_after`` its log there continues one that ended so
     elsewhere. ``upstream_ca_pem`` is trusted in addition to the system's roots, or to ``roots`` where given.
-    ``interception`` goes with a listener of that role.
+    ``interception`` goes with a listener of that role. ``marked`` are the operator's values that are no
+    credential of the sidecar's and must not leave either. ``cache`` is a folder, as the sidecar sees it, for
+    what can be made again; empty for none.
     """
 
     identity: str
@@ -71,10 +73,12 @@ class SidecarConfig:
     audit_after: ChainEnd | None = None
     interception: Interception | None = None
     git: GateConfig | None = None
+    marked: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    cache: str = ""
 
     def guarded(self) -> dict[str, Secret]:
-        """Give every credential the sidecar holds, egress's and the git gate's, by name."""
-        return {**self.secrets, **(self.git.secrets() if self.git else {})}
+        """Give every value that must not leave, by name: the sidecar's credentials and the marked ones."""
+        return {**self.marked, **self.secrets, **(self.git.secrets() if self.git else {})}
 
     def to_wire(self) -> bytes:
         """Serialise for the pipe; the bytes hold the credentials in clear, so write them nowhere else."""
@@ -89,6 +93,8 @@ class SidecarConfig:
             "audit_after": self.audit_after.to_wire() if self.audit_after else None,
             "interception": _interception_to_wire(self.interception),
             "git": self.git.to_wire() if self.git else None,
+            "marked": {name: secret.reveal() for name, secret in self.marked.items()},
+            "cache": self.cache,
         }
         return json.dumps(obj).encode()
 
@@ -107,6 +113,8 @@ class SidecarConfig:
             audit_after=ChainEnd.from_wire(obj["audit_after"]) if obj["audit_after"] else None,
             interception=_interception_from_wire(obj["interception"]),
             git=GateConfig.from_wire(obj["git"]) if obj["git"] else None,
+            marked={name: Secret(value) for name, value in obj["marked"].items()},
+            cache=obj["cache"],
         )
 
 

@@ -6,7 +6,6 @@ Loaded while the launcher is busy with the CA.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle.egress.proxy import EgressProxy
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.ca import CertificateAuthority
     from bot_bottle.git_gate.scanning import PipelockScanner
     from bot_bottle.git_gate.service import GitGate
+    from bot_bottle.pipelock.loader import LateEngine
     from bot_bottle.secret import Secret
     from bot_bottle.sidecar.config import SidecarConfig
     from bot_bottle.sidecar.control_server import ControlServer
@@ -100,7 +100,8 @@ class Parts:
 
     def _open_gate(self) -> GitGate:
         if self._gate is None:
-            self._gate = make_gate(self._config, self._audit, folder=self._folder)
+            engine = self.proxy.content.engine
+            self._gate = make_gate(self._config, self._audit, engine, folder=self._folder)
             self._gate.halt(self._halt)
         return self._gate
 
@@ -111,38 +112,37 @@ class Parts:
 
     def _on_secrets(self, new: Mapping[str, Secret]) -> None:
         self._config = replace(self._config, secrets={**self._config.secrets, **new})
+        self.proxy.content.guard(self._config.guarded())
         if self._gate is not None:
-            self._gate.scan_with(_scanner_maker(self._config, _cache(self._config, self._folder)))
+            self._gate.scan_with(_scanner_maker(self._config, self.proxy.content.engine))
 
 
-def make_gate(config: SidecarConfig, audit: AuditLog, *, folder: str = "") -> GitGate:
+def make_gate(
+    config: SidecarConfig, audit: AuditLog, engine: Callable[[], LateEngine], *, folder: str = ""
+) -> GitGate:
     """Make the git gate; ``folder`` is the sidecar's private one, if not the launcher says where mirrors lie.
 
-    Raises ``ValueError`` for a key that does not load.
+    ``engine`` gives the one rule engine of the sidecar; it is asked for at the first push. Raises
+    ``ValueError`` for a key that does not load.
     """
     from bot_bottle.git_gate.service import GitGate  # noqa: PLC0415 - with asyncio's streams, git's rules
 
     settings = config.git
     if settings is not None and folder:
-        settings = replace(settings, folder=f"{folder}/git-gate", cache=folder)
+        settings = replace(settings, folder=f"{folder}/git-gate")
     return GitGate(
         settings,
         audit=audit,
-        scanner=_scanner_maker(config, _cache(config, folder)),
+        scanner=_scanner_maker(config, engine),
         pins=config.pins,
         upstream_ca_pem=config.upstream_ca_pem,
     )
 
 
-def _cache(config: SidecarConfig, folder: str) -> Path | None:
-    place = folder or (config.git.cache if config.git else "")
-    return Path(place) if place and config.git else None
-
-
-def _scanner_maker(config: SidecarConfig, cache: Path | None) -> Callable[[], PipelockScanner]:
+def _scanner_maker(config: SidecarConfig, engine: Callable[[], LateEngine]) -> Callable[[], PipelockScanner]:
     def make() -> PipelockScanner:
         from bot_bottle.git_gate.scanning import PipelockScanner  # noqa: PLC0415 - loads a native library
 
-        return PipelockScanner(config.guarded(), placeholders=(), cache=cache)
+        return PipelockScanner(config.guarded(), placeholders=(), engine=engine())
 
     return make

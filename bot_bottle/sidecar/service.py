@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -28,6 +29,8 @@ def run(channel: Channel) -> int:
     """Serve until the launcher is done or SIGTERM comes; gives the process's exit code."""
     try:
         config = SidecarConfig.from_wire(channel.read_config())
+        if channel.private_folder:
+            config = replace(config, cache=channel.private_folder)
         audit = AuditLog.open(
             Path(config.audit_path), redact=config.guarded().values(), after=config.audit_after
         )

@@ -25,6 +25,7 @@ from bot_bottle.egress.routes import EgressRoute, RouteAuth
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.client import SidecarProcess
 from bot_bottle.sidecar.config import Pin, SidecarConfig
+from tests.support.outside import download_cache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +52,7 @@ def config(
     *,
     pins: dict[str, Pin] | None = None,
     secrets: dict[str, Secret] | None = None,
+    marked: dict[str, Secret] | None = None,
     upstream_ca_pem: str | None = None,
 ) -> SidecarConfig:
     """Make a sidecar's config that trusts the tests' authority."""
@@ -61,6 +63,8 @@ def config(
         secrets={"LAB_TOKEN": Secret(TOKEN)} if secrets is None else secrets,
         pins=pins or {},
         upstream_ca_pem=AUTHORITY.pem if upstream_ca_pem is None else upstream_ca_pem,
+        marked=marked or {},
+        cache=str(download_cache()),
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot_bottle.git_gate.scanning import PipelockScanner
+from bot_bottle.pipelock.loader import LateEngine
 from bot_bottle.secret import Secret
 from tests.conftest import cannot
 from tests.support.git_lab import GitLab, git_lab, throwaway_sshd
@@ -39,7 +40,8 @@ def gate_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, P
 @pytest.fixture(scope="session")
 def gate_scanner() -> PipelockScanner:
     """Load the engine once; a bottle's own secret is known to it."""
-    return PipelockScanner({"OWN_TOKEN": Secret(OWN_SECRET)}, placeholders=(), cache=download_cache())
+    engine = LateEngine(download_cache(), wait=120.0)
+    return PipelockScanner({"OWN_TOKEN": Secret(OWN_SECRET)}, placeholders=(), engine=engine)
 
 
 @pytest.fixture

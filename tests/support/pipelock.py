@@ -15,16 +15,21 @@ from urllib.parse import quote_from_bytes
 import brotli
 import zstandard
 
+from bot_bottle.pipelock.finding import Context
 from bot_bottle.pipelock.own_secrets import OwnSecrets
 from bot_bottle.pipelock.scanner import Limits, Scanner
+from bot_bottle.pipelock.selection import EVERYTHING, Selection
+from bot_bottle.pipelock.stream import StreamScanner
 from bot_bottle.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from bot_bottle.pipelock.engine import EngineHit
+    from bot_bottle.pipelock.finding import Finding
     from bot_bottle.pipelock.patterns import PatternSet
     from bot_bottle.pipelock.ruleset import Profile
+    from bot_bottle.pipelock.session import Session
 
 _RANDOM = random.Random(20260723)
 ALNUM = string.ascii_letters + string.digits
@@ -84,6 +89,15 @@ def scanner(
         # Generous: this machine may be busy, and no test here is about time.
         limits=limits or Limits(seconds=60.0),
     )
+
+
+def judge_message(
+    judge: Scanner, session: Session, data: bytes, *, text: bool = True, selection: Selection = EVERYTHING
+) -> tuple[Finding, ...]:
+    """Judge one whole WebSocket message, by itself and together with those before it."""
+    context = Context(place="websocket", content_type="text/plain" if text else "", rules=selection.rules)
+    stream = StreamScanner(judge, context, selection=selection)
+    return stream.feed(data).refusals or stream.finish().refusals or session.message(stream.small)
 
 
 def _percent(data: bytes, times: int) -> bytes:

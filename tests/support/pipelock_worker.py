@@ -21,9 +21,10 @@ from bot_bottle.pipelock.loader import LateEngine
 from bot_bottle.pipelock.own_secrets import OwnSecrets
 from bot_bottle.pipelock.request import RequestScanner
 from bot_bottle.pipelock.scanner import Limits, Scanner
-from bot_bottle.pipelock.session import MessageScanner, Session
+from bot_bottle.pipelock.session import Session
 from bot_bottle.pipelock.stream import StreamScanner
 from bot_bottle.secret import Secret
+from tests.support.pipelock import judge_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,7 +141,7 @@ def main() -> None:
                 )
                 found = (*((host,) if host else ()), *head)
             case "message":
-                found = MessageScanner(scanners["egress"], Session(own)).message(data, text=True)
+                found = judge_message(scanners["egress"], Session(own), data)
             case "engine":
                 rules = [hit.rule for hit in bare.find(data)]
         shown = [

@@ -18,10 +18,11 @@ from bot_bottle.pipelock.finding import Context, Finding
 from bot_bottle.pipelock.host_labels import judge_host
 from bot_bottle.pipelock.own_secrets import OwnSecrets
 from bot_bottle.pipelock.request import RequestScanner
-from bot_bottle.pipelock.session import MessageScanner, Session
+from bot_bottle.pipelock.selection import Selection
+from bot_bottle.pipelock.session import Session
 from bot_bottle.pipelock.stream import StreamScanner
 from bot_bottle.secret import Secret
-from tests.support.pipelock import AT_START, CODINGS, FORMS, SECRETS, own_secrets, scanner
+from tests.support.pipelock import AT_START, CODINGS, FORMS, SECRETS, judge_message, own_secrets, scanner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,7 @@ OWN = own_secrets()
 SCANNER = scanner(own=OWN)
 #: Content rules off, as for a model's host: the guarded values are looked for all the same.
 REQUESTS = RequestScanner(SCANNER)
+OWN_ALONE = Selection(rules=False)
 TOKEN = set((string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~").encode())
 
 
@@ -50,7 +52,9 @@ def _head(
     path: bytes = b"/", query: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> tuple[Finding, ...]:
     usual = ((b"User-Agent", b"curl/8.5.0"), (b"Accept", b"*/*"))
-    return REQUESTS.scan(method=b"GET", path=path, query=query, headers=(*usual, *headers), rules=False)
+    return REQUESTS.scan(
+        method=b"GET", path=path, query=query, headers=(*usual, *headers), selection=OWN_ALONE
+    )
 
 
 def _body(data: bytes, content_type: str, encoding: str = "") -> tuple[Finding, ...]:
@@ -83,7 +87,7 @@ def _multipart(data: bytes) -> bytes:
 
 
 def _message(data: bytes) -> tuple[Finding, ...]:
-    return MessageScanner(SCANNER, Session(OWN), rules=False).message(data, text=False)
+    return judge_message(SCANNER, Session(OWN), data, text=False, selection=OWN_ALONE)
 
 
 PLACES: dict[str, Callable[[bytes], tuple[Finding, ...]]] = {
@@ -237,10 +241,10 @@ class TestDivided:
 
     def test_over_websocket_messages(self, name: str, size: int) -> None:
         for dress in (lambda part: part, lambda part: json.dumps({"type": "log", "text": part})):
-            messages = MessageScanner(SCANNER, Session(OWN), rules=False)
+            session = Session(OWN)
             found: list[Finding] = []
             for part in _cut(SECRETS[name], size):
-                found += messages.message(dress(part).encode(), text=True)
+                found += judge_message(SCANNER, session, dress(part).encode(), selection=OWN_ALONE)
             assert found
 
 

@@ -12,6 +12,7 @@ from bot_bottle.pipelock.fields import body_fields, query_fields
 from bot_bottle.pipelock.host_labels import judge_host
 from bot_bottle.pipelock.path_tokens import opaque_segment
 from bot_bottle.pipelock.request import RequestScanner
+from bot_bottle.pipelock.selection import Selection
 from bot_bottle.pipelock.session import Session
 from tests.support.pipelock import ALNUM, SECRETS, letters, own_secrets, scanner
 
@@ -36,7 +37,9 @@ def _scan(
     *,
     rules: bool = True,
 ) -> tuple[Finding, ...]:
-    return REQUESTS.scan(method=b"GET", path=path, query=query, headers=headers, rules=rules)
+    return REQUESTS.scan(
+        method=b"GET", path=path, query=query, headers=headers, selection=Selection(rules=rules)
+    )
 
 
 @pytest.mark.parametrize(

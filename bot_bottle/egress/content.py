@@ -1,0 +1,315 @@
+"""Content scanning where egress decides: what a request says is judged before any of it is passed on.
+
+The policies have had their word before. A head is judged whole, a body as it flows (:class:`BodyGuard`), and
+both together with what the same bottle sent before, since a value may leave in pieces. The engine behind it
+is loaded at the first connection, in a thread; requests wait for it, and where it cannot be loaded nothing
+is passed on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot_bottle.egress import content_denial
+from bot_bottle.egress.headers import leaving
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping
+
+    from bot_bottle.decision import Deny
+    from bot_bottle.egress.headers import RequestHeaders
+    from bot_bottle.egress.policy import EgressRequest
+    from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.pipelock.finding import Finding
+    from bot_bottle.pipelock.loader import LateEngine
+    from bot_bottle.pipelock.request import Header, RequestScanner
+    from bot_bottle.pipelock.scanner import Scanner
+    from bot_bottle.pipelock.selection import Selection
+    from bot_bottle.pipelock.session import Session
+    from bot_bottle.pipelock.stream import StreamScanner
+    from bot_bottle.secret import Secret
+    from bot_bottle.sidecar.config import SidecarConfig
+
+_ENGINE_SECONDS = 60.0
+_MOST_HOSTS = 1024
+#: What stands in the record in place of what was found in it.
+WITHHELD = "(withheld)"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What judges, once it is loaded; ``session`` sees every request of the bottle."""
+
+    scanner: Scanner
+    requests: RequestScanner
+    session: Session
+
+
+class ContentGuard:
+    """The content scanning of one bottle's egress; made on, and but for :meth:`engine` used on, one loop."""
+
+    def __init__(self, config: SidecarConfig, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._guarded: Mapping[str, Secret] = config.guarded()
+        self._cache = Path(config.cache) if config.cache else None
+        self._lock = threading.Lock()
+        self._engine: LateEngine | None = None
+        self._thread: threading.Thread | None = None
+        self._parts: Parts | None = None
+        self._failure = ""
+        self._waiting: list[Callable[[], None]] = []
+        self._selections: dict[int, tuple[EgressRoute, Selection]] = {}
+        self._hosts: dict[str, Deny | None] = {}
+        self._headers_seen: object = None
+
+    # Loading.
+
+    @property
+    def ready(self) -> bool:
+        """Whether every question is answered at once, by a verdict or by why there can be none."""
+        return self._parts is not None or bool(self._failure)
+
+    def begin(self) -> None:
+        """Load what is needed, in a thread; does nothing where that was begun before."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._load, name="egress-content", daemon=True)
+            self._thread.start()
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Call ``call`` on the loop once :attr:`ready` holds."""
+        if self.ready:
+            self._loop.call_soon(call)
+            return
+        self._waiting.append(call)
+        self.begin()
+
+    def engine(self) -> LateEngine:
+        """Give the one engine that this sidecar has, for the git gate as well; it loads by itself."""
+        from bot_bottle.pipelock.loader import LateEngine  # noqa: PLC0415 - as in _load
+
+        with self._lock:
+            if self._engine is None:
+                self._engine = LateEngine(self._cache, wait=_ENGINE_SECONDS)
+            return self._engine
+
+    def _load(self) -> None:
+        parts: Parts | None = None
+        failure, guarded = "", self._guarded
+        try:
+            parts = self._make(guarded)
+        except BaseException as error:  # noqa: BLE001 - fail closed: without it every request is refused
+            failure = type(error).__name__
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._loaded, parts, failure, guarded)
+
+    def _make(self, guarded: Mapping[str, Secret]) -> Parts:
+        # Native libraries, none of which a bottle that never speaks should pay for.
+        from bot_bottle.pipelock.loader import clock  # noqa: PLC0415
+        from bot_bottle.pipelock.own_secrets import OwnSecrets  # noqa: PLC0415
+        from bot_bottle.pipelock.request import RequestScanner  # noqa: PLC0415
+        from bot_bottle.pipelock.scanner import Scanner  # noqa: PLC0415
+        from bot_bottle.pipelock.session import Session  # noqa: PLC0415
+
+        engine = self.engine()
+        own = OwnSecrets(guarded)
+        scanner = Scanner(profile="egress", engine=engine, own=own, clock=clock)
+        engine.require()
+        return Parts(scanner=scanner, requests=RequestScanner(scanner), session=Session(own))
+
+    def _loaded(self, parts: Parts | None, failure: str, guarded: Mapping[str, Secret]) -> None:
+        self._parts, self._failure = parts, failure
+        if guarded is not self._guarded:
+            self.guard(self._guarded)
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            call()
+
+    def guard(self, values: Mapping[str, Secret]) -> None:
+        """Guard ``values`` from now on; where that fails nothing passes any more."""
+        self._guarded = values
+        self._hosts.clear()
+        if self._parts is not None:
+            try:
+                self._parts = self._make(values)  # all is loaded: a few milliseconds
+            except Exception as error:  # noqa: BLE001 - fail closed
+                self._parts, self._failure = None, type(error).__name__
+
+    # Judging.
+
+    def head(self, request: EgressRequest, facts: RequestHeaders, route: EgressRoute) -> Deny | None:
+        """Judge the head of a request that the policies allow, and its host where it is one of many."""
+        parts = self._parts
+        if parts is None:
+            return content_denial.unavailable(self._failure)
+        if route.max_body is not None and (facts.content_length or 0) > route.max_body:
+            return content_denial.too_large(request.host, route)
+        if route.host.startswith("*.") and (deny := self.host(request.host, route)) is not None:
+            return deny
+        selection = self.selection(route)
+        path, query = _bytes(request.path), _bytes(request.query)
+        headers = _headers(facts, route)
+        found = parts.requests.scan(
+            method=request.method.encode(), path=path, query=query, headers=headers, selection=selection
+        ) or parts.session.request(path=path, query=query, headers=headers, host=_labels(request, route))
+        self._headers_seen = facts
+        return content_denial.denial(found, request.host, route) if found else None
+
+    def again(self, request: EgressRequest, facts: RequestHeaders, route: EgressRoute) -> Deny | None:
+        """Judge a request whose head but for its target was allowed before, as the same object."""
+        parts = self._parts
+        if parts is None:
+            return content_denial.unavailable(self._failure)
+        path, query = _bytes(request.path), _bytes(request.query)
+        found = parts.requests.scan_target(
+            method=request.method.encode(), path=path, query=query, selection=self.selection(route)
+        )
+        if not found:
+            # What the last request said too is no news; other lines may be the next part of something.
+            headers = () if facts is self._headers_seen else _headers(facts, route)
+            self._headers_seen = facts
+            found = parts.session.request(
+                path=path, query=query, headers=headers, host=_labels(request, route)
+            )
+        return content_denial.denial(found, request.host, route) if found else None
+
+    def host(self, host: str, route: EgressRoute | None) -> Deny | None:
+        """Judge a name by its labels before anyone looks it up; ``route`` is what covers it, if any."""
+        from bot_bottle.pipelock.host_labels import judge_host  # noqa: PLC0415 - loaded with the parts
+
+        parts = self._parts
+        if parts is None:
+            return None if route is None else content_denial.unavailable(self._failure)
+        if host in self._hosts:
+            return self._hosts[host]
+        found = judge_host(host, parts.scanner.own, zone=route.host if route else "")
+        deny: Deny | None = None
+        if found is not None and (route is None or self.selection(route).counts(found)):
+            deny = content_denial.host_denial(found, route)
+        if len(self._hosts) >= _MOST_HOSTS:
+            self._hosts.clear()
+        self._hosts[host] = deny
+        return deny
+
+    def body(self, request: EgressRequest, facts: RequestHeaders, route: EgressRoute) -> BodyGuard:
+        """Give what judges the body of a request whose head was allowed."""
+        from bot_bottle.pipelock.finding import Context  # noqa: PLC0415 - loaded with the parts
+        from bot_bottle.pipelock.stream import StreamScanner  # noqa: PLC0415
+
+        parts = self._parts
+        if parts is None:
+            raise RuntimeError("a body is judged after its head")
+        selection = self.selection(route)
+        context = Context(
+            place="body",
+            content_type=_field(facts, b"content-type"),
+            encoding=_field(facts, b"content-encoding"),
+            rules=selection.rules,
+        )
+        stream = StreamScanner(parts.scanner, context, on_opaque=route.on_opaque, selection=selection)
+        return BodyGuard(
+            stream, parts.session, host=request.host, route=route, content_type=context.content_type
+        )
+
+    def parts(self) -> Parts:
+        """Give what judges; raises ``RuntimeError`` before it is loaded."""
+        if self._parts is None:
+            raise RuntimeError("content scanning is not loaded")
+        return self._parts
+
+    def selection(self, route: EgressRoute) -> Selection:
+        """Give what counts on ``route``."""
+        held = self._selections.get(id(route))
+        if held is None or held[0] is not route:  # an id may come again once a table was replaced
+            from bot_bottle.pipelock.selection import Selection  # noqa: PLC0415 - loaded with the parts
+
+            held = (route, Selection(frozenset(route.detectors), not route.tls_passthrough))
+            if len(self._selections) >= _MOST_HOSTS:
+                self._selections.clear()
+            self._selections[id(route)] = held
+        return held[1]
+
+    def recordable(self, request: EgressRequest) -> EgressRequest:
+        """Give a refused request as it may stand in the record: without what is found in its name or path."""
+        parts = self._parts
+        if parts is None:
+            return request
+        if self.carries_secret(request.host):
+            request = request._replace(host=WITHHELD)
+        if parts.requests.scan_target(method=b"GET", path=_bytes(request.path), query=b""):
+            request = request._replace(path=WITHHELD)
+        return request
+
+    def carries_secret(self, host: str) -> Deny | None:
+        """Say so where a name that no route covers carries a guarded value in its labels."""
+        deny = self.host(host, None)
+        return deny if deny is not None and deny.reason == "own_secret" else None
+
+
+class BodyGuard:
+    """Judges one body; what it gives back may go on, and what it objects to ends the request."""
+
+    __slots__ = ("_content_type", "_host", "_route", "_seen", "_session", "_stream", "notes")
+
+    def __init__(
+        self, stream: StreamScanner, session: Session, *, host: str, route: EgressRoute, content_type: str
+    ) -> None:
+        self._stream = stream
+        self._session = session
+        self._host = host
+        self._route = route
+        self._content_type = content_type
+        self._seen = 0
+        #: What could not be read and passes by the route's word; for the record.
+        self.notes: tuple[Finding, ...] = ()
+
+    def feed(self, data: bytes) -> bytes | Deny:
+        """Take a piece; gives the bytes that may go on now."""
+        self._seen += len(data)
+        if self._route.max_body is not None and self._seen > self._route.max_body:
+            return content_denial.too_large(self._host, self._route)
+        step = self._stream.feed(data)
+        self.notes += step.notes
+        return self._denial(step.refusals) if step.refusals else step.release
+
+    def finish(self) -> bytes | Deny:
+        """Take the end; gives what was held back until it was known."""
+        step = self._stream.finish()
+        self.notes += step.notes
+        found = step.refusals
+        if not found and self._stream.small:
+            found = self._session.body(self._stream.small, self._content_type)
+        return self._denial(found) if found else step.release
+
+    def _denial(self, found: tuple[Finding, ...]) -> Deny:
+        return content_denial.denial(found, self._host, self._route)
+
+
+def withheld(request: EgressRequest, deny: Deny) -> EgressRequest:
+    """Give a request as it may stand in the record where ``deny`` objects to what it says."""
+    if deny.rule.startswith(content_denial.HOST_RULE):
+        return request._replace(host=WITHHELD, path=WITHHELD)
+    return request._replace(path=WITHHELD)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("ascii", "replace")
+
+
+def _headers(facts: RequestHeaders, route: EgressRoute) -> tuple[Header, ...]:
+    """List the header lines that go on, names as they were written; what is dropped says nothing."""
+    lines = leaving(facts, cookies=not route.strip_cookies)
+    return tuple((kept.line.partition(b":")[0], kept.value) for kept in lines)
+
+
+def _field(facts: RequestHeaders, name: bytes) -> str:
+    return b", ".join(kept.value for kept in facts.kept if kept.name == name).decode("latin-1")
+
+
+def _labels(request: EgressRequest, route: EgressRoute) -> str:
+    """Give the labels that an agent chose, which may be the next part of something."""
+    return request.host.removesuffix(route.host[1:]) if route.host.startswith("*.") else ""

@@ -1,0 +1,282 @@
+"""Content scanning at work in the sidecar, with real TLS; what counts is what reached the server."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot_bottle.pipelock.stream import BLOCK, HOLD
+from bot_bottle.secret import Secret
+from tests.integration.egress_lab import (
+    TOKEN,
+    InProcess,
+    Sidecar,
+    Upstream,
+    config,
+    ok,
+    route,
+    serve,
+)
+from tests.support.pipelock import letters
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bot_bottle.egress.routes import EgressRoute
+
+HOST = "api.test"
+KEY = "ghp_" + letters(36)
+MARKED = "db-password-" + letters(20)
+
+
+class Origin:
+    """A server that keeps every byte it was sent, whole requests or not."""
+
+    def __init__(self) -> None:
+        self.bytes = b""
+        self.requests = 0
+
+    def handle(self, sock: socket.socket) -> None:
+        """Read requests as they come, keeping what was read even where the rest never comes."""
+        rest = b""
+        while True:
+            while b"\r\n\r\n" not in rest:
+                if not (rest := self._more(sock, rest)):
+                    return
+            head, _, rest = rest.partition(b"\r\n\r\n")
+            fields = head.lower()
+            if b"transfer-encoding: chunked" in fields:
+                while not rest.endswith(b"0\r\n\r\n"):
+                    if not (rest := self._more(sock, rest)):
+                        return
+                rest = b""
+            elif b"content-length:" in fields:
+                length = int(fields.partition(b"content-length:")[2].partition(b"\r\n")[0])
+                while len(rest) < length:
+                    if not (rest := self._more(sock, rest)):
+                        return
+                rest = rest[length:]
+            self.requests += 1
+            sock.sendall(ok())
+
+    def _more(self, sock: socket.socket, rest: bytes) -> bytes:
+        data = sock.recv(65536)
+        self.bytes += data
+        return rest + data if data else b""
+
+
+class Bench:
+    """An origin behind a sidecar with one route for it."""
+
+    def __init__(self, tmp_path: Path, *routes: EgressRoute) -> None:
+        self.origin = Origin()
+        self.upstream = Upstream(self.origin.handle)
+        chosen = routes or (route(HOST),)
+        settings = config(
+            tmp_path,
+            chosen,
+            pins={one.host.replace("*.", "www."): self.upstream.pin for one in chosen},
+            secrets={"LAB_TOKEN": Secret(TOKEN)},
+            marked={"DB_PASSWORD": Secret(MARKED)},
+        )
+        self.sidecar = Sidecar(tmp_path, settings)
+
+    def send(self, request: bytes, *, host: str = HOST) -> tuple[int, str, str]:
+        """Send one request on a connection of its own; gives status, reason and rule."""
+        with self.sidecar.tunnel(host) as stream:
+            stream.send(request)
+            answer = stream.response()
+            return answer.status, answer.reason or "", answer.headers.get("x-bot-bottle-rule", "")
+
+    def post(self, body: bytes, kind: str = "application/json", extra: str = "", host: str = HOST) -> str:
+        """Post a body; gives the reason it was refused for, empty where it was not."""
+        head = f"POST /v1 HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\n{extra}"
+        return self.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body, host=host)[1]
+
+    def get(self, target: str, extra: str = "", host: str = HOST) -> str:
+        """Get a target; gives the reason it was refused for, empty where it was not."""
+        return self.send(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{extra}\r\n".encode(), host=host)[1]
+
+    def close(self) -> None:
+        self.sidecar.__exit__()
+        self.upstream.close()
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    made = Bench(
+        tmp_path_factory.mktemp("bench"),
+        route(HOST),
+        route("model.test", tls_passthrough=True),
+        route("small.test", max_body=1000),
+        route("cards.test", detectors=("credential",)),
+        route("opaque.test", on_opaque="allow"),
+        route("ask.test", on_match="ask"),
+    )
+    yield made
+    made.close()
+
+
+def test_a_credential_leaves_in_no_part_of_a_request(bench: Bench) -> None:
+    before = bench.origin.requests
+    assert bench.get(f"/a/{KEY}") == "credential_found"
+    assert bench.get(f"/a?token={KEY}") == "credential_found"
+    assert bench.get("/a", f"X-Note: {KEY}\r\n") == "credential_found"
+    assert bench.get("/a", f"Cookie: a=b; c={KEY}\r\n") == "credential_found"
+    assert bench.get("/a", f"X-{KEY}: 1\r\n") == "credential_found"
+    assert bench.post(json.dumps({"a": {"b": KEY}}).encode()) == "credential_found"
+    assert bench.post(base64.b64encode(f"key={KEY}".encode()), "text/plain") == "credential_found"
+    packed = gzip.compress(json.dumps({"v": KEY, "pad": "abc" * 300}).encode())
+    assert bench.post(packed, extra="Content-Encoding: gzip\r\n") == "credential_found"
+    assert KEY.encode() not in bench.origin.bytes
+    assert bench.origin.requests == before
+    assert bench.get("/plain?q=1", "X-Note: nothing\r\n") == ""
+    assert bench.post(b'{"a": "b"}') == ""
+    assert bench.origin.requests == before + 2
+
+
+def test_the_refusal_says_what_and_where_and_never_the_value(bench: Bench) -> None:
+    with bench.sidecar.tunnel(HOST) as stream:
+        answer = stream.get(HOST, f"/a?token={KEY}")
+    assert answer.status == 403
+    assert answer.json["rule"] == "pipelock.github-token"
+    assert "query" in answer.json["message"]
+    assert "next_step" in answer.json
+    assert KEY not in answer.body.decode()
+    record = bench.sidecar.records()[-1]
+    assert (record["decision"], record["reason"], record["path"]) == (
+        "deny",
+        "credential_found",
+        "(withheld)",
+    )
+    assert KEY not in bench.sidecar.audit_file.read_text()
+
+
+def test_the_bottles_own_secrets_leave_to_no_host(bench: Bench) -> None:
+    for host in (HOST, "model.test"):
+        for secret in (TOKEN, MARKED):
+            assert bench.get(f"/a/{secret}", host=host) == "own_secret"
+            assert bench.get(f"/a?b={secret.encode().hex()}", host=host) == "own_secret"
+            body = json.dumps({"note": base64.b64encode(secret.encode()).decode()}).encode()
+            assert bench.post(body, host=host) == "own_secret"
+            assert secret.encode() not in bench.origin.bytes
+
+
+def test_a_models_conversation_may_quote_keys(bench: Bench) -> None:
+    assert bench.post(json.dumps({"messages": [f"what is {KEY}?"]}).encode(), host="model.test") == ""
+    assert KEY.encode() in bench.origin.bytes
+    bench.origin.bytes = b""
+
+
+def test_a_value_is_seen_in_pieces_over_requests_and_connections(bench: Bench) -> None:
+    """On kept connections too, where a request stands on the precedent of the one before."""
+    with bench.sidecar.tunnel(HOST) as stream:
+        reasons = [
+            stream.get(HOST, f"/collect?d={MARKED[at : at + 5]}").reason for at in range(0, len(MARKED), 5)
+        ]
+        assert "own_secret" in reasons
+        assert stream.get(HOST, "/collect?d=ordinary").reason is None  # what was refused is forgotten
+    parts = [bench.get("/", f"X-Part: {TOKEN[at : at + 6]}\r\n") for at in range(0, len(TOKEN), 6)]
+    assert "own_secret" in parts
+
+
+def test_what_a_route_says_counts(bench: Bench) -> None:
+    assert bench.post(b"x" * 1001, "text/plain", host="small.test") == "body_too_large"
+    chunked = b"3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n"
+    head = "POST / HTTP/1.1\r\nHost: small.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert bench.send(head.encode() + chunked, host="small.test")[1] == "body_too_large"
+    assert bench.post(b"x" * 1000, "text/plain", host="small.test") == ""
+    card = b'{"card": "4111 1111 1111 1111"}'
+    assert bench.post(card) == "financial_data_found"
+    assert bench.post(card, host="cards.test") == ""
+    noise = bytes(range(256)) * 8
+    assert bench.post(noise, "text/plain") == "content_unreadable"
+    assert bench.post(noise, "text/plain", host="opaque.test") == ""
+    assert bench.post(b"not gzip", extra="Content-Encoding: gzip\r\n") == "content_unreadable"
+    with bench.sidecar.tunnel("ask.test") as stream:
+        assert "cannot do at run time yet" in stream.get("ask.test", f"/{KEY}").json["next_step"]
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_nothing_of_a_match_leaves_in_a_body_of_any_size(bench: Bench, chunked: bool) -> None:
+    """The head may have gone, and what was judged before; the match has not, in any part."""
+    filler = b"lorem ipsum dolor sit amet\n" * (BLOCK // 8)
+    for offset in (3 * BLOCK, 3 * BLOCK - HOLD - 5, 3 * BLOCK - 10):
+        bench.origin.bytes = b""
+        body = filler[:offset] + b" " + KEY.encode() + b" " + filler[:BLOCK]
+        with bench.sidecar.tunnel(HOST) as stream:
+            if chunked:
+                stream.send(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+                for at in range(0, len(body), 30_011):
+                    piece = body[at : at + 30_011]
+                    stream.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+                stream.send(b"0\r\n\r\n")
+            else:
+                stream.send(
+                    f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                )
+                stream.send(body)
+            assert stream.response().reason == "credential_found"
+        assert b"lorem ipsum" in bench.origin.bytes
+        assert KEY[:8].encode() not in bench.origin.bytes
+
+
+def test_trailers_never_leave(bench: Bench) -> None:
+    head = f"POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
+    with bench.sidecar.tunnel(HOST) as stream:
+        stream.send(f"{head}2\r\nhi\r\n0\r\nX-Sum: {KEY}\r\n\r\n".encode())
+        assert stream.response().status == 200
+    assert KEY.encode() not in bench.origin.bytes
+
+
+def test_without_an_engine_nothing_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test breaks the loading itself; what the operator reads then says what to do."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    handler, heads = serve(lambda head, body: ok())
+    with Upstream(handler) as upstream:
+        settings = config(tmp_path, [route(HOST)], pins={HOST: upstream.pin})
+        with InProcess(tmp_path, settings) as egress, egress.tunnel(HOST) as stream:
+            answer = stream.get(HOST)
+            assert (answer.status, answer.reason) == (403, "scanner_unavailable")
+            assert "install" in answer.json["next_step"]
+    assert heads == []
+
+
+def test_a_scanner_that_breaks_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_args: object, **_more: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("bot_bottle.pipelock.own_secrets.OwnSecrets.search", broken)
+    handler, heads = serve(lambda head, body: ok())
+    with Upstream(handler) as upstream:
+        settings = config(tmp_path, [route(HOST)], pins={HOST: upstream.pin})
+        with InProcess(tmp_path, settings) as egress, egress.tunnel(HOST) as stream:
+            answer = stream.get(HOST)
+            assert (answer.status, answer.reason) == (403, "scan_failed")
+            assert "ZeroDivisionError" in answer.json["message"]
+    assert heads == []
+
+
+def test_a_name_below_a_wildcard_is_judged_before_it_is_looked_up(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def resolver(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["203.0.113.1"]
+
+    settings = config(tmp_path, [route("*.cdn.test")], pins={}, secrets={"LAB_TOKEN": Secret(TOKEN)})
+    with InProcess(tmp_path, settings, resolver=resolver) as egress:
+        name = f"{TOKEN.encode().hex()}.cdn.test"
+        with egress.tunnel(name) as stream:
+            assert stream.get(name).reason == "own_secret"
+        denied = f"{TOKEN.encode().hex()}.evil.test"
+        with egress.tunnel(denied) as stream:
+            assert stream.get(denied).reason == "own_secret"
+        assert asked == []
+        assert TOKEN.encode().hex() not in egress.audit_file.read_text()
