@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from bot_bottle.errors import UnavailableError, UsageError
 
@@ -22,11 +22,12 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float = 60.0,
     given: bytes = b"",
+    source: BinaryIO | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run ``argv`` to its end with its output captured; the exit code is the caller's to judge.
 
-    ``timeout`` is in seconds, ``given`` its whole standard input. Raises ``UnavailableError`` where the
-    program is missing or hangs.
+    ``timeout`` is in seconds; ``given`` is its whole standard input, or the open file ``source`` is. Raises
+    ``UnavailableError`` where the program is missing or hangs.
     """
     try:
         return subprocess.run(
@@ -34,7 +35,8 @@ def run(
             cwd=cwd,
             env=env,
             timeout=timeout,
-            input=given,
+            input=given if source is None else None,
+            stdin=source,
             capture_output=True,
             check=False,
         )

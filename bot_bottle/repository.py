@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from bot_bottle import process
 from bot_bottle.errors import LaunchError, UsageError
@@ -106,7 +106,7 @@ def fresh_git(source: Repository, temporary: Path) -> Path:
     alternates = git_dir / "objects" / "info" / "alternates"
     alternates.parent.mkdir(exist_ok=True)
     alternates.write_bytes(os.fsencode(source.common / "objects") + b"\n")
-    _copy_shallow(source.common / "shallow", git_dir / "shallow")
+    copy_shallow(source.common / "shallow", git_dir / "shallow")
     _git(["update-ref", "-z", "--stdin"], cwd=target, given=refs)
     if head.returncode != 0:  # the operator's HEAD is detached: so is the copy's
         _git(["update-ref", "--no-deref", "HEAD", os.fsdecode(commit.stdout.strip())], cwd=target)
@@ -181,7 +181,46 @@ def _parts_that_are_read(repository: Repository) -> Iterator[Path]:
                 yield Path(parent, entry)
 
 
-def _copy_shallow(source: Path, target: Path) -> None:
+def known_objects(source: Repository) -> tuple[tuple[str, ...], str]:
+    """List what the repository's refs lead to, each once, and the commit it is at (``""``: none)."""
+    listing = (
+        _git(["for-each-ref", "--format=%(objectname)"], cwd=source.folder).stdout.decode("ascii").split()
+    )
+    head = _git(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], cwd=source.folder, check=False)
+    commit = head.stdout.decode("ascii").strip() if head.returncode == 0 else ""
+    return tuple(dict.fromkeys([*listing, *([commit] if commit else [])])), commit
+
+
+def branches(source: Repository) -> dict[str, tuple[str, str]]:
+    """List branches by name (without ``refs/heads/``): the commit, and the folder it is checked out in."""
+    listing = ["for-each-ref", "--format=%(refname)%00%(objectname)%00%(worktreepath)%00", "refs/heads"]
+    found = {}
+    for line in _git(listing, cwd=source.folder).stdout.split(b"\0\n"):
+        name, _, rest = line.partition(b"\0")
+        oid, _, folder = rest.partition(b"\0")
+        if name:
+            found[os.fsdecode(name).removeprefix("refs/heads/")] = (oid.decode("ascii"), os.fsdecode(folder))
+    return found
+
+
+def add_pack(target: Repository, pack: Path) -> None:
+    """Add a pack's objects, checked by ``fsck`` once more; raises ``LaunchError``."""
+    with pack.open("rb") as source:
+        _git(["index-pack", "--stdin", "--strict"], cwd=target.folder, source=source)
+
+
+def move_branch(target: Repository, branch: str, *, old: str, new: str) -> None:
+    """Let a branch lead to ``new``, from ``old`` (``""``: from nothing); raises ``LaunchError``."""
+    ref = os.fsencode(f"refs/heads/{branch}")
+    line = (
+        b"update %b\0%b\0%b\0" % (ref, new.encode(), old.encode())
+        if old
+        else b"create %b\0%b\0" % (ref, new.encode())
+    )
+    _git(["update-ref", "-z", "--stdin"], cwd=target.folder, given=line)
+
+
+def copy_shallow(source: Path, target: Path) -> None:
     """Copy the list of commits whose parents are not there (gitrepository-layout(5)), if it is one."""
     try:
         with source.open("rb") as file:
@@ -193,11 +232,18 @@ def _copy_shallow(source: Path, target: Path) -> None:
 
 
 def _git(
-    arguments: Sequence[str], *, cwd: Path, check: bool = True, given: bytes = b""
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    check: bool = True,
+    given: bytes = b"",
+    source: BinaryIO | None = None,
 ) -> CompletedProcess[bytes]:
     env = {name: os.environ[name] for name in _PASSED_ENV if name in os.environ} | _OUR_ENV
-    result = process.run([*_GIT, *arguments], cwd=cwd, env=env, timeout=_GIT_TIMEOUT, given=given)
+    result = process.run(
+        [*_GIT, *arguments], cwd=cwd, env=env, timeout=_GIT_TIMEOUT, given=given, source=source
+    )
     if check and result.returncode != 0:
         reason = process.first_line(result.stderr, "no reason given")
-        raise LaunchError(f"the repository could not be copied: git {arguments[0]} says: {reason}")
+        raise LaunchError(f"git {arguments[0]} failed in {cwd}: it says: {reason}")
     return result

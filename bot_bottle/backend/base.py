@@ -303,6 +303,18 @@ class BottleBackend(ABC):
 
         return str(bottle_state_dir(identity) / "workspace")
 
+    def open_workspace(self, identity: str) -> AbstractContextManager[Path | BinaryIO]:
+        """Let a workspace be read: a folder of this machine, or a tar archive whose top is ``workspace``.
+
+        What is in either was written by a stranger. Raises ``UnavailableError`` with what to do where it
+        cannot be read now, ``LaunchError`` where it is gone.
+        """
+        from contextlib import nullcontext  # noqa: PLC0415 - as above
+
+        from bot_bottle.bottle_state import bottle_state_dir  # noqa: PLC0415
+
+        return nullcontext(bottle_state_dir(identity) / "workspace")
+
     @abstractmethod
     def leftovers(self) -> tuple[Leftover, ...]:
         """List what dead launches left (processes, cgroups, containers), this installation's only."""

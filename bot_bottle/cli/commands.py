@@ -15,6 +15,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "start": ("start", "Run an agent in a new bottle."),
     "resume": ("resume", "Go on with a preserved bottle."),
     "list": ("list_", "List bottles that run or are kept; or agents, bottles, active ones."),
+    "diff": ("diff", "Show what a bottle changed."),
+    "pull": ("pull", "Bring a bottle's work home as a branch, scanned."),
     "info": ("info", "Show what an agent or an identity is and may do."),
     "check": ("check", "Say everything that is wrong with what is declared."),
     "init": ("init", "Write a bottle and an agent, asking what they need."),

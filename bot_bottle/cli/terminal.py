@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn, TextIO
@@ -106,6 +107,11 @@ def end_in_order_on_signals() -> None:
 def owns_terminal() -> bool:
     """Tell whether an agent can be given this terminal."""
     return _is_tty(sys.stdin) and _is_tty(sys.stdout)
+
+
+def shows_colour() -> bool:
+    """Tell whether output may be coloured (https://no-color.org)."""
+    return _is_tty(sys.stdout) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _is_tty(stream: TextIO | None) -> bool:

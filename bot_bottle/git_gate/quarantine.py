@@ -8,7 +8,7 @@ import os
 import resource
 import secrets
 import shutil
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 from bot_bottle.git_gate import git
 from bot_bottle.git_gate.git import GitError
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bot_bottle.decision import Deny
-    from bot_bottle.git_gate.http import Body
-    from bot_bottle.git_gate.mirror import Mirror
     from bot_bottle.git_gate.objects import Change
     from bot_bottle.git_gate.policy import Rules
 
@@ -42,6 +40,45 @@ _UNFOLDED = 10
 _EXCLUDED = ("--not", *(f"--glob={prefix}*" for prefix in MIRRORED))
 
 
+class Store(Protocol):
+    """The repository that a quarantine's objects build on: a gate's mirror, or a view of the operator's."""
+
+    @property
+    def folder(self) -> Path:
+        """Where commands run and quarantines lie."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """The bare repository."""
+        ...
+
+    async def git(
+        self,
+        *arguments: str,
+        given: bytes = b"",
+        check: bool = True,
+        seconds: float = git.SECONDS,
+        way: git.Way | None = None,
+    ) -> git.Finished:
+        """Run a local git command on ``path``; raises ``GitError``."""
+        ...
+
+
+class Pack(Protocol):
+    """A pack as it comes, from a client or from a command."""
+
+    received: int
+
+    async def read(self) -> bytes:
+        """Give the next piece, ``b""`` at the end."""
+        ...
+
+    async def exactly(self, count: int) -> bytes:
+        """Give exactly ``count`` bytes; raises ``EOFError`` where there are fewer."""
+        ...
+
+
 class TooLargeError(Exception):
     """A push is past one of its bounds."""
 
@@ -51,9 +88,9 @@ class TooLargeError(Exception):
 
 
 class Quarantine:
-    """One push's objects; use as an async context, at the end of which nothing of it is left."""
+    """The objects of a push, or of a bottle's work; an async context, at whose end nothing of it is left."""
 
-    def __init__(self, mirror: Mirror, rules: Rules) -> None:
+    def __init__(self, mirror: Store, rules: Rules) -> None:
         self._mirror, self._rules = mirror, rules
         self.path: Path = mirror.folder / f"{PREFIX}{secrets.token_hex(8)}"
         # Quoted, since a colon would part two folders (git(1), GIT_ALTERNATE_OBJECT_DIRECTORIES).
@@ -75,7 +112,7 @@ class Quarantine:
         """Let a command that speaks to the upstream see these objects too."""
         return git.Way(env={**way.env, **self._places}, url=way.url, config=way.config, fds=way.fds)
 
-    async def receive(self, body: Body) -> None:
+    async def receive(self, body: Pack) -> None:
         """Take the pack in, checked by ``fsck``.
 
         Raises ``GitError``, ``HttpError``, ``EOFError`` and :class:`TooLargeError`.
@@ -102,7 +139,7 @@ class Quarantine:
         finally:
             await child.end()
 
-    async def _feed(self, child: git.Child, header: bytes, body: Body) -> None:
+    async def _feed(self, child: git.Child, header: bytes, body: Pack) -> None:
         await child.feed(header, last=False)
         while piece := await body.read():
             if denied := self._rules.judge_size(bytes_seen=body.received):

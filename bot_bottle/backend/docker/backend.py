@@ -6,18 +6,22 @@ import contextlib
 import ipaddress
 import json
 import os
+import shutil
 import sys
+import tempfile
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from bot_bottle import bottle_state, paths
 from bot_bottle.backend import limits as shared_limits
-from bot_bottle.backend.base import BottleBackend, ProbeResult
+from bot_bottle.backend.base import AGENT_WORKSPACE, BottleBackend, ProbeResult
 from bot_bottle.backend.docker import dialect, images, leftovers, runtimes, volumes
 from bot_bottle.backend.docker import engine as engines
 from bot_bottle.backend.docker.agent import AgentContainer, AgentSettings
+from bot_bottle.backend.docker.archives import read_volume
 from bot_bottle.backend.docker.bottle import DockerBottle, sidecar_gone
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.progress import Progress
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
 
 NAME = leftovers.NAME
 _DEFAULT_NETWORK = "bridge"
+_WORKSPACE = PurePosixPath(AGENT_WORKSPACE)
+_PIECE = 1 << 20
 
 
 class DockerBackend(BottleBackend):
@@ -229,6 +235,21 @@ class DockerBackend(BottleBackend):
         place = f"the volume {volumes.home_name(identity)}"
         noted = volumes.noted_engine(identity)
         return f"{place} on {bottle_state.printable(noted)}" if noted else place
+
+    @contextlib.contextmanager
+    def open_workspace(self, identity: str) -> Iterator[BinaryIO]:
+        """Copy the workspace out of its volume, as an archive; see :class:`BottleBackend`."""
+        engine = self._connect()
+        volumes.require_same_engine(identity, engine.endpoint.url)
+        home = volumes.require_home(engine.api, identity)
+        failed = f"the workspace of {identity} could not be read from the engine"
+        with tempfile.TemporaryFile() as file:
+            with engine_errors(failed), read_volume(engine.api, identity, home, _WORKSPACE) as stream:
+                if stream is None:
+                    raise LaunchError(f"{failed}: it is not there any more")
+                shutil.copyfileobj(stream, file, _PIECE)
+            file.seek(0)
+            yield cast("BinaryIO", file)
 
     def leftovers(self) -> tuple[Leftover, ...]:
         """List what dead launches left on the engine; nothing where there never was one."""

@@ -1,14 +1,11 @@
 """Bring the rest of a dead launch's audit log home, from the volume its sidecar wrote it to.
 
-Nothing is run for it: the engine itself reads the file, through a container that is never started, made of
-an empty image, so that it works whatever images are left. The volume is removed only once the host's log has
-all of it and the chain is proven.
+Nothing is run for it (see :mod:`~bot_bottle.backend.docker.archives`). The volume is removed only once the
+host's log has all of it and the chain is proven.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import shutil
 import tarfile
 import tempfile
@@ -17,20 +14,17 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from bot_bottle.audit import MAX_LOG_BYTES
 from bot_bottle.audit_copy import complete
+from bot_bottle.backend.docker.archives import read_volume
 from bot_bottle.backend.docker.engine import engine_errors
-from bot_bottle.backend.docker.labels import ROLE, label_filter, make_labels
+from bot_bottle.backend.docker.labels import ROLE, label_filter
 from bot_bottle.backend.docker.removal import end_container, remove_container, remove_volume
 from bot_bottle.backend.docker.sidecar_options import LOG_INSIDE, SidecarNames
 from bot_bottle.errors import LaunchError
 from bot_bottle.files import make_private_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from docker import APIClient
 
-#: Two empty blocks: a tar archive of nothing (pax(1)).
-_EMPTY_ARCHIVE = bytes(1024)
 _SLACK_BYTES = 1 << 20
 
 
@@ -77,63 +71,11 @@ def end_sidecars(api: APIClient, identity: str) -> None:
 
 def _fetch(api: APIClient, identity: str, volume: str, target: Path) -> None:
     """Write the volume's log to ``target``; nothing where the sidecar never began one."""
-    from docker import errors  # noqa: PLC0415
-    from docker.types import LogConfig, Mount  # noqa: PLC0415
-
-    with contextlib.ExitStack() as stack:
-        labels = make_labels("probe", identity)
-        image = _empty_image(api, labels)
-        stack.callback(api.remove_image, image, force=True)
-        container = api.create_container(
-            image,
-            command=["-"],
-            labels=labels,
-            network_disabled=True,
-            host_config=api.create_host_config(
-                mounts=[Mount(target=str(LOG_INSIDE.parent), source=volume, read_only=True)],
-                network_mode="none",
-                log_config=LogConfig(type="none"),
-            ),
-            use_config_proxy=False,
-        )
-        stack.callback(remove_container, api, container["Id"])
-        try:
-            stream, _status = api.get_archive(container["Id"], str(LOG_INSIDE))
-        except errors.NotFound:
+    with read_volume(api, identity, volume, LOG_INSIDE) as stream:
+        if stream is None:
             return
-        with (
-            tarfile.open(fileobj=cast("BinaryIO", _Reader(stream)), mode="r|") as archive,
-            target.open("wb") as sink,
-        ):
+        with tarfile.open(fileobj=cast("BinaryIO", stream), mode="r|") as archive, target.open("wb") as sink:
             _unpack_log(archive, sink)
-
-
-def _empty_image(api: APIClient, labels: dict[str, str]) -> str:
-    said = api.import_image_from_data(
-        _EMPTY_ARCHIVE, changes=[f"LABEL {name}={value}" for name, value in labels.items()]
-    )
-    return str(json.loads(said.strip().splitlines()[-1])["status"])
-
-
-class _Reader:
-    """A readable file made of the pieces that an HTTP answer comes in."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        """Read ``size`` bytes, fewer only at the end."""
-        parts, have = [self._rest], len(self._rest)
-        while have < size:
-            piece = next(self._pieces, b"")
-            if not piece:
-                break
-            parts.append(piece)
-            have += len(piece)
-        data = b"".join(parts)
-        self._rest = data[size:]
-        return data[:size]
 
 
 def _unpack_log(archive: tarfile.TarFile, sink: BinaryIO) -> None:

@@ -1,0 +1,142 @@
+"""``bot-bottle pull IDENTITY``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from bot_bottle.cli import complete, retrieved, terminal
+from bot_bottle.cli.output import print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bot_bottle.retrieval.changes import FileChange
+    from bot_bottle.retrieval.commits import NewCommit
+    from bot_bottle.retrieval.pull import Pulled
+
+_FOUND = 1
+
+
+@click.command("pull")
+@click.argument("identity", shell_complete=complete.identities)
+@click.option("--branch", "name", metavar="NAME", help="Your new branch, below bottle/ (default: IDENTITY).")
+@click.option(
+    "--from", "branch", metavar="BRANCH", default="", help="A branch of the bottle's, not the current."
+)
+@click.option("--uncommitted", is_flag=True, help="Bring what is not committed too, as one more commit.")
+@click.option("--path", "inside", metavar="FOLDER", default="", help="A repository below the workspace.")
+@click.option("--into", type=click.Path(), help="Your repository (default: where the bottle was started).")
+@click.option("--replace", is_flag=True, help="Move the branch even where that drops commits.")
+@click.option("--accept-findings", is_flag=True, help="Bring the work whatever the scan finds.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(  # noqa: PLR0913 - one for each option
+    *,
+    identity: str,
+    name: str | None,
+    branch: str,
+    uncommitted: bool,
+    inside: str,
+    into: str | None,
+    replace: bool,
+    accept_findings: bool,
+    as_json: bool,
+) -> int:
+    """Bring the commits of the bottle IDENTITY into your repository, as a branch below bottle/.
+
+    They are checked and scanned first. Nothing is checked out, and nothing that the bottle wrote is run or
+    followed.
+    """
+    import asyncio  # noqa: PLC0415
+
+    from bot_bottle import paths  # noqa: PLC0415
+    from bot_bottle.retrieval.arrival import arrive  # noqa: PLC0415
+    from bot_bottle.retrieval.changes import list_changes  # noqa: PLC0415
+    from bot_bottle.retrieval.commits import new_commits  # noqa: PLC0415
+    from bot_bottle.retrieval.pull import branch_name, pull, require_something  # noqa: PLC0415
+    from bot_bottle.retrieval.source import guarded_secrets, open_source, require_metadata  # noqa: PLC0415
+
+    metadata = require_metadata(identity)
+    target = branch_name(name or identity)
+    home = retrieved.repository_of(metadata, into, needed=True)
+    assert home is not None  # noqa: S101 - needed
+    secrets = guarded_secrets(metadata, home.folder)
+
+    async def say(*lines: str) -> None:
+        terminal.say(lines)
+
+    async def work() -> int:
+        with open_source(metadata, inside) as source:
+            async with arrive(source, home, branch=branch, with_uncommitted=True) as whole:
+                arrival = whole if uncommitted else whole.without_uncommitted()
+                require_something(arrival, home, target, whole.uncommitted.changed)
+                commits, files = await new_commits(arrival), await list_changes(arrival)
+                done = await pull(
+                    arrival,
+                    home,
+                    target,
+                    secrets=secrets,
+                    cache=paths.cache_dir(),
+                    say=say,
+                    replace=replace,
+                    accept_findings=accept_findings,
+                )
+                if as_json:
+                    findings = [str(one) for one in done.findings]
+                    print_json(
+                        {
+                            "identity": identity,
+                            "repository": str(home.folder),
+                            "into": done.branch,
+                            "was": done.old,
+                            "is": done.new,
+                            "findings": findings,
+                            **retrieved.facts(arrival, commits, files),
+                        }
+                    )
+                else:
+                    terminal.say([*_findings(done), *retrieved.notes(arrival)])
+                    if done.new:
+                        print("\n".join(_words(done, commits, files)))
+                    if not uncommitted and whole.uncommitted.changed:
+                        changed = whole.uncommitted.changed
+                        terminal.say(
+                            [f"bot-bottle: {changed} uncommitted changes stay there (--uncommitted)"]
+                        )
+        return 0 if done.new else _FOUND
+
+    return asyncio.run(work())
+
+
+def _findings(done: Pulled) -> list[str]:
+    from bot_bottle.git_gate.report import finding_lines  # noqa: PLC0415
+
+    if not done.findings:
+        return []
+    lines = list(finding_lines(done.findings))
+    if not done.new:
+        lines.append(
+            "bot-bottle: nothing was brought; have the agent take this out of every commit, or look at it "
+            "(bot-bottle diff) and say --accept-findings"
+        )
+    return lines
+
+
+def _words(done: Pulled, commits: Sequence[NewCommit], files: Sequence[FileChange]) -> list[str]:
+    from bot_bottle.retrieval.changes import visible  # noqa: PLC0415
+
+    if done.old == done.new:
+        return [f"{done.branch} is there already, at {done.new[:12]}"]
+    was = f" (was {done.old[:12]})" if done.old else ""
+    lines = [f"{done.branch} -> {done.new[:12]}{was}: {len(commits)} commits, {len(files)} files"]
+    lines += [
+        f"  {one.commit[:12]} {visible(one.subject)[:80]}  (claims to be by {visible(one.claims)[:80]})"
+        for one in commits[:20]
+    ]
+    lines += [
+        f"  look closely: {visible(one.path)} is run or followed by a forge or CI"
+        for one in files
+        if one.runs
+    ]
+    return [*lines, f"see it with: git log -p {done.branch}"]

@@ -1,0 +1,66 @@
+"""What ``diff`` and ``pull`` share: whose repository, and what is said of work that came out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot_bottle.cli import terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bot_bottle.bottle_state import BottleMetadata
+    from bot_bottle.repository import Repository
+    from bot_bottle.retrieval.arrival import Arrival
+    from bot_bottle.retrieval.changes import FileChange
+    from bot_bottle.retrieval.commits import NewCommit
+
+_MOST_LEFT_OUT = 20
+
+
+def repository_of(metadata: BottleMetadata, into: str | None, *, needed: bool) -> Repository | None:
+    """Give the operator's repository: the one named, else the one that the bottle was started in.
+
+    Raises ``UsageError`` where there is none and it is ``needed`` or was named.
+    """
+    from bot_bottle.repository import find_repository  # noqa: PLC0415
+    from bot_bottle.retrieval.arrival import require_repository  # noqa: PLC0415
+
+    folder = Path(into) if into else Path(metadata.cwd) if metadata.cwd else terminal.current_folder()
+    if needed or into:
+        return require_repository(folder.absolute())
+    return find_repository(folder.resolve())[1] if folder.is_dir() else None
+
+
+def notes(arrival: Arrival) -> list[str]:
+    """Say what was left out, and which other branches there are."""
+    from bot_bottle.retrieval.changes import visible  # noqa: PLC0415
+
+    out = arrival.uncommitted.left_out
+    lines = [f"left out: {visible(line)}" for line in out[:_MOST_LEFT_OUT]]
+    if len(out) > _MOST_LEFT_OUT:
+        lines.append(f"left out: and {len(out) - _MOST_LEFT_OUT} more")
+    known = set(arrival.view.known)
+    others = sorted(
+        name for name, oid in arrival.refs.branches.items() if oid not in known and oid != arrival.committed
+    )
+    if others:
+        lines.append(f"the bottle has more branches of its own (--from): {visible(', '.join(others[:20]))}")
+    return [f"bot-bottle: {line}" for line in lines]
+
+
+def facts(arrival: Arrival, commits: Sequence[NewCommit], files: Iterable[FileChange]) -> dict[str, object]:
+    """Describe work as plain data."""
+    return {
+        "compared_with": arrival.base,
+        "branch": arrival.refs.branch,
+        "branches": dict(arrival.refs.branches),
+        "commit": arrival.committed,
+        "tip": arrival.tip,
+        "uncommitted": arrival.uncommitted.changed,
+        "left_out": list(arrival.uncommitted.left_out),
+        "commits": [asdict(one) for one in commits],
+        "files": [asdict(one) for one in files],
+    }

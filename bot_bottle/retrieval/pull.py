@@ -1,0 +1,101 @@
+"""The last step: the scan, and then the branch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bot_bottle import repository as operator
+from bot_bottle.errors import UsageError
+from bot_bottle.git_gate.commands import Command, is_ref_name
+from bot_bottle.git_gate.inspection import inspect
+from bot_bottle.git_gate.scanning import PipelockScanner
+from bot_bottle.retrieval import home as homes
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from bot_bottle.git_gate.report import PushFinding
+    from bot_bottle.repository import Repository
+    from bot_bottle.retrieval.arrival import Arrival
+    from bot_bottle.secret import Secret
+
+_ENGINE_SECONDS = 120.0
+#: Every branch that comes out of a bottle stands below this.
+PREFIX = "bottle/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """What became of a branch: ``old`` is where it stood (``""``: nowhere), ``new`` where it leads now."""
+
+    branch: str
+    old: str
+    new: str
+    findings: tuple[PushFinding, ...] = ()
+
+
+def branch_name(wanted: str) -> str:
+    """Give the operator's branch for a name given by hand; raises ``UsageError`` for none that git takes."""
+    branch = PREFIX + wanted.removeprefix(PREFIX)
+    if not is_ref_name(f"refs/heads/{branch}"):
+        raise UsageError(f"{wanted!r} is no name for a branch; use letters, digits, '-', '_', '.' and '/'")
+    return branch
+
+
+def require_something(arrival: Arrival, home: Repository, branch: str, uncommitted: int) -> None:
+    """Raise ``UsageError`` where ``branch`` would bring nothing new.
+
+    ``uncommitted`` is the number of changes that could be asked for.
+    """
+    if arrival.tip and arrival.tip not in arrival.view.known:
+        return
+    if arrival.tip and operator.branches(home).get(branch, ("", ""))[0] == arrival.tip:
+        return  # it was brought before
+    if uncommitted and not arrival.uncommitted.changed:
+        raise UsageError(
+            f"the bottle has committed nothing that you do not have; {uncommitted} changes are uncommitted, "
+            "bring them with --uncommitted"
+        )
+    raise UsageError("the bottle has nothing that you do not have")
+
+
+async def pull(
+    arrival: Arrival,
+    home: Repository,
+    branch: str,
+    *,
+    secrets: Mapping[str, Secret],
+    cache: Path,
+    say: Callable[..., Awaitable[None]],
+    replace: bool = False,
+    accept_findings: bool = False,
+) -> Pulled:
+    """Scan the work and let ``branch`` lead to it; with findings nothing happens unless they are accepted.
+
+    Raises ``UsageError`` where the branch is in use or would lose commits, ``GitError``, and ``LaunchError``
+    where the operator's repository cannot be written.
+    """
+    old = homes.require_free(home, branch)
+    if old == arrival.tip:
+        return Pulled(branch=branch, old=old, new=old)
+    if old and not replace and not await _follows(arrival, old):
+        raise UsageError(
+            f"{branch} has commits that this would drop; choose another name with --branch, or say --replace"
+        )
+    command = Command(ref=f"refs/heads/{branch}", old=old or "0" * len(arrival.tip), new=arrival.tip)
+    from bot_bottle.pipelock.loader import LateEngine  # noqa: PLC0415 - loads a native library
+
+    scanner = PipelockScanner(secrets, placeholders=(), engine=LateEngine(cache, wait=_ENGINE_SECONDS))
+    findings, _ = await inspect(arrival.quarantine, [command], arrival.rules, scanner, say)
+    if findings and not accept_findings:
+        return Pulled(branch=branch, old=old, new="", findings=findings)
+    for pack in sorted((arrival.quarantine.path / "pack").glob("*.pack")):
+        operator.add_pack(home, pack)
+    operator.move_branch(home, branch, old=old, new=arrival.tip)
+    return Pulled(branch=branch, old=old, new=arrival.tip, findings=findings)
+
+
+async def _follows(arrival: Arrival, old: str) -> bool:
+    return await arrival.quarantine.is_ancestor(old, arrival.tip)

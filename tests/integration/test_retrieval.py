@@ -1,0 +1,242 @@
+"""``diff`` and ``pull`` on the work of a kept bottle, with real git on both sides."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.kept_work import IDENTITY, KeptWork, git
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+KEY = "ghp_" + "a1B2c3D4e5F6" * 3
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeptWork:
+    monkeypatch.setenv("BOT_BOTTLE_HOME", str(tmp_path / "home"))
+    return KeptWork(tmp_path)
+
+
+def test_commits_come_home_as_a_branch_and_nothing_else_changes(work: KeptWork) -> None:
+    tip = work.commit("src/new.py", "print(1)\n", "add new")
+    done = work.run("pull", IDENTITY)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0] == f"bottle/{IDENTITY} -> {tip[:12]}: 1 commits, 1 files"
+    assert "add new  (claims to be by x@git.test <x@git.test>)" in done.out
+    assert work.branch() == tip
+    assert git(work.project, "symbolic-ref", "HEAD") == "refs/heads/main"
+    assert git(work.project, "rev-parse", "HEAD") == work.first
+    assert git(work.project, "status", "--porcelain") == ""
+    assert git(work.project, "fsck", "--strict") == ""
+    assert work.run("pull", IDENTITY).out == f"bottle/{IDENTITY} is there already, at {tip[:12]}\n"
+
+
+def test_packed_objects_and_refs_come_home_too(work: KeptWork) -> None:
+    for number in range(5):
+        tip = work.commit(f"f{number}", f"{number}\n" * 50)
+    git(work.workspace, "gc", "-q")
+    assert list((work.workspace / ".git" / "objects" / "pack").glob("*.pack"))
+    done = work.run("pull", IDENTITY, "--branch", "packed/work")
+    assert done.code == 0, done.err
+    assert work.branch("bottle/packed/work") == tip
+
+
+def test_what_is_not_committed_comes_as_one_more_commit_when_asked(work: KeptWork) -> None:
+    tip = work.commit("a.txt", "a\n")
+    (work.workspace / "kept.txt").write_text("first\nchanged\n")
+    (work.workspace / "a.txt").unlink()
+    (work.workspace / "run.sh").write_text("#!/bin/sh\n")
+    (work.workspace / "run.sh").chmod(0o755)
+    (work.workspace / "link").symlink_to("../../etc/passwd")
+    (work.workspace / "x.log").write_text("ignored")
+    (work.workspace / "build").mkdir()
+    (work.workspace / "build" / "out").write_text("ignored")
+    (work.workspace / "staged.txt").write_text("staged\n")
+    git(work.workspace, "add", "staged.txt")
+
+    assert "5 uncommitted changes stay there (--uncommitted)" in work.run("pull", IDENTITY).err
+    assert work.branch() == tip
+    done = work.run("pull", IDENTITY, "--uncommitted")
+    assert done.code == 0, done.err
+    snapshot = work.branch()
+    assert git(work.project, "rev-parse", f"{snapshot}^") == tip
+    assert git(work.project, "log", "-1", "--format=%an <%ae>", snapshot).startswith(
+        "bot-bottle <uncommitted@"
+    )
+    assert work.kept_files(snapshot) == [".gitignore", "kept.txt", "link", "run.sh", "staged.txt"]
+    modes = git(work.project, "ls-tree", snapshot, "link", "run.sh")
+    assert modes.startswith("120000 blob ")
+    assert "\n100755 blob " in modes
+    again = work.run("pull", IDENTITY, "--uncommitted")
+    assert "is there already" in again.out  # the same work is the same commit
+
+
+def test_where_nothing_is_committed_the_sentence_says_what_would_help(work: KeptWork) -> None:
+    nothing = work.run("pull", IDENTITY)
+    assert (nothing.code, nothing.err) == (2, "bot-bottle: the bottle has nothing that you do not have\n")
+    (work.workspace / "kept.txt").write_text("changed\n")
+    refused = work.run("pull", IDENTITY)
+    assert refused.code == 2
+    assert "1 changes are uncommitted, bring them with --uncommitted" in refused.err
+    assert work.branch() == ""
+
+
+def test_a_secret_in_any_commit_keeps_the_work_out_until_it_is_accepted(work: KeptWork) -> None:
+    bad = work.commit("conf.py", f"token = '{KEY}'\n", "oops")
+    work.commit("conf.py", "token = None\n", "removed again")
+    done = work.run("pull", IDENTITY)
+    assert done.code == 1
+    assert f"commit {bad[:12]}, conf.py:1" in done.err
+    assert KEY not in done.out + done.err
+    assert work.branch() == ""
+    assert git(work.project, "cat-file", "--batch-check", given=f"{bad}\n".encode()) == f"{bad} missing"
+    listed = json.loads(work.run("pull", IDENTITY, "--json").out)
+    assert (listed["is"], bool(listed["findings"])) == ("", True)
+    assert work.run("pull", IDENTITY, "--accept-findings").code == 0
+    assert work.branch() != ""
+
+
+def test_a_secret_of_the_operators_own_is_known_to_the_scan(work: KeptWork) -> None:
+    for folder, text in {
+        "bottles/b.md": "agent_provider: {template: command, argv: [x]}\n"
+        "egress: {routes: [{host: a.test, auth: {scheme: Bearer, token_ref: MY_TOKEN}}]}\n"
+        "env: {PHRASE: '${OTHER_PHRASE}'}\nguard: [PHRASE]\n",
+        "agents/worker.md": "bottle: b\n",
+    }.items():
+        place = work.home / folder
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        place.write_text(f"---\n{text}---\n")
+        place.chmod(0o600)
+    value = "correct-horse-battery-staple"
+    phrase = "staples-and-batteries-for-horses"
+    work.commit("notes.txt", f"it is {value} or {phrase}\n")
+    for name, secret in (("MY_TOKEN", value), ("OTHER_PHRASE", phrase)):
+        done = work.run("pull", IDENTITY, **{name: secret})
+        assert done.code == 1
+        assert f"own-secret:{name.replace('OTHER_', '')}" in done.err
+        assert secret not in done.out + done.err
+
+
+def test_a_branch_in_use_or_with_commits_of_its_own_is_left_alone(work: KeptWork) -> None:
+    tip = work.commit("a.txt", "a\n")
+    git(work.project, "switch", "-q", "-c", f"bottle/{IDENTITY}")
+    refused = work.run("pull", IDENTITY)
+    assert (refused.code, "is checked out in" in refused.err) == (2, True)
+    git(work.project, "commit", "-q", "--allow-empty", "-m", "mine")
+    mine = git(work.project, "rev-parse", "HEAD")
+    git(work.project, "switch", "-q", "main")
+    refused = work.run("pull", IDENTITY)
+    assert (refused.code, "commits that this would drop" in refused.err) == (2, True)
+    assert work.branch() == mine
+    done = work.run("pull", IDENTITY, "--replace")
+    assert f"(was {mine[:12]})" in done.out
+    assert work.branch() == tip
+
+
+@pytest.mark.parametrize("name", ["a..b", "-x y", "a.lock", "x\x1b[31m", ""])
+def test_a_branch_name_that_git_refuses_is_a_sentence(work: KeptWork, name: str) -> None:
+    work.commit("a.txt", "a\n")
+    done = work.run("pull", IDENTITY, "--branch", name)
+    if name:
+        assert done.code == 2
+        assert "is no name for a branch" in done.err
+        assert "\x1b" not in done.err
+    else:
+        assert done.code == 0  # an empty name is none
+
+
+def test_other_branches_and_folders_of_the_bottle_can_be_named(work: KeptWork) -> None:
+    git(work.workspace, "switch", "-q", "-c", "side")
+    tip = work.commit("side.txt", "side\n")
+    git(work.workspace, "switch", "-q", "main")
+    assert "more branches of its own (--from): side" in work.run("diff", IDENTITY).err
+    assert work.run("pull", IDENTITY, "--from", "side").code == 0
+    assert work.branch() == tip
+    missing = work.run("pull", IDENTITY, "--from", "none")
+    assert "the bottle has no branch 'none'; those that exist: main, side" in missing.err
+
+    inner = work.workspace / "tools" / "inner"
+    git(work.workspace, "clone", "-q", str(work.project), str(inner))
+    (inner / "inner.txt").write_text("inner\n")
+    git(inner, "add", ".")
+    git(inner, "commit", "-q", "-m", "inner")
+    assert "left out: tools/inner/: is a repository of its own" in work.run("diff", IDENTITY).err
+    assert work.run("pull", IDENTITY, "--path", "tools/inner", "--branch", "inner").code == 0
+    assert work.branch("bottle/inner") == git(inner, "rev-parse", "HEAD")
+    for path in ("nowhere", "../../..", "kept.txt", "/etc"):
+        refused = work.run("diff", IDENTITY, "--path", path)
+        assert (refused.code, "is no folder that can be read" in refused.err) == (2, True), refused
+
+
+def test_the_difference_is_shown_with_uncommitted_work_and_as_a_list(work: KeptWork) -> None:
+    work.commit(".github/workflows/ci.yml", "on: push\n")
+    (work.workspace / "kept.txt").write_text("first\n")
+    (work.workspace / "blob.bin").write_bytes(bytes(range(256)))
+    shown = work.run("diff", IDENTITY)
+    assert shown.code == 0
+    assert "\n-second\n" in shown.out
+    assert "Binary files /dev/null and b/blob.bin differ" in shown.out
+    assert f"compared with {work.first[:12]}, the last commit that you have too" in shown.err
+    listed = json.loads(work.run("diff", IDENTITY, "--json").out)
+    files = {one["path"]: one for one in listed["files"]}
+    assert files["kept.txt"] == {
+        "path": "kept.txt", "status": "modified", "added": 0, "removed": 1, "mode": "100644", "runs": False,
+    }  # fmt: skip
+    assert files[".github/workflows/ci.yml"]["runs"]
+    assert files["blob.bin"]["added"] is None
+    assert listed["uncommitted"] == 2
+    only = json.loads(work.run("diff", IDENTITY, "--json", "--committed").out)
+    assert [one["path"] for one in only["files"]] == [".github/workflows/ci.yml"]
+
+
+def test_a_folder_without_git_is_compared_file_by_file(work: KeptWork) -> None:
+    for folder in (work.project, work.workspace):
+        shutil.rmtree(folder / ".git")
+    (work.workspace / "kept.txt").write_text("first\nthird\n")
+    (work.workspace / "new.txt").write_text("new\n")
+    listed = json.loads(work.run("diff", IDENTITY, "--json").out)
+    assert [(one["path"], one["status"]) for one in listed["files"]] == [
+        ("kept.txt", "modified"),
+        ("new.txt", "added"),
+    ]
+    refused = work.run("pull", IDENTITY)
+    assert (refused.code, "is not the top folder of a git repository" in refused.err) == (2, True)
+
+
+def test_submodules_stay_what_they_are(work: KeptWork) -> None:
+    git(
+        work.workspace, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(work.project), "mod"
+    )
+    git(work.workspace, "commit", "-q", "-m", "submodule")
+    (work.workspace / "mod" / "kept.txt").write_text("changed inside\n")
+    (work.workspace / "kept.txt").write_text("changed outside\n")
+    done = work.run("pull", IDENTITY, "--uncommitted")
+    assert done.code == 0, done.err
+    assert "look closely: .gitmodules is run or followed" in done.out
+    assert git(work.project, "ls-tree", work.branch(), "mod").startswith("160000 commit ")
+    changed = git(work.project, "diff", "--name-only", f"{work.branch()}^", work.branch())
+    assert changed == "kept.txt"
+
+
+def test_an_identity_that_is_none_is_a_sentence(work: KeptWork) -> None:
+    for command in ("diff", "pull"):
+        done = work.run(command, "worker-zzzzz")
+        assert done.code == 2
+        assert f"no state is recorded for identity worker-zzzzz; those that exist: {IDENTITY}" in done.err
+
+
+def test_a_checkout_of_another_worktree_is_the_operators_repository_too(
+    work: KeptWork, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    git(work.project, "worktree", "add", "-q", str(other))
+    tip = work.commit("a.txt", "a\n")
+    assert work.run("pull", IDENTITY, "--into", str(other)).code == 0
+    assert work.branch() == tip
