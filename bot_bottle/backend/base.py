@@ -155,6 +155,13 @@ class Bottle(ABC):
 
         transfer.cp_out(self, guest, host)
 
+    def await_ready(self) -> None:  # noqa: B027 - not abstract: see below
+        """Wait until the sidecar serves the bottle and the bottle trusts it; safe to call again.
+
+        Until then files can be placed, and nothing of the agent's may run. Most backends yield nothing before
+        that, so that there is nothing to wait for.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """End everything in the bottle; safe to call again."""

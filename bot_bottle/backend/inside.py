@@ -25,20 +25,27 @@ _RUNS_DIR = f"{OWN_DIR}/exec"
 
 #: A script's text travels in this variable: an engine shows and logs argv, but not a command's environment.
 SCRIPT_VARIABLE = "BOT_BOTTLE_SCRIPT"
-CA_VARIABLE = "BOT_BOTTLE_CA"
+
+#: What root's script says once the environment is in its place.
+PLACED = "placed"
 
 #: What a command's first process leaves in its slot where it could not become the program.
 FAILED = "failed"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-# Written by root: the environment from standard input, the CA from a variable.
+# Written by root, from standard input: a mark, the environment up to it, then the certificate, which may come
+# much later. Says in between that the environment is there.
 _PLACE = f"""\
 set -e; umask 022
 mkdir -m 1777 {_RUNS_DIR}
-for name in @BUNDLE@ @CERTIFICATE@; do printf %s "${CA_VARIABLE}" >"$name"; done
-cat >{ENV_FILE}
+IFS= read -r mark
+while IFS= read -r line; do [ "$line" = "$mark" ] && break; printf '%s\\n' "$line"; done >{ENV_FILE}
 chmod 444 {ENV_FILE}
+echo {PLACED}
+certificate=$(cat)
+[ "$certificate" ]
+for name in @BUNDLE@ @CERTIFICATE@; do printf '%s\\n' "$certificate" >"$name"; done
 """
 
 # A resumed bottle's agent may have closed or removed its own folders; only it can open them again.
@@ -120,7 +127,7 @@ printf '\\036%s%s;' "$mark" $code >&2
 
 
 def place_script(bundle: str, certificate: str) -> str:
-    """Give root's script that writes the CA to two paths and the environment from its standard input."""
+    """Give root's script that reads a line with a mark, the environment, that line again, and the CA."""
     return _PLACE.replace("@BUNDLE@", quote(bundle)).replace("@CERTIFICATE@", quote(certificate))
 
 

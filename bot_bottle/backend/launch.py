@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from bot_bottle.backend.base import Bottle, BottlePlan
+    from bot_bottle.backend.base import Bottle, BottleBackend, BottlePlan
 
 #: What a session ends with whose time was up, as timeout(1) has it.
 EXIT_TIMEOUT = 124
 
 
 @contextmanager
-def launch_bottle(plan: BottlePlan) -> Iterator[Bottle]:
+def launch_bottle(plan: BottlePlan, backend: BottleBackend | None = None) -> Iterator[Bottle]:
     """Bring a bottle up with everything placed in it, yield it, take it down again.
+
+    ``backend`` is the one that made the plan, where it is at hand: it has its engine's ear already.
 
     The identity's lock is held throughout. A new launch whose bring-up fails leaves no state behind; once
     the bottle is up its state is marked as preserved, and stays so until :func:`settle` removes it.
@@ -35,23 +37,26 @@ def launch_bottle(plan: BottlePlan) -> Iterator[Bottle]:
     Raises ``LaunchError`` with the kernel's own words where the bring-up cannot write (a full disk).
     """
     up, resumed = False, bool(plan.spec.identity)
-    backend = get_bottle_backend(plan.backend_name)
+    backend = backend or get_bottle_backend(plan.backend_name)
     try:
         backend.build(plan)
     except BaseException:
-        discard(plan)
+        discard(plan, backend)
         raise
     if not resumed and not plan.state_dir.exists():
         bottle_state.create_state(metadata_for(plan))
     try:
         with bottle_state.hold_lock(plan.identity), backend.launch(plan) as bottle:
-            log_ca_fingerprint(*select_ca_cert(plan))
+            if resumed:  # what an earlier session left in its home is let near nothing before that
+                bottle.await_ready()
             provision(bottle, plan, resumed=resumed)
+            bottle.await_ready()
+            log_ca_fingerprint(*select_ca_cert(plan))
             bottle_state.mark_preserved(plan.identity)
             up = True
             yield bottle
     except BaseException as error:
-        discard(plan)
+        discard(plan, backend)
         if up or not isinstance(error, OSError):
             raise
         place = error.filename or plan.state_dir
@@ -60,26 +65,28 @@ def launch_bottle(plan: BottlePlan) -> Iterator[Bottle]:
         ) from error
 
 
-def discard(plan: BottlePlan) -> None:
+def discard(plan: BottlePlan, backend: BottleBackend | None = None) -> None:
     """Forget a new launch that came to nothing; what holds work, or was resumed, stays.
 
     Raises nothing: what cannot be removed is still listed, and the error that led here is the one to show.
     """
     with suppress(OSError, BotBottleError):
         if not plan.spec.identity and not bottle_state.is_preserved(plan.identity):
-            get_bottle_backend(plan.backend_name).forget(plan.identity)
+            (backend or get_bottle_backend(plan.backend_name)).forget(plan.identity)
             bottle_state.cleanup_state(plan.identity)
 
 
-def remove_bottle(identity: str) -> None:
+def remove_bottle(identity: str, backend: BottleBackend | None = None) -> None:
     """Remove a bottle that nothing runs in: what its backend keeps of it, then its state folder.
+
+    ``backend`` is its own, where it is at hand.
 
     Raises ``BotBottleError`` or ``OSError``; the state folder is then still there to try again from.
     """
     metadata = bottle_state.read_metadata(identity)
     # Metadata older than its backend field belongs to launches that kept all they had in the state folder.
     if metadata is not None and metadata.backend:
-        get_bottle_backend(metadata.backend).forget(identity)
+        (backend or get_bottle_backend(metadata.backend)).forget(identity)
     bottle_state.cleanup_state(identity)
 
 
@@ -91,8 +98,10 @@ class SessionEnd:
     timed_out: bool = False
 
 
-def run_session(plan: BottlePlan, *, tty: bool, timeout: float | None = None) -> SessionEnd:
-    """Run the agent once and settle.
+def run_session(
+    plan: BottlePlan, *, tty: bool, timeout: float | None = None, backend: BottleBackend | None = None
+) -> SessionEnd:
+    """Run the agent once and settle; ``backend`` is :func:`launch_bottle`'s.
 
     ``tty`` attaches the operator's terminal. Ctrl-C while the bottle comes up leaves nothing behind; once
     the agent runs, it belongs to the agent. After ``timeout`` seconds the agent and all that it started are
@@ -100,7 +109,7 @@ def run_session(plan: BottlePlan, *, tty: bool, timeout: float | None = None) ->
     """
     started = timed_out = False
     try:
-        with launch_bottle(plan) as bottle:
+        with launch_bottle(plan, backend) as bottle:
             started = True
             try:
                 with _alarm(timeout):
@@ -112,7 +121,7 @@ def run_session(plan: BottlePlan, *, tty: bool, timeout: float | None = None) ->
         if started:
             _say_resume(plan.identity, "the session was cut short")
         raise
-    settle(plan.identity, exit_code, keep=plan.spec.keep)
+    settle(plan.identity, exit_code, keep=plan.spec.keep, backend=backend)
     return SessionEnd(exit_code=exit_code, timed_out=timed_out)
 
 
@@ -138,14 +147,16 @@ def _alarm(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def settle(identity: str, exit_code: int, *, keep: bool = False) -> None:
+def settle(
+    identity: str, exit_code: int, *, keep: bool = False, backend: BottleBackend | None = None
+) -> None:
     """Remove the state after exit code 0 unless told to ``keep`` it; after any other say how to go on.
 
     The agent's end stands whatever becomes of its state: what cannot be removed or recorded is said.
     """
     if exit_code == 0 and not keep:
         try:
-            remove_bottle(identity)
+            remove_bottle(identity, backend)
         except (OSError, BotBottleError) as error:
             _say(f"not all of {identity} could be removed ({error}). Try: bot-bottle cleanup {identity}")
         return

@@ -58,7 +58,7 @@ def launch(
 
     def session() -> SessionEnd:
         terminal.end_in_order_on_signals()
-        return run_session(plan, tty=tty, timeout=unattended.timeout)
+        return run_session(plan, tty=tty, timeout=unattended.timeout, backend=backend)
 
     if unattended.as_json:
         from bot_bottle.cli.result import run_and_report  # noqa: PLC0415

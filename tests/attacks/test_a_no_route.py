@@ -155,7 +155,8 @@ def test_a4_only_loopback_exists(bottle: RunningBottle) -> None:
     found = inside.run(
         bottle,
         "tell(names=[name for _, name in socket.if_nameindex()], routes=open('/proc/net/route').read(),"
-        " routes6=[line.split()[-1] for line in open('/proc/net/ipv6_route')])",
+        " routes6=[line.split()[-1] for line in open(six)]"
+        " if os.path.exists(six := '/proc/net/ipv6_route') else [])",
     )
     assert found["names"] == ["lo"]
     assert len(found["routes"].splitlines()) <= 1

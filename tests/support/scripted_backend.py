@@ -77,6 +77,9 @@ class ScriptedBottle:
             pass
         return ExecResult(returncode=0, stdout=b"", stderr=b"")
 
+    def await_ready(self) -> None:
+        """Be ready at once."""
+
     def exec_agent(self, argv: Sequence[str], *, tty: bool = True) -> int:
         del argv, tty
         if isinstance(self.outcome, BaseException):

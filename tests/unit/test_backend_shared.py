@@ -10,7 +10,7 @@ import stat
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 from cryptography import x509
@@ -22,7 +22,15 @@ from cryptography.x509.oid import NameOID
 from bot_bottle import bottle_state
 from bot_bottle.agent_provider.plan import AgentProvisionPlan, ProvisionFile
 from bot_bottle.backend import launch, registry, util
-from bot_bottle.backend.base import AGENT_HOME, BottlePlan, BottleSpec, ProbeLevel, ProbeResult
+from bot_bottle.backend.base import (
+    AGENT_HOME,
+    BottlePlan,
+    BottleSpec,
+    ExecResult,
+    ProbeLevel,
+    ProbeResult,
+)
+from bot_bottle.backend.prepare import metadata_for
 from bot_bottle.backend.provision import provision
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.manifest.model import Manifest, ManifestAgentProvider, ManifestBottle
@@ -128,6 +136,17 @@ class OneShot(LocalStreams):
     def __init__(self, outcome: int | BaseException) -> None:
         super().__init__()
         self.outcome = outcome
+        self.told: list[str] = []
+
+    def await_ready(self) -> None:
+        self.told.append("await_ready")
+
+    def exec_stream(self, script: str, *, stdin: BinaryIO | None, stdout: BinaryIO | None) -> ExecResult:
+        del script, stdout
+        self.told.append("place")
+        while stdin is not None and stdin.read(1 << 16):
+            pass
+        return ExecResult(returncode=0, stdout=b"", stderr=b"")
 
     def exec_agent(self, argv: object, *, tty: bool) -> int:
         if isinstance(self.outcome, BaseException):
@@ -145,6 +164,24 @@ def run(
     backend.bottle = bottle
     monkeypatch.setattr(launch, "get_bottle_backend", lambda _name: backend)
     return launch.run_session(plan, tty=False).exit_code
+
+
+@pytest.mark.parametrize(
+    ("resumed", "order"),
+    [(False, ["place", "await_ready"]), (True, ["await_ready", "place", "await_ready"])],
+    ids=["fresh", "resumed"],
+)
+def test_a_fresh_bottles_files_are_placed_while_its_sidecar_comes_up_and_a_kept_homes_after(
+    plan: BottlePlan, monkeypatch: pytest.MonkeyPatch, resumed: bool, order: list[str]
+) -> None:
+    file = ProvisionFile(path=f"{AGENT_HOME}/x", content=b"x", mode=0o600)
+    plan = replace(plan, provision=replace(plan.provision, files=(file,)))
+    if resumed:
+        bottle_state.create_state(metadata_for(plan))
+        plan = replace(plan, spec=replace(plan.spec, identity=plan.identity))
+    bottle = OneShot(0)
+    assert run(plan, bottle, monkeypatch) == 0
+    assert bottle.told == order
 
 
 def test_images_are_built_before_anything_is_claimed_and_kept_things_go_before_the_state(

@@ -15,12 +15,13 @@ from bot_bottle.backend import inside
 from bot_bottle.backend.base import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
 from bot_bottle.backend.docker import dialect, loopback, seccomp
 from bot_bottle.backend.docker.engine import engine_errors
-from bot_bottle.backend.docker.execs import ROOT, Execs
+from bot_bottle.backend.docker.execs import Execs
 from bot_bottle.backend.docker.labels import make_labels
+from bot_bottle.backend.docker.placing import Placing
 from bot_bottle.backend.docker.streams import Multiplexed
 from bot_bottle.backend.docker.volumes import remove_containers
 from bot_bottle.backend.limits import run_bytes, shared_memory_bytes, tmp_bytes
-from bot_bottle.backend.util import AGENT_CA_BUNDLE, AGENT_CA_DIR, AGENT_CA_PATH
+from bot_bottle.backend.util import AGENT_CA_DIR
 from bot_bottle.errors import LaunchError
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ class AgentContainer:
         self._engine = engine
         self._begun = False
         self._hold: Multiplexed | None = None
+        self._placing: Placing | None = None
         self.execs = Execs(engine.api, "")
 
     def start(self) -> None:
@@ -183,14 +185,10 @@ class AgentContainer:
             api.start(self.id)
         self.execs = Execs(api, self.id, processes=held_processes(self.settings, self._engine.facts))
 
-    def prepare(self, env: Mapping[str, str], ca_pem: str, *, resumed: bool) -> None:
-        """Write the agent's environment and the CA where only root can, before the agent first runs."""
-        script = inside.place_script(AGENT_CA_BUNDLE, AGENT_CA_PATH) + dialect.root_script(self._engine.facts)
-        code, words = self.execs.run_own(
-            script, user=ROOT, given=inside.render_env(env), env={inside.CA_VARIABLE: ca_pem}
-        )
-        if code != 0:
-            raise LaunchError(f"{_FAILED}: {words.decode('utf-8', 'replace')[-300:].strip()}")
+    def place_env(self, env: Mapping[str, str], *, resumed: bool) -> None:
+        """Write the agent's environment where only root can; :meth:`place_ca` is due before it runs."""
+        self._placing = Placing(self.execs, env, first=dialect.root_script(self._engine.facts))
+        self._placing.await_env()
         if resumed:
             code, words = self.execs.run_own(inside.OPEN_HOME, AGENT_HOME, AGENT_WORKSPACE)
             if code != 0:
@@ -198,6 +196,11 @@ class AgentContainer:
                     f"the kept workspace of {self.settings.identity} is no folder any more: "
                     f"{words.decode('utf-8', 'replace')[-300:].strip() or AGENT_WORKSPACE}"
                 )
+
+    def place_ca(self, ca_pem: str) -> None:
+        """Write the sidecar's CA where only root can, in place of every other; raises ``LaunchError``."""
+        if self._placing is not None:
+            self._placing.place_ca(ca_pem)
 
     def alive(self, patience: float = 0.0) -> bool:
         """Tell whether the container that was started still runs; one started again by hand is another.
@@ -218,6 +221,8 @@ class AgentContainer:
     def close(self) -> None:
         """End and remove the container; safe to call again. What cannot be removed is said on stderr."""
         hold, self._hold = self._hold, None
+        if self._placing is not None:
+            self._placing.close()
         if hold is not None:
             hold.close()
         if not self._begun:

@@ -212,12 +212,16 @@ class DockerBackend(BottleBackend):
             with _explained(choice, config):
                 agent.start()
             sidecar.begin_doors(agent.id, open_network=choice.gvisor is not None)
-            write_trust(plan.state_dir, sidecar.ca_pem)
-            agent.prepare(plan.guest_env, sidecar.ca_pem, resumed=resumed)
-            sidecar.await_doors()
-            with stack.enter_context(control_listener(plan.state_dir)) as control:
-                sidecar.serve_control(control)
-            yield DockerBottle(identity, agent, sidecar, engine.client_env())
+            agent.place_env(plan.guest_env, resumed=resumed)
+
+            def come_up() -> None:
+                write_trust(plan.state_dir, sidecar.ca_pem)
+                agent.place_ca(sidecar.ca_pem)
+                sidecar.await_doors()
+                with stack.enter_context(control_listener(plan.state_dir)) as control:
+                    sidecar.serve_control(control)
+
+            yield DockerBottle(identity, agent, sidecar, engine.client_env(), come_up=come_up)
 
     def forget(self, identity: str) -> None:
         """Remove a bottle's home from the engine, and bring home what is left of its record."""

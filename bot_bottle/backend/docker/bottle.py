@@ -25,7 +25,7 @@ from bot_bottle.backend.terminal import (
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
     from bot_bottle.backend.docker.agent import AgentContainer
@@ -57,14 +57,29 @@ class DockerBottle(Bottle):
     """The agent's side of one container."""
 
     def __init__(
-        self, name: str, agent: AgentContainer, sidecar: Sidecar, client_env: Mapping[str, str]
+        self,
+        name: str,
+        agent: AgentContainer,
+        sidecar: Sidecar,
+        client_env: Mapping[str, str],
+        *,
+        come_up: Callable[[], None],
     ) -> None:
+        """``come_up`` is called once: it waits until the sidecar serves the bottle and is trusted in it."""
         self.name = name
         self._agent = agent
         self._sidecar = sidecar
         self._client_env = dict(client_env)
+        self._come_up = come_up
+        self._ready = False
         self._closed = False
         self._syncing = threading.Lock()
+
+    def await_ready(self) -> None:
+        """Wait for the sidecar: its CA in the bottle, its ports served. See :class:`Bottle`."""
+        if not self._ready:
+            self._come_up()
+            self._ready = True
 
     def agent_argv(self, argv: Sequence[str], *, tty: bool = True) -> list[str]:
         """Give the client program's argv that runs ``argv``; the environment is added inside."""
@@ -77,6 +92,7 @@ class DockerBottle(Bottle):
         the client program ``docker`` and this machine has none.
         """
         self._require_alive()
+        self.await_ready()
         if not self._sidecar.alive():
             raise LaunchError(sidecar_gone(self.name))
         try:
@@ -141,7 +157,7 @@ class DockerBottle(Bottle):
     def _complete_record(self) -> None:
         """Have all that was decided so far in the host's log; what keeps it from there is told at the end."""
         with self._syncing, contextlib.suppress(LaunchError):
-            if self._sidecar.alive():
+            if self._ready and self._sidecar.alive():
                 self._sidecar.sync()
 
     def _exec_on_terminal(self, argv: Sequence[str]) -> int:

@@ -97,20 +97,28 @@ class Execs:
         script: str,
         *args: str,
         user: str = AGENT,
-        given: bytes = b"",
+        given: Input = b"",
         env: Mapping[str, str] | None = None,
+        heard: Sink | None = None,
+        seconds: float = _OWN_SECONDS,
     ) -> tuple[int, bytes]:
         """Run one of our own short scripts outside the agent's environment; gives code and output.
 
-        Raises ``LaunchError``, also where it does not end soon.
+        ``heard`` gets the output as it comes. Raises ``LaunchError``, also after ``seconds``.
         """
         mark = inside.new_mark()
         output = Collector()
+
+        def take(data: bytes) -> None:
+            output(data)
+            if heard is not None:
+                heard(data)
+
         try:
             code = self._run(
                 (inside.marked(script), mark, *args),
-                Running(mark, given, output, output, lambda: None),
-                _OWN_SECONDS,
+                Running(mark, given, take, take, lambda: None),
+                seconds,
                 env=env,
                 user=user,
                 workdir="/",
