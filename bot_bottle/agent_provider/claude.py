@@ -100,7 +100,7 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
         guest_env={**_ALWAYS, **_QUIET, _TOKEN_VARIABLE: claude_login.PLACEHOLDER_TOKEN}
         if token
         else dict(_ALWAYS),
-        egress_routes=(_api_route(token),) if token else (),
+        egress_routes=(_api_route(token, claude_login.PLACEHOLDER_TOKEN),) if token else (),
         hidden_env_names=frozenset({_TOKEN_VARIABLE}) if token else frozenset(),
     )
 
@@ -118,10 +118,10 @@ def _places(config_dir: str) -> tuple[str, str]:
     return str(place), f"{place}/.claude.json"
 
 
-def _api_route(token_ref: str) -> EgressRoute:
+def _api_route(token_ref: str, placeholder: str) -> EgressRoute:
     return EgressRoute(
         host=API_HOST,
-        auth=RouteAuth(scheme="Bearer", token_ref=token_ref),
+        auth=RouteAuth(scheme="Bearer", token_ref=token_ref, placeholders=(placeholder,)),
         tls_passthrough=True,
         origin=f"agent_provider.{TEMPLATE}",
     )

@@ -100,13 +100,17 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
     routes: tuple[EgressRoute, ...] = ()
     secrets: dict[str, str] = {}
     if provider.forward_host_credentials:
-        routes = (_route(_CHATGPT_HOST, _CHATGPT_PATHS, CODEX_HOST_CREDENTIAL_TOKEN_REF),)
+        routes = (
+            _route(
+                _CHATGPT_HOST, _CHATGPT_PATHS, CODEX_HOST_CREDENTIAL_TOKEN_REF, codex_auth.placeholder_mark()
+            ),
+        )
         if not request.preview:
             login = codex_auth.read_host_login(request.host_env, time.time())
             secrets = {CODEX_HOST_CREDENTIAL_TOKEN_REF: login.access_token.reveal()}
             files.append(ProvisionFile(path=f"{_CODEX_HOME}/auth.json", content=login.stand_in))
     elif provider.api_key:
-        routes = (_route(_API_HOST, _API_PATHS, provider.api_key),)
+        routes = (_route(_API_HOST, _API_PATHS, provider.api_key, codex_auth.PLACEHOLDER_KEY),)
         files.append(ProvisionFile(path=f"{_CODEX_HOME}/auth.json", content=codex_auth.api_key_stand_in()))
     if request.agent_prompt:
         files.append(_text_file(f"{_CODEX_HOME}/AGENTS.md", request.agent_prompt))
@@ -142,12 +146,12 @@ def _argv(*, headless: bool, resume: bool) -> tuple[str, ...]:
     return ("/bin/sh", "-c", script, TEMPLATE, *argv)
 
 
-def _route(host: str, paths: tuple[str, ...], token_ref: str) -> EgressRoute:
+def _route(host: str, paths: tuple[str, ...], token_ref: str, placeholder: str) -> EgressRoute:
     return EgressRoute(
         host=host,
         path_allowlist=paths,
         methods=("GET", "POST"),
-        auth=RouteAuth(scheme="Bearer", token_ref=token_ref),
+        auth=RouteAuth(scheme="Bearer", token_ref=token_ref, placeholders=(placeholder,)),
         tls_passthrough=True,
         origin=f"agent_provider.{TEMPLATE}",
     )

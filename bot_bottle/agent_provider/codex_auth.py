@@ -172,6 +172,13 @@ def _unsigned(claims: Json) -> str:
     return f"{'.'.join(encoded)}.placeholder"
 
 
+def placeholder_mark() -> str:
+    """Give the text that every stand-in for a token begins with, and no token that somebody signed."""
+    head, claims, _signature = _unsigned({}).split(".")
+    # The last three digits depend on what follows the first claim.
+    return f"{head}.{claims[: (len(claims) - 2) // 4 * 4]}"
+
+
 def _account_of(claims: Json) -> str:
     account = claims.get(_ACCOUNT_CLAIMS)
     return _text(account, "chatgpt_account_id") if isinstance(account, dict) else ""

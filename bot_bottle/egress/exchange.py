@@ -232,6 +232,7 @@ class Exchange:
             headers=self.facts,
             http_1_0=self._http_1_0,
         )
+        request = client.proxy.table.placeholders.noted(request, self.facts.block)
         self._request = request
         if request.host == EGRESS_LOCAL_HOST:
             self._answer_locally(request)

@@ -7,7 +7,7 @@ that no two servers can read a different message out of them (request smuggling)
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -76,7 +76,7 @@ class RequestHeaders:
     """What a request's headers say; ``kept`` are the lines that may go on.
 
     ``keep_alive`` is what the client asked of this connection, ``upgrade`` the protocol it would switch to,
-    ``has_body`` whether bytes of a body follow.
+    ``has_body`` whether bytes of a body follow. ``block`` holds all the lines as they came.
     """
 
     kept: tuple[FieldLine, ...] = ()
@@ -88,6 +88,7 @@ class RequestHeaders:
     override: tuple[str, ...] = ()
     keep_alive: bool = True
     has_body: bool = False
+    block: bytes = field(default=b"", repr=False, compare=False)
 
 
 def read_request_headers(block: bytes, *, http_1_0: bool = False) -> RequestHeaders:
@@ -128,6 +129,7 @@ def read_request_headers(block: bytes, *, http_1_0: bool = False) -> RequestHead
         override=override,
         keep_alive=b"close" not in named and (not http_1_0 or b"keep-alive" in named),
         has_body=chunked or (length is not None and int(length) > 0),
+        block=block,
     )
 
 

@@ -16,6 +16,7 @@ from bot_bottle.egress.git_push import is_git_push
 from bot_bottle.egress.hosts import host_matches, is_ip_literal
 from bot_bottle.egress.injection import injection
 from bot_bottle.egress.paths import AmbiguousPathError, fully_decoded, path_allowed
+from bot_bottle.egress.placeholders import Placeholders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,8 @@ class EgressRequest(NamedTuple):
 
     ``host`` and ``port`` are where it wants to go. ``claims`` are the host names that the layers around it
     gave, as (where, name): CONNECT authority, SNI, request URI, Host. ``sni_missing`` says a TLS client
-    named no server. ``override`` lists the values of method override headers.
+    named no server. ``override`` lists the values of method override headers, ``placeholders`` the variables
+    whose placeholders stand in any header.
     """
 
     via: Via
@@ -53,6 +55,7 @@ class EgressRequest(NamedTuple):
     claims: tuple[tuple[str, str], ...] = ()
     sni_missing: bool = False
     override: tuple[str, ...] = ()
+    placeholders: frozenset[str] = frozenset()
 
     def aimed_at(self, path: str, query: str) -> EgressRequest:
         """Give the same request for another target."""
@@ -63,7 +66,16 @@ class EgressRequest(NamedTuple):
 class RouteTable:
     """The bottle's routes and credentials, looked up by host."""
 
-    __slots__ = ("_by_host", "_injections", "_needles", "_permits", "_secrets", "halt", "routes")
+    __slots__ = (
+        "_by_host",
+        "_injections",
+        "_needles",
+        "_permits",
+        "_secrets",
+        "halt",
+        "placeholders",
+        "routes",
+    )
 
     def __init__(
         self, routes: Sequence[EgressRoute], secrets: Mapping[str, Secret], *, halt: Deny | None = None
@@ -77,6 +89,7 @@ class RouteTable:
         self._injections = {id(route): injection(route.auth, secrets) for route in self.routes}
         self._secrets = secrets
         self._needles: Needles | None = None
+        self.placeholders = Placeholders(self.routes)
 
     def candidates(self, host: str) -> tuple[EgressRoute, ...]:
         """Give the routes that cover ``host``: those that name it exactly, or else the longest wildcard's."""
@@ -216,6 +229,25 @@ def host_routed(step: Step) -> Deny | None:
     return None
 
 
+def no_stray_placeholder(step: Step) -> Deny | None:
+    """What stands for a credential goes to that credential's host or nowhere."""
+    table, request, auth = step.table, step.request, step.route.auth if step.route else None
+    if not table.placeholders:
+        return None
+    seen = request.placeholders | table.placeholders.seen(f"{request.path}?{request.query}".encode())
+    strays = seen - {auth.token_ref} if auth else seen
+    if strays:
+        ref = min(strays)
+        hosts = ", ".join(sorted(one.host for one in table.routes if one.auth and one.auth.token_ref == ref))
+        return Deny(
+            reason="placeholder_misplaced",
+            rule="egress.placeholders",
+            message=f"the placeholder of {ref} was sent to {request.host}, which that credential is not for",
+            next_step=f"It stands for a credential that is added for {hosts} alone; leave it out here",
+        )
+    return None
+
+
 def no_plaintext_credential(step: Step) -> Deny | None:
     """A credential is only ever added over TLS."""
     route = step.route
@@ -322,6 +354,7 @@ POLICIES: tuple[Policy, ...] = (
     no_git_push,
     no_trace,
     host_routed,
+    no_stray_placeholder,
     no_plaintext_credential,
     port_open,
     method_allowed,
@@ -332,7 +365,9 @@ POLICIES: tuple[Policy, ...] = (
 
 #: Those of them that look at the path or the query. The others say the same for any target, so that where
 #: they had no objection once they have none to the same request for another target.
-TARGET_POLICIES: frozenset[Policy] = frozenset((no_git_push, no_method_in_query, path_open))
+TARGET_POLICIES: frozenset[Policy] = frozenset(
+    (no_git_push, no_stray_placeholder, no_method_in_query, path_open)
+)
 
 #: What can be said of a CONNECT before anything is known of the request inside it.
 CONNECT_POLICIES: tuple[Policy, ...] = (not_halted, no_metadata_name, host_routed, port_open)

@@ -26,7 +26,12 @@ egress:
   routes:
     - host: allowed.test
     - host: api.test
+      auth: {{scheme: Bearer, token_ref: {TOKEN_REF}, placeholder: placeholder-only}}
+    - host: echo.test
       auth: {{scheme: Bearer, token_ref: {TOKEN_REF}}}
+    - host: query.test
+      auth: {{scheme: query, token_ref: {TOKEN_REF}, name: key}}
+      strip_cookies: true
     - host: paths.test
       path_allowlist: [/public/]
     - host: read.test

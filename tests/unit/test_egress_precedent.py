@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 ROUTES = (
     EgressRoute(host="open.test", origin="r0"),
     EgressRoute(host="narrow.test", path_allowlist=("/a", "/b/"), methods=("GET", "POST"), origin="r1"),
-    EgressRoute(host="auth.test", auth=RouteAuth(scheme="Bearer", token_ref="TOKEN"), origin="r2"),
+    EgressRoute(
+        host="auth.test",
+        auth=RouteAuth(scheme="Bearer", token_ref="TOKEN", placeholders=("stands-for-it",)),
+        origin="r2",
+    ),
     EgressRoute(host="nokey.test", auth=RouteAuth(scheme="Bearer", token_ref="ABSENT"), origin="r3"),
     EgressRoute(host="10.1.2.3", origin="r4"),
     EgressRoute(host="metadata.goog", origin="r5"),
