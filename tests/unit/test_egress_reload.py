@@ -91,6 +91,7 @@ def test_no_part_of_a_route_changes_unsaid(field: str) -> None:
         "ports": (8443,),
         "auth": RouteAuth(scheme="token", token_ref="OTHER"),
         "ssrf_ip_allowlist": (ip_network("10.0.0.0/8"),),
+        "detectors": (),
     }
     value = values.get(field, True)
     changed = replace(ROUTE, **{field: value})
