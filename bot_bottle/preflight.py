@@ -158,6 +158,8 @@ def route_text(route: EgressRoute) -> str:
         parts.append("[content rules off]")
     if route.strip_cookies:
         parts.append("[cookies removed]")
+    if route.http2:
+        parts.append("[http2]")
     if route.methods:
         parts.append("methods " + ",".join(route.methods))
     if route.ports:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle.egress import content_denial
+from bot_bottle.egress.grpc import is_grpc
+from bot_bottle.egress.grpc_content import GrpcGuard
 from bot_bottle.egress.headers import leaving
 
 if TYPE_CHECKING:
@@ -195,7 +197,9 @@ class ContentGuard:
         self._hosts[host] = deny
         return deny
 
-    def body(self, request: EgressRequest, facts: RequestHeaders, route: EgressRoute) -> BodyGuard:
+    def body(
+        self, request: EgressRequest, facts: RequestHeaders, route: EgressRoute
+    ) -> BodyGuard | GrpcGuard:
         """Give what judges the body of a request whose head was allowed."""
         from bot_bottle.pipelock.finding import Context  # noqa: PLC0415 - loaded with the parts
         from bot_bottle.pipelock.stream import StreamScanner  # noqa: PLC0415
@@ -210,9 +214,20 @@ class ContentGuard:
             encoding=_field(facts, b"content-encoding"),
             rules=selection.rules,
         )
-        stream = StreamScanner(parts.scanner, context, on_opaque=route.on_opaque, selection=selection)
-        return BodyGuard(
-            stream, parts.session, host=request.host, route=route, content_type=context.content_type
+
+        def judge(context: Context) -> BodyGuard:
+            stream = StreamScanner(parts.scanner, context, on_opaque=route.on_opaque, selection=selection)
+            return BodyGuard(
+                stream, parts.session, host=request.host, route=route, content_type=context.content_type
+            )
+
+        if not is_grpc(context.content_type.encode("latin-1")) or context.encoding:
+            return judge(context)
+        packed = replace(context, encoding=_field(facts, b"grpc-encoding") or "unknown")
+        return GrpcGuard(
+            lambda compressed: judge(packed if compressed else context),
+            most=route.max_body,
+            too_large=lambda: content_denial.too_large(request.host, route),
         )
 
     def parts(self) -> Parts:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.client import Client
     from bot_bottle.egress.content import BodyGuard
     from bot_bottle.egress.grammar import StatusLine
+    from bot_bottle.egress.grpc_content import GrpcGuard
     from bot_bottle.egress.headers import RequestHeaders, ResponseHeaders
     from bot_bottle.egress.policy import EgressRequest
     from bot_bottle.egress.precedent import Precedent, PrecedentKey
@@ -50,7 +51,8 @@ class Exchange:
     _request: EgressRequest | None = None
     _destination: Destination | None = None
     _head = b""
-    _guard: BodyGuard | None = None
+    _guard: BodyGuard | GrpcGuard | None = None
+    _head_first = False
     _upstream: Upstream | None = None
     _dialling: asyncio.Task[None] | None = None
     _waiting: list[bytes] | None = None
@@ -62,6 +64,7 @@ class Exchange:
     _dropped = 0
     _chunked_out = False
     _tunnelling = False
+    _tried_again = False
     _response_begun = False
     _response_done = False
     _finished = False
@@ -242,7 +245,7 @@ class Exchange:
             return
         verdict = client.proxy.judge(request, self.facts)
         if isinstance(verdict.decision, Deny):
-            self._refuse(403, verdict.decision, recorded=True)
+            self._refuse(self._status_of(verdict.decision), verdict.decision, recorded=True)
             return
         route = verdict.route
         if route is None:
@@ -261,7 +264,13 @@ class Exchange:
         if injection is not None:
             target = injection.aimed(target)
         self._head = b" ".join((self._method, target, tail))
-        destination = Destination(scheme=request.scheme, host=request.host, port=request.port, route=route)
+        destination = Destination(
+            scheme=request.scheme,
+            host=request.host,
+            port=request.port,
+            route=route,
+            http2=route.http2 and request.scheme == "https" and not self.websocket,
+        )
         if target == self._target and not (self.websocket or self._http_1_0 or target == b"*"):
             client.proxy.set_precedent(self._key, self.facts, request, destination, tail)
         self._send_to(destination)
@@ -278,8 +287,8 @@ class Exchange:
             self._send_on()
             return
         self._guard = guard = self._client.proxy.content.body(self._judged, self.facts, destination.route)
-        if self.facts.expect_continue:
-            self._send_on()  # its server says whether it wants the body at all
+        if self.facts.expect_continue or self._head_first:
+            self._send_on()  # its server says whether it wants the body at all, or speaks first
         waiting, self._waiting, self._waiting_bytes = self._waiting or (), None, 0
         self._client.hold_reading(self, hold=False)
         for data in waiting:
@@ -342,8 +351,8 @@ class Exchange:
             waiting, self._waiting = self._waiting or (), None
             self._waiting_bytes = 0
             self._body_sent = self._body_sent or bool(waiting)
+            client.hold_reading(self, hold=False)  # before a server that does not keep up says otherwise
             upstream.send_request(self._head, waiting, ended=self._body_ended)
-            client.hold_reading(self, hold=False)
         else:
             upstream.send_request(self._head, ended=True)
         if client.write_paused:
@@ -408,8 +417,8 @@ class Exchange:
             self._client.flush()
             self._client.abort()  # a truncated message must not look whole
             return
-        repeatable = self._method in _REPEATABLE and self.request_done and not self._body_sent
-        if upstream is not None and upstream.reused and repeatable and self._destination is not None:
+        if upstream is not None and self._may_try_again(upstream, error) and self._destination is not None:
+            self._tried_again = error.unprocessed
             self._dial(self._destination)  # the server closed an idle connection as we used it
             return
         deny = Deny(
@@ -422,6 +431,14 @@ class Exchange:
         )
         self._refuse(403 if error.denied else 502, deny, decision="deny" if error.denied else "error")
 
+    def _may_try_again(self, upstream: Upstream, error: UpstreamError) -> bool:
+        """Tell whether a request may be sent once more: it was not looked at, or does no harm twice."""
+        if not upstream.reused or not self.request_done or self._body_sent:
+            return False
+        if error.code >= 0:  # a word about this one request, and not the end of an idle connection
+            return error.unprocessed and not self._tried_again
+        return self._method in _REPEATABLE
+
     def on_upstream_writable(self, *, writable: bool) -> None:
         """Read from the client only while the server keeps up."""
         self._client.hold_reading(self, hold=not writable)
@@ -431,6 +448,10 @@ class Exchange:
         self._client.flush()
 
     # How it reads in the client's protocol.
+
+    def _status_of(self, deny: Deny) -> int:  # noqa: ARG002 - for protocols that tell them apart
+        """Give the status of a denial by policy."""
+        return 403
 
     def _write_head(self, line: StatusLine, headers: ResponseHeaders) -> None:
         """Write the head of an interim or final response."""
@@ -464,8 +485,14 @@ class Exchange:
         if self._chunked_out:
             self._client.send(LAST_CHUNK)
 
-    def _write_own(self, status: int, body: bytes, headers: tuple[tuple[str, str], ...]) -> None:
-        """Write a whole response of our own with a JSON body."""
+    def _write_own(
+        self,
+        status: int,
+        body: bytes,
+        headers: tuple[tuple[str, str], ...],
+        deny: Deny | None,  # noqa: ARG002 - for protocols that say it in their own way
+    ) -> None:
+        """Write a whole response of our own with a JSON body, the refusal ``deny`` where it is one."""
         head = own_head(status, len(body), headers, close=self.close_after)
         self._client.send(head if self._method == b"HEAD" else head + body)
 
@@ -490,13 +517,15 @@ class Exchange:
             )
         host = self._request.host if self._request else ""
         body = denial_body(deny, host=host, identity=client.proxy.identity)
-        self._respond(status, body, denial_headers(deny, decision=decision))
+        self._respond(status, body, denial_headers(deny, decision=decision), deny)
 
-    def _respond(self, status: int, body: bytes, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def _respond(
+        self, status: int, body: bytes, headers: tuple[tuple[str, str], ...] = (), deny: Deny | None = None
+    ) -> None:
         self._response_begun = True
         if self.facts.expect_continue and not self.request_done:
             self.close_after = True  # whether the body will come is anyone's guess now (RFC 9110, 10.1.1)
-        self._write_own(status, body, headers)
+        self._write_own(status, body, headers, deny)
         self._waiting = None
         self._dropping = True
         self._response_done = True

@@ -49,7 +49,7 @@ _OVERRIDES = frozenset(
 )
 
 #: On a route with a credential its echo must be recognised in the answer: whole and unencoded.
-_READABLE = frozenset((b"accept-encoding", b"if-range", b"range"))
+_READABLE = frozenset((b"accept-encoding", b"grpc-accept-encoding", b"if-range", b"range"))
 _COOKIES = frozenset((b"cookie", b"cookie2"))
 
 _RESPONSE_CONSUMED = frozenset(

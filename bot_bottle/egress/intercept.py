@@ -115,11 +115,24 @@ def _take_tls_off(
         if error is not None:
             proxy.clients.leave(inner)
             _record_failure(proxy, inner.arrival, error)
+        elif stream.speaks_http2:
+            _speak_http2(proxy, stream, inner)
 
     stream = TlsStream(inner, context, loop=proxy.loop, handshake_seconds=_HANDSHAKE_SECONDS, done=done)
     inner.outer = stream
     transport.set_protocol(stream)
     stream.connection_made(transport)
+
+
+def _speak_http2(proxy: EgressProxy, stream: TlsStream, inner: ClientConnection) -> None:
+    """Let HTTP/2 be spoken in place of ``inner``, which knows by now how its client came."""
+    from bot_bottle.egress.http2.client import Http2Client  # noqa: PLC0415 - few bottles speak it
+
+    inner.take_over()
+    front = Http2Client(proxy, inner.arrival)
+    proxy.clients.replace(inner, front)
+    stream.set_protocol(front)
+    front.connection_made(stream)
 
 
 class _FirstByte(asyncio.Protocol):

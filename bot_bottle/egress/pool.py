@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from bot_bottle.egress.addresses import address_refusal
 from bot_bottle.egress.hosts import is_ip_literal
+from bot_bottle.egress.shared_upstreams import SharedUpstreams
 from bot_bottle.egress.tls_stream import TlsStream
-from bot_bottle.egress.upstream import PoolKey, UpstreamConnection, UpstreamError
+from bot_bottle.egress.upstream import PoolKey, Upstream, UpstreamConnection, UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from bot_bottle.egress.http2.upstream import Http2Upstream
     from bot_bottle.egress.policy import Scheme
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.sidecar.config import Pin, Roots
@@ -47,11 +49,13 @@ class Destination(NamedTuple):
     host: str
     port: int
     route: EgressRoute
+    http2: bool = False
 
     @property
     def key(self) -> PoolKey:
         """What a pooled connection is kept under."""
-        return (self.scheme, self.host, self.port, self.route.auth.token_ref if self.route.auth else "")
+        protocol = "h2" if self.http2 else self.scheme
+        return (protocol, self.host, self.port, self.route.auth.token_ref if self.route.auth else "")
 
 
 async def system_resolver(host: str, port: int) -> list[str]:
@@ -72,6 +76,7 @@ class UpstreamPool:
         roots: Roots | None = None,
         resolver: Resolver = system_resolver,
     ) -> None:
+        self.loop = loop
         self._now = loop.time
         self._pins = dict(pins)
         self._upstream_ca_pem = upstream_ca_pem
@@ -79,10 +84,14 @@ class UpstreamPool:
         self._resolver = resolver
         self._idle: dict[PoolKey, list[UpstreamConnection]] = {}
         self._idle_count = 0
-        self._context: ssl.SSLContext | None = None
+        #: By whether HTTP/2 is offered.
+        self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._shared = SharedUpstreams()
 
-    def take(self, key: PoolKey) -> UpstreamConnection | None:
-        """Give the idle connection used last, if there is one."""
+    def take(self, key: PoolKey) -> Upstream | None:
+        """Give a stream of a shared connection, or the idle connection used last, if there is one."""
+        if key[0] == "h2" and (stream := self._shared.stream(key)) is not None:
+            return stream
         held = self._idle.get(key)
         while held:
             connection = held.pop()
@@ -121,10 +130,15 @@ class UpstreamPool:
         for connection in dropped:
             self.forget(connection)
             connection.abort()
-        return len(dropped)
+        return len(dropped) + self._shared.drop(unwanted)
+
+    def forget_shared(self, connection: Http2Upstream) -> None:
+        """Give no more streams of a connection that has ended or takes none."""
+        self._shared.forget(connection)
 
     def sweep(self, now: float) -> None:
         """Close what has been idle too long."""
+        self._shared.sweep(now)
         for key in list(self._idle):
             for connection in [c for c in self._idle[key] if c.idle_until <= now]:
                 self.forget(connection)
@@ -136,8 +150,13 @@ class UpstreamPool:
         """Close every idle connection."""
         self.sweep(float("inf"))
 
-    async def dial(self, destination: Destination) -> UpstreamConnection:
+    async def dial(self, destination: Destination) -> Upstream:
         """Resolve, check and connect; raises :class:`UpstreamError`."""
+        if destination.http2:
+            return await self._shared.dial(destination.key, lambda: self._dial(destination))
+        return await self._dial(destination)
+
+    async def _dial(self, destination: Destination) -> Upstream:
         addresses, port = await self._addresses(destination)
         failure = UpstreamError("upstream_unreachable", f"{destination.host} has no address")
         for address in addresses[:_MAX_ADDRESSES]:
@@ -174,7 +193,7 @@ class UpstreamPool:
             )
         return passed, port
 
-    async def _connect(self, destination: Destination, address: str, port: int) -> UpstreamConnection:
+    async def _connect(self, destination: Destination, address: str, port: int) -> Upstream:
         loop = asyncio.get_running_loop()
         tls = destination.scheme == "https"
         host = destination.host
@@ -182,24 +201,35 @@ class UpstreamPool:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS + (_HANDSHAKE_SECONDS if tls else 0)):
                 if tls:
-                    await self._secure(connection, host, address, port)
-                else:
-                    await loop.create_connection(lambda: connection, address, port)
+                    return await self._secure(connection, destination, address, port)
+                await loop.create_connection(lambda: connection, address, port)
         except OSError as error:
             raise _connect_failure(host, error) from error
         return connection
 
-    async def _secure(self, connection: UpstreamConnection, host: str, address: str, port: int) -> None:
+    async def _secure(
+        self, connection: UpstreamConnection, destination: Destination, address: str, port: int
+    ) -> Upstream:
+        host = destination.host
         loop = asyncio.get_running_loop()
-        secured: asyncio.Future[None] = loop.create_future()
+        secured: asyncio.Future[Upstream] = loop.create_future()
 
         def done(error: BaseException | None) -> None:
-            if not secured.done():
-                secured.set_result(None) if error is None else secured.set_exception(error)
+            if secured.done():
+                return
+            if error is not None:
+                secured.set_exception(error)
+            elif stream.speaks_http2:
+                try:  # at once: what its server says first is HTTP/2 already
+                    secured.set_result(self._shared.add(self, destination.key, stream))
+                except OSError as failure:
+                    secured.set_exception(failure)
+            else:
+                secured.set_result(connection)
 
         stream = TlsStream(
             connection,
-            self._tls_context(),
+            self._tls_context(http2=destination.http2),
             loop=loop,
             handshake_seconds=_HANDSHAKE_SECONDS,
             server_hostname=host,
@@ -207,22 +237,23 @@ class UpstreamPool:
         )
         try:
             await loop.create_connection(lambda: stream, address, port)
-            await secured
+            return await secured
         except BaseException:
             secured.cancel()
             stream.abort()
             raise
 
-    def _tls_context(self) -> ssl.SSLContext:
+    def _tls_context(self, *, http2: bool) -> ssl.SSLContext:
         # Made at the first need: reading the system's roots takes some 20 ms.
-        if self._context is None:
+        held = self._contexts.get(http2)
+        if held is None:
             context = _rooted_context(self._roots) if self._roots else _system_context()
             context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.set_alpn_protocols(["http/1.1"])
+            context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
             if self._upstream_ca_pem:
                 context.load_verify_locations(cadata=self._upstream_ca_pem)
-            self._context = context
-        return self._context
+            held = self._contexts[http2] = context
+        return held
 
 
 def _system_context() -> ssl.SSLContext:

@@ -73,8 +73,8 @@ class EgressProxy:
     ) -> None:
         self.identity = config.identity
         self.table = RouteTable(config.routes, config.secrets)
-        self.contexts = ServerContexts(ca)
         self.content = ContentGuard(config, loop)
+        self.contexts = ServerContexts(ca, speaks_http2=self._speaks_http2)
         self.loop = loop
         self.pool = UpstreamPool(
             loop=loop,
@@ -368,10 +368,14 @@ class EgressProxy:
                     if route.auth
                     else None,
                     "tls_passthrough": route.tls_passthrough,
+                    "http2": route.http2,
                 }
                 for route in self.table.routes
             ],
         }
+
+    def _speaks_http2(self, host: str) -> bool:
+        return any(route.http2 for route in self.table.candidates(host))
 
     def _record(
         self,

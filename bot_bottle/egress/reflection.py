@@ -6,10 +6,12 @@ comes encoded all the same is decoded, or refused where that cannot be done.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.decision import Deny
+from bot_bottle.egress.grpc import MessageEnds, is_grpc
 from bot_bottle.egress.redact import Redactor
 from bot_bottle.egress.upstream import ResponseSink
 from bot_bottle.pipelock.unpack import BombError, OpaqueError, unpacker
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from bot_bottle.pipelock.unpack import Unpacker
 
 _RULE = "egress.reflection"
+_GRPC_PACKED = re.compile(rb"(?i)grpc-encoding:[ \t]*(?!identity[ \t]*$)")
 
 
 class Answered(ResponseSink, Protocol):
@@ -44,6 +47,7 @@ class Reflection:
         "_exchange",
         "_head",
         "_head_request",
+        "_messages",
         "_needles",
         "_note",
         "_noted",
@@ -62,6 +66,7 @@ class Reflection:
         self._over = False
         self._body = Redactor(needles)
         self._plain: Unpacker | None = None
+        self._messages: MessageEnds | None = None
         #: Kept back until its encoded content has proven readable.
         self._head: tuple[StatusLine, ResponseHeaders] | None = None
 
@@ -75,6 +80,12 @@ class Reflection:
             # No range was asked for, and in pieces a credential could be read without ever being seen.
             self._refuse("response_partial", "the server sent a part of its content that nobody asked for")
             return
+        if any(_GRPC_PACKED.match(one) for one in headers.kept):
+            # Its messages are compressed one by one, inside of content that itself is not.
+            self._refuse("response_unreadable", "the server's gRPC messages are compressed unasked")
+            return
+        if any(is_grpc(value) for value in _values(headers, b"content-type")):
+            self._messages = MessageEnds()
         try:
             self._plain = unpacker(_encoding(headers))
         except OpaqueError as error:
@@ -103,7 +114,16 @@ class Reflection:
             if not data:
                 return
             self._send_head()
-        self._send(self._body.feed(data))
+        if self._messages is None:
+            self._send(self._body.feed(data))
+            return
+        for prefix, content, ended in self._messages.cut(data):
+            if prefix[:1] > b"\0":
+                self._unreadable(OpaqueError("a gRPC message is compressed by itself"))
+                return
+            self._send(prefix + self._body.feed(content))
+            if ended:  # its reader may say nothing before it has all of it
+                self._send(self._body.finish())
 
     def on_response_end(self, trailers: Sequence[bytes] = ()) -> None:
         """Pass on what was held back, and the end."""
@@ -118,6 +138,8 @@ class Reflection:
             self._send_head()
             self._send(self._body.feed(rest) if rest else b"")
         self._send(self._body.finish())
+        if self._messages is not None:
+            self._send(self._messages.rest())
         self._exchange.on_response_end([self._needles.masked(one) for one in trailers])
 
     def on_tunnel_data(self, data: bytes) -> None:
@@ -181,6 +203,11 @@ class Reflection:
             next_step="Ask for the content unencoded, or have the operator ask the server's owner",
         )
         self._exchange.refuse(502, deny)
+
+
+def _values(headers: ResponseHeaders, name: bytes) -> list[bytes]:
+    lines = (one.partition(b":") for one in headers.kept)
+    return [value.strip() for found, _colon, value in lines if found.lower() == name]
 
 
 def _encoding(headers: ResponseHeaders) -> str:

@@ -61,7 +61,8 @@ class EgressRoute:
     request they find something in, ``on_opaque`` of one that cannot be read (``None``: what says that it is
     text must be readable), ``max_body`` the most bytes of a body. ``ssrf_ip_allowlist`` names the otherwise
     refused networks this host may resolve to. ``strip_cookies`` keeps the bottle's own cookies from it.
-    ``origin`` says where the route was declared.
+    ``http2`` offers HTTP/2 to its clients and to its server, by ALPN. ``origin`` says where the route was
+    declared.
     """
 
     host: str
@@ -76,6 +77,7 @@ class EgressRoute:
     on_match: OnMatch = "block"
     on_opaque: OnOpaque | None = None
     max_body: int | None = None
+    http2: bool = False
     origin: str = "manifest"
 
     @property
@@ -100,6 +102,7 @@ class EgressRoute:
             "on_match": self.on_match,
             "on_opaque": self.on_opaque,
             "max_body": self.max_body,
+            "http2": self.http2,
             "origin": self.origin,
         }
 
@@ -120,6 +123,7 @@ class EgressRoute:
             on_match="ask" if _text(obj["on_match"]) == "ask" else "block",
             on_opaque=_on_opaque(obj["on_opaque"]),
             max_body=_count(obj["max_body"]),
+            http2=obj["http2"] is True,
             origin=_text(obj["origin"]),
         )
 
@@ -195,6 +199,7 @@ def _merge_provider_route(routes: tuple[EgressRoute, ...], provided: EgressRoute
                 route,
                 auth=provided.auth or route.auth,
                 tls_passthrough=provided.tls_passthrough or route.tls_passthrough,
+                http2=provided.http2 or route.http2,
                 path_allowlist=route.path_allowlist or provided.path_allowlist,
                 methods=route.methods or provided.methods,
                 ports=route.ports or provided.ports,
@@ -213,6 +218,7 @@ def _lift(route: ManifestRoute, origin: str) -> EgressRoute:
         ports=tuple(route.ports),
         auth=_lift_auth(route.auth) if route.auth else None,
         tls_passthrough=route.pipelock.tls_passthrough,
+        http2=route.http2,
         ssrf_ip_allowlist=tuple(ip_network(text) for text in route.pipelock.ssrf_ip_allowlist),
         strip_cookies=route.strip_cookies,
         detectors=route.pipelock.detectors,

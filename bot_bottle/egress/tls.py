@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from bot_bottle.egress.hosts import HostError, normalise_host
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bot_bottle.egress.ca import CertificateAuthority
 
 _RENEW = timedelta(days=3)
@@ -30,21 +32,27 @@ class SniSSLObject(ssl.SSLObject):
 class ServerContexts:
     """The server contexts of one bottle, held while they are in use and their leaves are fresh."""
 
-    def __init__(self, ca: CertificateAuthority) -> None:
+    def __init__(
+        self, ca: CertificateAuthority, *, speaks_http2: Callable[[str], bool] | None = None
+    ) -> None:
+        """Make leaves with ``ca``; ``speaks_http2`` says of a host whether its clients are offered HTTP/2."""
         self._ca = ca
+        self._speaks_http2 = speaks_http2 or (lambda _host: False)
         self._transparent: ssl.SSLContext | None = None
-        self._contexts: OrderedDict[str, tuple[ssl.SSLContext, datetime]] = OrderedDict()
+        self._contexts: OrderedDict[tuple[str, bool], tuple[ssl.SSLContext, datetime]] = OrderedDict()
 
     def context_for(self, host: str, *, now: datetime | None = None) -> ssl.SSLContext:
         """Give the server context with a leaf for ``host`` (normalised name or IP literal)."""
         moment = now or datetime.now(UTC)
-        held = self._contexts.get(host)
+        key = (host, self._speaks_http2(host))
+        held = self._contexts.get(key)
         if held and held[1] > moment:
-            self._contexts.move_to_end(host)
+            self._contexts.move_to_end(key)
             return held[0]
-        context = _server_context(self._ca.leaf_pem(host, now=moment) + self._ca.leaf_key_pem)
-        self._contexts[host] = (context, moment + _RENEW)
-        self._contexts.move_to_end(host)
+        leaf = self._ca.leaf_pem(host, now=moment) + self._ca.leaf_key_pem
+        context = _server_context(leaf, http2=key[1])
+        self._contexts[key] = (context, moment + _RENEW)
+        self._contexts.move_to_end(key)
         if len(self._contexts) > _MAX_CONTEXTS:
             self._contexts.popitem(last=False)
         return context
@@ -71,14 +79,14 @@ class ServerContexts:
             session.context = self.context_for(_LOOPBACK)
 
 
-def _server_context(chain_and_key: bytes) -> ssl.SSLContext:
+def _server_context(chain_and_key: bytes, *, http2: bool = False) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslobject_class = SniSSLObject
     # No tickets: a resumed session could carry a name that was decided under another context.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     context.sni_callback = _remember_sni
     fd = os.memfd_create("bot-bottle-leaf", os.MFD_CLOEXEC)
     try:

@@ -230,6 +230,15 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
         if self._raw is not None:
             self._raw.abort()
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Let another protocol speak from here on."""
+        self._app = cast("asyncio.Protocol", protocol)
+
+    @property
+    def speaks_http2(self) -> bool:
+        """Whether both sides chose HTTP/2 in their handshake (ALPN ``h2``, RFC 7301)."""
+        return self._up and self._session.selected_alpn_protocol() == "h2"
+
     def is_closing(self) -> bool:
         """Tell whether the connection is closed or about to be."""
         return self._closing or self._raw is None or self._raw.is_closing()

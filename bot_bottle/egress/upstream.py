@@ -9,7 +9,8 @@ from bot_bottle.egress.bodies import LAST_CHUNK, Body, ChunkedBody, EndlessBody,
 from bot_bottle.egress.grammar import BadMessageError, HeadBuffer, StatusLine, read_status_line
 from bot_bottle.egress.headers import ResponseHeaders, read_response_headers
 
-#: (scheme, host, port, token_ref): connections are never shared between credentials.
+#: (scheme, host, port, token_ref): connections are never shared between credentials. Where HTTP/2 is offered
+#: the scheme is ``h2``, so that a WebSocket is never given a connection that may speak it.
 PoolKey: TypeAlias = tuple[str, str, int, str]
 
 _MAX_HEAD_BYTES = 256 * 1024
@@ -50,10 +51,11 @@ class ResponseSink(Protocol):
 class Upstream(Protocol):
     """What carries one exchange to a server: a connection, or one stream of a connection.
 
-    ``reused`` says that its connection has carried another exchange before.
+    ``reused`` says that its connection has carried another exchange before, ``http2`` what is spoken on it.
     """
 
     reused: bool
+    http2: bool
 
     def begin(self, sink: ResponseSink, *, head_request: bool, chunked: bool = False) -> None:
         """Carry ``sink``'s exchange.
@@ -91,16 +93,26 @@ class Upstream(Protocol):
 
 
 class UpstreamError(Exception):
-    """The upstream could not be used: ``reason`` is a stable code, ``address`` says it must not be."""
+    """The upstream could not be used.
 
-    def __init__(self, reason: str, message: str, *, denied: bool = False) -> None:
+    ``reason`` is a stable code, ``denied`` says it must not be used, ``unprocessed`` that it has not looked
+    at the request, ``code`` is its HTTP/2 error (RFC 9113, 7), -1 where it gave none.
+    """
+
+    def __init__(
+        self, reason: str, message: str, *, denied: bool = False, unprocessed: bool = False, code: int = -1
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.denied = denied
+        self.unprocessed = unprocessed
+        self.code = code
 
 
 class UpstreamConnection(asyncio.Protocol):
     """One connection to one upstream; carries one exchange at a time."""
+
+    http2 = False
 
     def __init__(self, pool: UpstreamPool, key: PoolKey) -> None:
         self.key = key

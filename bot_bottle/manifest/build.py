@@ -229,6 +229,7 @@ def _route(keys: RouteKeys) -> ManifestRoute:
         )
         if auth
         else None,
+        http2=keys.http2,
         pipelock=ManifestPipelock(
             tls_passthrough=keys.pipelock.tls_passthrough,
             ssrf_ip_allowlist=tuple(keys.pipelock.ssrf_ip_allowlist),

@@ -75,6 +75,7 @@ class ManifestRoute:
     methods: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     auth: ManifestAuth | None = None
+    http2: bool = False
     pipelock: ManifestPipelock = field(default_factory=ManifestPipelock)
     strip_cookies: bool = False
 

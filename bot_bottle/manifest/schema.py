@@ -131,6 +131,9 @@ class RouteKeys(_Keys):
         default=[], description="TCP ports; none means 443, and 80 without auth", examples=[[443]]
     )
     auth: AuthKeys | None = Field(default=None, examples=[{"scheme": "Bearer", "token_ref": "MY_TOKEN"}])
+    http2: bool = Field(
+        default=False, description="offer HTTP/2 to clients and server, as gRPC needs it", examples=[True]
+    )
     pipelock: PipelockKeys = Field(default=PipelockKeys(), examples=[{"tls_passthrough": True}])
     strip_cookies: bool = Field(
         default=False, description="keep the bottle's own cookies from this host", examples=[True]

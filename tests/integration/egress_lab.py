@@ -25,6 +25,7 @@ from bot_bottle.egress.routes import EgressRoute, RouteAuth
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.client import SidecarProcess
 from bot_bottle.sidecar.config import Pin, SidecarConfig
+from tests.support import http2
 from tests.support.outside import download_cache
 
 if TYPE_CHECKING:
@@ -172,9 +173,14 @@ class Response:
 class Upstream:
     """A raw upstream: ``handler`` gets each connection (TLS taken off) in a thread of its own."""
 
-    def __init__(self, handler: Handler, *, tls: bool = True, authority: Authority = AUTHORITY) -> None:
+    def __init__(
+        self, handler: Handler, *, tls: bool = True, authority: Authority = AUTHORITY, http2_for: str = ""
+    ) -> None:
         self._handler = handler
-        self._context = authority.server_context("localhost") if tls else None
+        self._context = authority.server_context(http2_for or "localhost") if tls else None
+        if self._context is not None and http2_for:
+            self._context.sni_callback = None  # a context that it switched to would choose no protocol
+            self._context.set_alpn_protocols(["h2", "http/1.1"])
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self.connections = 0
@@ -280,9 +286,11 @@ class Clients:
     def plain(self, role: str) -> Stream:
         return Stream(socket.create_connection(("127.0.0.1", self.ports[role]), SECONDS))
 
-    def secure(self, sock: socket.socket, sni: str | None) -> Stream:
+    def secure(self, sock: socket.socket, sni: str | None, *alpn: str) -> Stream:
         context = ssl.create_default_context(cafile=str(self.ca_file))
         context.check_hostname = sni is not None
+        if alpn:
+            context.set_alpn_protocols(alpn)
         return Stream(context.wrap_socket(sock, server_hostname=sni))
 
     def connect(self, authority: str) -> tuple[Stream, Response]:
@@ -298,6 +306,14 @@ class Clients:
         stream, answer = self.connect(f"{host}:{port}")
         assert answer.status == 200, answer.line
         return self.secure(stream.sock, host if sni == "" else sni)
+
+    def http2(self, host: str, *, transparent: bool = False, **options: Any) -> http2.Client:
+        """Open an HTTP/2 connection to ``host``, through a CONNECT or not."""
+        sock = self.plain("https").sock if transparent else self.connect(f"{host}:443")[0].sock
+        secured = self.secure(sock, host, "h2", "http/1.1").sock
+        assert isinstance(secured, ssl.SSLSocket)
+        assert secured.selected_alpn_protocol() == "h2"
+        return http2.Client(secured, **options)
 
     def transparent(self, sni: str | None) -> Stream:
         return self.secure(self.plain("https").sock, sni)
