@@ -33,6 +33,11 @@ def agents_dir() -> Path:
     return home_dir() / "agents"
 
 
+def providers_dir() -> Path:
+    """Give the folder of the providers that the operator added, a folder each."""
+    return home_dir() / "providers"
+
+
 def state_root() -> Path:
     """Give the folder that holds one folder an identity."""
     return home_dir() / "state"

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from bot_bottle.agent_provider.plan import ProvisionRequest
 
 TEMPLATE = "claude"
-MANIFEST_KEYS = frozenset({"auth_token", "plan"})
+MANIFEST_KEYS = frozenset({"auth_token", "plan", "api_key"})
 REQUIRED_KEYS: Mapping[str, str] = MappingProxyType({})
-ALTERNATIVES: frozenset[str] = frozenset()
+ALTERNATIVES = frozenset({"auth_token", "api_key"})
 INSTALL = "npm install -g @anthropic-ai/claude-code"
 SKILLS_FOLDER = ".claude/skills"
 ASKS: Mapping[str, str] = MappingProxyType({"auth_token": "BOT_BOTTLE_CLAUDE_OAUTH_TOKEN"})
@@ -28,6 +28,7 @@ ASKS: Mapping[str, str] = MappingProxyType({"auth_token": "BOT_BOTTLE_CLAUDE_OAU
 API_HOST = "api.anthropic.com"
 
 _TOKEN_VARIABLE = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105 - a name
+_KEY_VARIABLE = "ANTHROPIC_API_KEY"
 
 _CONFIG_FOLDER = f"{AGENT_HOME}/.claude"
 _FOLDER = f"{AGENT_HOME}/.bot-bottle"
@@ -63,7 +64,7 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
     if request.headless and not request.prompt.strip():
         raise UsageError("a headless run needs a task: --prompt TEXT")
     folder, state_file = _places(request.bottle_env.get(claude_login.CONFIG_DIR, ""))
-    token = request.provider.auth_token
+    token, key = request.provider.auth_token, request.provider.api_key
     files: list[ProvisionFile] = []
     argv = [TEMPLATE, "--dangerously-skip-permissions"]
     before, after = [], ""
@@ -79,7 +80,7 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
         before.append(_CONTINUE_IF_BEGUN)
     else:
         # A resumed session keeps what the program itself has written there since.
-        files += _first_start_files(folder, state_file)
+        files += _first_start_files(folder, state_file, claude_login.PLACEHOLDER_KEY if key else "")
     if token:
         plan, tier = ("", "") if request.preview else claude_login.host_plan(request.host_env)
         if request.provider.plan and request.provider.plan != plan:
@@ -88,6 +89,18 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
         files.append(ProvisionFile(path=claude_login.credentials_path(folder), content=login))
         # The program itself goes by the file alone: of a token in its environment it knows no plan.
         before.append(f"unset {_TOKEN_VARIABLE}")
+    routes: tuple[EgressRoute, ...] = ()
+    stand_ins: dict[str, str] = {}
+    if token:
+        auth = RouteAuth(scheme="Bearer", token_ref=token, placeholders=(claude_login.PLACEHOLDER_TOKEN,))
+        routes = (_api_route(auth),)
+        stand_ins = {_TOKEN_VARIABLE: claude_login.PLACEHOLDER_TOKEN}
+    elif key:
+        stand_in = (claude_login.PLACEHOLDER_KEY,)
+        routes = (
+            _api_route(RouteAuth(scheme="header", name="x-api-key", token_ref=key, placeholders=stand_in)),
+        )
+        stand_ins = {_KEY_VARIABLE: claude_login.PLACEHOLDER_KEY}
     if before or after:
         script = "; ".join((*before, f'exec "$@"{after}'))
         argv = ["/bin/sh", "-c", script, TEMPLATE, *argv]
@@ -97,11 +110,9 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
         argv=tuple(argv),
         dirs=(_FOLDER, folder),
         files=tuple(files),
-        guest_env={**_ALWAYS, **_QUIET, _TOKEN_VARIABLE: claude_login.PLACEHOLDER_TOKEN}
-        if token
-        else dict(_ALWAYS),
-        egress_routes=(_api_route(token, claude_login.PLACEHOLDER_TOKEN),) if token else (),
-        hidden_env_names=frozenset({_TOKEN_VARIABLE}) if token else frozenset(),
+        guest_env={**_ALWAYS, **(_QUIET if stand_ins else {}), **stand_ins},
+        egress_routes=routes,
+        hidden_env_names=frozenset(stand_ins),
     )
 
 
@@ -118,24 +129,22 @@ def _places(config_dir: str) -> tuple[str, str]:
     return str(place), f"{place}/.claude.json"
 
 
-def _api_route(token_ref: str, placeholder: str) -> EgressRoute:
-    return EgressRoute(
-        host=API_HOST,
-        auth=RouteAuth(scheme="Bearer", token_ref=token_ref, placeholders=(placeholder,)),
-        tls_passthrough=True,
-        origin=f"agent_provider.{TEMPLATE}",
-    )
+def _api_route(auth: RouteAuth) -> EgressRoute:
+    return EgressRoute(host=API_HOST, auth=auth, tls_passthrough=True, origin=f"agent_provider.{TEMPLATE}")
 
 
-def _first_start_files(folder: str, state_file: str) -> list[ProvisionFile]:
+def _first_start_files(folder: str, state_file: str, key: str) -> list[ProvisionFile]:
     """Answer, as files, what the program would ask at its first start; nobody is there to answer."""
-    state = {
+    state: dict[str, object] = {
         "hasCompletedOnboarding": True,
         "bypassPermissionsModeAccepted": True,
         "projects": {
             AGENT_WORKSPACE: {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
         },
     }
+    if key:
+        # It asks whether to use a key it finds in its environment, and remembers the answer by the key's end.
+        state["customApiKeyResponses"] = {"approved": [key[-20:]], "rejected": []}
     settings = {"skipDangerousModePermissionPrompt": True}
     return [
         _text_file(state_file, json.dumps(state, indent=2)),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Claude Code takes an OAuth token only in this form; egress strips it and adds the real one.
 PLACEHOLDER_TOKEN = "sk-ant-oat01-egress-placeholder"  # noqa: S105 - it opens nothing, which is its purpose
+#: The same for an API key.
+PLACEHOLDER_KEY = "sk-ant-api03-egress-placeholder"
 
 #: Names the folder of the program's settings, on the host and in a bottle.
 CONFIG_DIR = "CLAUDE_CONFIG_DIR"

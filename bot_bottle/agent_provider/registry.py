@@ -1,4 +1,7 @@
-"""Which providers exist: one line each. Nothing outside this folder asks which one it has."""
+"""Which providers exist: one line each, and those that the operator added.
+
+Nothing outside this folder asks which one it has.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import difflib
 from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.agent_provider import claude, codex, command
+from bot_bottle.agent_provider.added import added_names, find_added
+from bot_bottle.errors import ManifestError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -50,6 +55,17 @@ DEFAULT_TEMPLATE = claude.TEMPLATE
 _COMMON_KEYS = frozenset({"dockerfile", "image"})
 
 
+def provider_named(template: str) -> Provider:
+    """Give a provider, this version's own or one that the operator added.
+
+    Raises ``UsageError`` (``ManifestError``) where there is none, or where an added one is wrong.
+    """
+    provider = _PROVIDERS.get(template) or find_added(template)
+    if provider is None:
+        raise UsageError(f"agent_provider.template: {_unknown_template(template)}")
+    return provider
+
+
 def known_templates() -> tuple[str, ...]:
     """List the templates of this version."""
     return tuple(_PROVIDERS)
@@ -57,12 +73,12 @@ def known_templates() -> tuple[str, ...]:
 
 def asked_keys(template: str) -> Mapping[str, str]:
     """Give the ``agent_provider`` keys that ``init`` asks for, each with what most operators answer."""
-    return _PROVIDERS[template].ASKS
+    return provider_named(template).ASKS
 
 
 def skills_folder(template: str) -> str:
     """Give the folder of a template's skills below the home; ``""`` if its program has none."""
-    return _PROVIDERS[template].SKILLS_FOLDER
+    return provider_named(template).SKILLS_FOLDER
 
 
 def provider_programs() -> tuple[tuple[str, str], ...]:
@@ -99,7 +115,7 @@ def agent_provision_plan(
         resume=resume,
         preview=preview,
     )
-    return _PROVIDERS[bottle.agent_provider.template].provision(request)
+    return provider_named(bottle.agent_provider.template).provision(request)
 
 
 def check_provider_keys(template: str, written: Collection[str]) -> list[tuple[str, str]]:
@@ -107,16 +123,18 @@ def check_provider_keys(template: str, written: Collection[str]) -> list[tuple[s
 
     Gives (key, sentence) pairs; the key is ``""`` where the block as a whole lacks something.
     """
-    provider = _PROVIDERS.get(template)
+    try:
+        provider = _PROVIDERS.get(template) or find_added(template)
+    except ManifestError as error:
+        return [("template", f"cannot be used: {str(error).partition(chr(10))[0]}")]
     if provider is None:
         return [("template", _unknown_template(template))]
     problems: list[tuple[str, str]] = []
     for key in sorted(written):
         if key not in provider.MANIFEST_KEYS | _COMMON_KEYS:
             owners = [name for name, other in _PROVIDERS.items() if key in other.MANIFEST_KEYS]
-            problems.append(
-                (key, f"is for template {' or '.join(owners)} only, and this is {template}; remove it")
-            )
+            owned = f"template {' or '.join(owners)} only" if owners else "another template"
+            problems.append((key, f"is for {owned}, and this is {template}; remove it"))
     rivals = sorted(provider.ALTERNATIVES & set(written))
     problems += [(key, f"stands beside {rivals[0]}; keep one of them") for key in rivals[1:]]
     for key, example in provider.REQUIRED_KEYS.items():
@@ -126,8 +144,9 @@ def check_provider_keys(template: str, written: Collection[str]) -> list[tuple[s
 
 
 def _unknown_template(template: str) -> str:
-    known = ", ".join(_PROVIDERS)
-    close = difflib.get_close_matches(template.lower(), _PROVIDERS, n=1)
+    names = (*_PROVIDERS, *added_names())
+    known = ", ".join(names)
+    close = difflib.get_close_matches(template.lower(), names, n=1)
     return (
         f"unknown template; did you mean {close[0]}?"
         if close

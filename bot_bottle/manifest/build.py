@@ -110,7 +110,7 @@ def routes_from_text(path: Path, text: str) -> tuple[ManifestRoute, ...]:
         problems += route_problems(keys.routes, tree, file, ("routes",))
     if keys is None or problems:
         raise ManifestFileError(problems)
-    return tuple(_route(route) for route in keys.routes)
+    return tuple(manifest_route(route) for route in keys.routes)
 
 
 def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
@@ -128,7 +128,7 @@ def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
         ),
         routes=Named(
             {
-                route.host: Said(_route(route), _source(tree, path, ("egress", word, index)))
+                route.host: Said(manifest_route(route), _source(tree, path, ("egress", word, index)))
                 for index, route in enumerate(egress.add_routes or egress.routes)
             },
             # `egress: {}` closes as well: what could be meant in two ways must not open anything.
@@ -217,7 +217,8 @@ def _split(text: str, file: str) -> Frontmatter:
         raise ManifestFileError([Problem(file=file, line=1, column=1, key="", message=str(error))]) from error
 
 
-def _route(keys: RouteKeys) -> ManifestRoute:
+def manifest_route(keys: RouteKeys) -> ManifestRoute:
+    """Freeze one checked route."""
     auth = keys.auth
     return ManifestRoute(
         host=keys.host,

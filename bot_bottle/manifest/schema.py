@@ -23,6 +23,7 @@ def _text(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^(?:{pattern})$"})
 
 
+_NAMED = f"^(?:{values.NAME_PATTERN.pattern})$"
 Name = Annotated[str, AfterValidator(values.name_reference), _text(values.NAME_PATTERN.pattern)]
 EnvName = Annotated[str, AfterValidator(values.env_name), _text(values.ENV_NAME.pattern)]
 EnvValue = Annotated[str, AfterValidator(values.env_value)]
@@ -55,7 +56,10 @@ Detector = Annotated[str, AfterValidator(values.detector), WithJsonSchema({"enum
 OnMatch = Annotated[str, AfterValidator(values.on_match), WithJsonSchema({"enum": ["block", "ask"]})]
 OnOpaque = Annotated[str, AfterValidator(values.on_opaque), WithJsonSchema({"enum": ["deny", "allow"]})]
 Workspace = Annotated[str, AfterValidator(values.workspace), WithJsonSchema({"enum": ["copy", "empty"]})]
-Template = Annotated[str, WithJsonSchema({"enum": list(known_templates())})]
+#: An operator's own providers have names too, which a schema made elsewhere cannot know.
+Template = Annotated[
+    str, WithJsonSchema({"anyOf": [{"enum": list(known_templates())}, {"type": "string", "pattern": _NAMED}]})
+]
 
 
 class _Keys(BaseModel):

@@ -58,12 +58,13 @@ class _Control:
         from bot_bottle.demo.authority import Authority  # noqa: PLC0415
         from bot_bottle.demo.messages_api import ScriptedModel  # noqa: PLC0415
         from bot_bottle.demo.upstreams import Answer, ScriptedServer, Seen, hello  # noqa: PLC0415
-        from tests.support import echo, responses_api, sinkhole  # noqa: PLC0415
+        from tests.support import echo, other_models, responses_api, sinkhole  # noqa: PLC0415
 
         authority = Authority("Scripted outside")
         (scratch / "outside-ca.pem").write_text(authority.pem)
         self._model = ScriptedModel("Nothing is scripted.")
         self._responses = responses_api.ScriptedResponses("Nothing is scripted.")
+        self._text = "Nothing is scripted."
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._dns = sinkhole.ScriptedDns()
         self._udp = sinkhole.UdpSink(UDP_PORTS)
@@ -72,6 +73,10 @@ class _Control:
         def everywhere(seen: Seen) -> Answer:
             if "anthropic" in seen.host:
                 return self._model(seen)
+            if seen.host == other_models.GOOGLE:
+                return other_models.google(seen, self._text)
+            if seen.target.startswith(other_models.CHAT):
+                return other_models.chat(seen, self._text)
             if seen.host in responses_api.HOSTS:
                 return self._responses(seen)
             if seen.target.startswith("/events"):
@@ -112,7 +117,8 @@ class _Control:
         self._dns.script(name, answers)
 
     def model(self, final_text: str, tool: str = "", tool_input: dict[str, object] | None = None) -> None:
-        """Script the model behind api.anthropic.com."""
+        """Script the model behind api.anthropic.com, Google's and chat completions (text alone)."""
+        self._text = final_text
         self._model.__init__(final_text, tool=tool, tool_input=tool_input)  # type: ignore[misc]
 
     def responses(self, final_text: str, **script: Any) -> None:

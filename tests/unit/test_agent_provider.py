@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bot_bottle
-from bot_bottle.agent_provider.claude_login import PLACEHOLDER_TOKEN
+from bot_bottle.agent_provider.claude_login import PLACEHOLDER_KEY, PLACEHOLDER_TOKEN
 from bot_bottle.agent_provider.registry import (
     DEFAULT_TEMPLATE,
     agent_provision_plan,
@@ -46,10 +46,13 @@ def plan(
     prompt: str = "",
     resume: bool = False,
     claude_plan: str = "",
+    api_key: str = "",
     env: dict[str, str] | None = None,
     bottle_env: dict[str, str] | None = None,
 ) -> AgentProvisionPlan:
-    provider = ManifestAgentProvider(template=template, argv=argv, auth_token=auth_token, plan=claude_plan)
+    provider = ManifestAgentProvider(
+        template=template, argv=argv, auth_token=auth_token, plan=claude_plan, api_key=api_key
+    )
     bottle = ManifestBottle(name="b", path=tmp_path / "b.md", agent_provider=provider, env=bottle_env or {})
     agent = ManifestAgent(name="a", path=tmp_path / "a.md", bottle="b", prompt=body)
     return agent_provision_plan(
@@ -126,6 +129,20 @@ def test_claudes_plan_is_what_is_written_or_what_the_host_is_logged_in_with(
     made = plan(tmp_path, auth_token="TOK", claude_plan=written, env=env)
     assert (login(made)["subscriptionType"], login(made)["rateLimitTier"]) == known
     assert REAL not in "".join(contents(made).values())
+
+
+def test_claude_with_an_api_key_gets_the_header_and_is_not_asked_about_it(tmp_path: Path) -> None:
+    made = plan(tmp_path, api_key="KEY")
+    (route,) = made.egress_routes
+    assert route.host == "api.anthropic.com"
+    assert route.auth == RouteAuth(
+        scheme="header", name="x-api-key", token_ref="KEY", placeholders=(PLACEHOLDER_KEY,)
+    )
+    assert made.guest_env["ANTHROPIC_API_KEY"] == PLACEHOLDER_KEY
+    assert made.hidden_env_names == frozenset({"ANTHROPIC_API_KEY"})
+    state = json.loads(contents(made)[f"{AGENT_HOME}/.claude.json"])
+    assert state["customApiKeyResponses"]["approved"] == [PLACEHOLDER_KEY[-20:]]
+    assert not any(path.endswith(".credentials.json") for path in contents(made))
 
 
 def test_claudes_files_go_where_the_bottle_wants_them(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_an_argument_is_declared_or_not() -> None:
 
 @pytest.mark.parametrize("template", known_templates())
 def test_every_provider_has_a_dockerfile_with_a_base_of_the_operators_choice(template: str) -> None:
-    text = provider_dockerfile(template).read_text()
+    text, _where = provider_dockerfile(template)
     instructions = parse_dockerfile(text)
     assert declares(instructions, "BASE_IMAGE")
     assert base_images(instructions, {"BASE_IMAGE": "mine:1"}) == ("mine:1",)
@@ -130,7 +130,7 @@ def write(path: Path, text: str = "FROM mine\n", mode: int = 0o644) -> Path:
 def test_the_bottles_own_dockerfile_wins_over_the_manifests_and_that_over_the_providers(home: Path) -> None:
     named = write(home.parent / "d" / "Dockerfile", "FROM named\n")
     state = home / "state" / "a-12345"
-    assert agent_source(bottle()).text == provider_dockerfile("command").read_text()
+    assert agent_source(bottle()).text == provider_dockerfile("command")[0]
     assert agent_source(bottle(), state).where == "the Dockerfile of command"
     assert agent_source(bottle(named), state).text == "FROM named\n"
     write(state / "Dockerfile", "FROM override\n")

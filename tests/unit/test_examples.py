@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from bot_bottle.agent_provider.added import added_names
 from bot_bottle.agent_provider.registry import agent_provision_plan, known_templates
 from bot_bottle.egress.routes import egress_routes_for_bottle
 from bot_bottle.manifest.model import Manifest
 from tests.support.codex_login import CodexLogin
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: pytest.MonkeyPatch) -> Manifest:
     home = tmp_path_factory.mktemp("home") / ".bot-bottle"
+    monkeypatch_module.setenv("BOT_BOTTLE_HOME", str(home))
     shutil.copytree(EXAMPLES, home)
     for path in (home, *home.rglob("*")):
         path.chmod(path.stat().st_mode & ~0o022)  # a checkout under umask 002 is its group's to write
@@ -39,7 +51,7 @@ def test_every_example_makes_a_plan(manifest: Manifest, name: str, tmp_path: Pat
     bottle = manifest.bottle_for(name)
     template = bottle.agent_provider.template
     assert agent.prompt
-    assert template in known_templates()
+    assert template in {*known_templates(), *added_names()}
     CodexLogin().write(tmp_path / ".codex")
     home = {"HOME": str(tmp_path)}
     plan = agent_provision_plan(bottle, agent, env=home, headless=True, prompt="task")
@@ -49,7 +61,8 @@ def test_every_example_makes_a_plan(manifest: Manifest, name: str, tmp_path: Pat
 
 def test_the_examples_show_what_their_names_say(manifest: Manifest) -> None:
     templates = {manifest.bottle_for(name).agent_provider.template for name in manifest.agents}
-    assert templates == set(known_templates())
+    assert templates == {*known_templates(), *added_names()}
+    assert set(added_names()) == {"aider", "gemini", "opencode"}
     reader = manifest.bottle_for("reader")
     assert [route.host for route in reader.egress.routes] == ["docs.python.org", "*.pytest.org"]
     assert all(set(route.methods) == {"GET", "HEAD"} for route in reader.egress.routes)

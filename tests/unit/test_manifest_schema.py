@@ -94,7 +94,7 @@ def test_the_examples_are_valid(path: Path) -> None:
         ("bottle", "egress: {routes: [{}]}\n"),
         ("bottle", "egress: {routes: [{host: a.example, auth: {scheme: Digest, token_ref: T}}]}\n"),
         ("bottle", "egress: {routes: [{host: a.example, methods: [get]}]}\n"),
-        ("bottle", "agent_provider: {template: clade}\n"),
+        ("bottle", "agent_provider: {template: Clade}\n"),
         ("bottle", "limits: {memory: 4GB}\n"),
         ("bottle", "workspace: full\n"),
         ("agent", "skills: []\n"),

@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bot_bottle.agent_provider.added import dockerfile_of
 
-def provider_dockerfile(template: str) -> Path:
-    """Give the path of a template's own Dockerfile."""
-    return Path(__file__).with_name(f"{template}.Dockerfile")
+
+def provider_dockerfile(template: str) -> tuple[str, str]:
+    """Give the text of a template's own Dockerfile, and what to call it.
+
+    A provider that the operator added has it in its folder, or none: then it is the plain place for any
+    command. Raises ``ManifestError`` for one that others could have written.
+    """
+    path = Path(__file__).with_name(f"{template}.Dockerfile")
+    if path.exists():
+        return path.read_text("utf-8"), f"the Dockerfile of {template}"
+    added = dockerfile_of(template)
+    if added is not None:
+        return added, f"the Dockerfile of the provider {template}"
+    plain = Path(__file__).with_name("command.Dockerfile")
+    return plain.read_text("utf-8"), "the Dockerfile of command"

@@ -73,8 +73,8 @@ def agent_source(bottle: ManifestBottle, state_dir: Path | None = None) -> Agent
     provider = bottle.agent_provider
     if provider.dockerfile:
         return _own_source(Path(provider.dockerfile).expanduser(), "agent_provider.dockerfile")
-    path = provider_dockerfile(provider.template)
-    return AgentSource(text=path.read_text("utf-8"), where=f"the Dockerfile of {provider.template}")
+    text, where = provider_dockerfile(provider.template)
+    return AgentSource(text=text, where=where)
 
 
 def _own_source(path: Path, what: str) -> AgentSource:
