@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IDENTITY = "worker-abcde"
+#: Tests of another account's repositories run as root.
+_ANY_OWNER = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 _PEOPLE = {f"GIT_{who}_{what}": "x@git.test" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -33,7 +35,8 @@ class Ran:
 
 def git(folder: Path, *arguments: str, given: bytes = b"") -> str:
     """Run real git as somebody without any configuration of their own."""
-    env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", **_PEOPLE}
+    env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
+    env |= _PEOPLE | _ANY_OWNER
     done = subprocess.run(
         ["git", *arguments], cwd=folder, env=env, input=given, capture_output=True, check=False
     )
