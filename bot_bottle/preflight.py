@@ -203,6 +203,8 @@ def _workspace_text(plan: BottlePlan) -> str:
     declared_copy = plan.bottle.workspace == "copy"
     if plan.spec.identity:
         return "as the last session left it"
+    if plan.spec.repo:
+        return f"a clone of {shown(plan.spec.repo, 400)} through the git gate"
     if plan.spec.copy_cwd:
         end = "kept" if plan.spec.keep else "removed after exit code 0 unless --keep is given"
         text = f"a private copy of {shown(str(plan.spec.user_cwd), 400)}, {end}"

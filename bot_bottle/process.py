@@ -112,6 +112,11 @@ def start_with(
     )
 
 
+def last_line(data: bytes, fallback: str) -> str:
+    """Give the last non-empty line of a program's output, printable, or ``fallback``."""
+    return first_line(b"\n".join(reversed(data.splitlines())), fallback)
+
+
 def first_line(data: bytes, fallback: str) -> str:
     """Give the first non-empty line of a program's output, printable, or ``fallback``."""
     for line in data.decode("utf-8", "replace").splitlines():

@@ -78,15 +78,49 @@ def find_repository(folder: Path) -> tuple[bool, Repository | None]:
     return True, repository
 
 
-def visible_files(folder: Path) -> tuple[str, ...]:
-    """List, relative to ``folder``, the tracked files and the untracked ones that git does not ignore."""
-    listing = _git(["ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=folder).stdout
-    names = dict.fromkeys(os.fsdecode(name) for name in listing.split(b"\0") if name)
-    return tuple(name for name in names if not name.endswith("/"))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Files of a repository, relative to its folder: ``untracked`` are those that git does not ignore.
+
+    ``submodules`` are folders, not files. ``sparse`` are tracked files that are meant not to be there.
+    """
+
+    tracked: tuple[str, ...]
+    untracked: tuple[str, ...]
+    submodules: tuple[str, ...]
+    sparse: tuple[str, ...]
 
 
-def fresh_git(source: Repository, temporary: Path) -> Path:
+def visible_files(folder: Path) -> Listing:
+    """List what git sees in ``folder``; raises ``LaunchError``."""
+    tracked: dict[str, None] = {}
+    submodules, sparse = [], []
+    for line in _git(["ls-files", "-z", "-t", "--stage"], cwd=folder).stdout.split(b"\0"):
+        if not line:
+            continue
+        facts, _, path = line.partition(b"\t")
+        tag, mode, *_ = facts.split(b" ")
+        name = os.fsdecode(path)
+        if mode == b"160000":
+            submodules.append(name)
+        elif tag == b"S":
+            sparse.append(name)
+        else:
+            tracked[name] = None
+    listing = _git(["ls-files", "-z", "--others", "--exclude-standard"], cwd=folder).stdout
+    untracked = (os.fsdecode(name) for name in listing.split(b"\0") if name)
+    return Listing(
+        tracked=tuple(tracked),
+        untracked=tuple(name for name in untracked if not name.endswith("/")),
+        submodules=tuple(submodules),
+        sparse=tuple(sparse),
+    )
+
+
+def fresh_git(source: Repository, temporary: Path, sparse: Sequence[str] = ()) -> Path:
     """Make in ``temporary`` a repository with the source's commits, branches and tags and nothing else of it.
+
+    Its index says of ``sparse`` files that they are meant not to be there.
 
     The only process that sees the source's objects runs in the new repository, under our configuration.
     """
@@ -113,6 +147,10 @@ def fresh_git(source: Repository, temporary: Path) -> Path:
     _git(["repack", "-a", "-d", "-q"], cwd=target)
     alternates.unlink()
     _git(["read-tree", "HEAD"], cwd=target)
+    if sparse:
+        hidden = b"".join(os.fsencode(name) + b"\0" for name in sparse)
+        # One that HEAD does not have is new and sparse at once: it is left as it is.
+        _git(["update-index", "-z", "--skip-worktree", "--stdin"], cwd=target, given=hidden, check=False)
     remove_tree(git_dir / "hooks")
     return git_dir
 

@@ -37,7 +37,8 @@ class BottleSpec:
     """What the operator asked for. ``identity`` is empty for a new launch and set for a resumed one.
 
     ``prompt`` is set for a headless run; ``copy_cwd`` puts a private copy of ``user_cwd`` in the bottle;
-    ``keep`` keeps home and workspace after exit code 0 too.
+    ``keep`` keeps home and workspace after exit code 0 too; ``repo`` is a URL that the bottle clones through
+    the git gate.
     """
 
     manifest: Manifest
@@ -48,6 +49,7 @@ class BottleSpec:
     headless: bool = False
     prompt: str = ""
     keep: bool = False
+    repo: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

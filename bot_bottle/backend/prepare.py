@@ -19,6 +19,7 @@ from bot_bottle.egress.routes import egress_resolve_token_values, egress_routes_
 from bot_bottle.env import entry_kind, resolve_env
 from bot_bottle.errors import UsageError
 from bot_bottle.git_gate.preparation import gate_remotes
+from bot_bottle.git_gate.spellings import is_spelling
 from bot_bottle.operator_config import load_operator_config
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.listeners import GIT_PORT
@@ -87,6 +88,12 @@ def prepare_plan(
     secrets = egress_resolve_token_values(routes, {**host_env, **provision.provisioned_env})
     if spec.copy_cwd and not spec.identity:
         check_workspace(spec.user_cwd)
+    if spec.repo and not is_spelling(git_remotes, spec.repo):
+        known = ", ".join(remote.upstream for remote in git_remotes) or "none"
+        raise UsageError(
+            f"--repo {bottle_state.printable(spec.repo)}: is no remote of bottle {bottle.name}, and what a "
+            f"bottle may clone stands in its git.remotes; those are: {known}"
+        )
     resolved = resolve_env(bottle.env, host_env, ask)
     marked = _marked(bottle, host_env)
     identity = spec.identity or bottle_state.new_identity(spec.agent_name)

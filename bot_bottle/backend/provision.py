@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
-from bot_bottle.backend.transfer import Streams, add_bytes, send_archive
-from bot_bottle.errors import UsageError
+from bot_bottle.backend.copying import CopyProgress, tell_left_out
+from bot_bottle.backend.transfer import Streams, add_bytes, quote, send_archive
+from bot_bottle.bottle_state import printable
+from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.git_gate.git import last_words
 from bot_bottle.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -27,7 +31,21 @@ def provision(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> None:
         send_archive(bottle, AGENT_HOME, lambda archive: write_provision(archive, plan.provision))
     if plan.spec.copy_cwd and not resumed:
         with open_workspace(plan.spec.user_cwd) as source:
-            send_archive(bottle, AGENT_WORKSPACE, source.write)
+            tell_left_out(source)
+            progress = CopyProgress(len(source.files))
+            send_archive(bottle, AGENT_WORKSPACE, lambda archive: source.write(archive, progress.count))
+    elif plan.spec.repo and not resumed:
+        _clone(bottle, plan.spec.repo)
+
+
+def _clone(bottle: Streams, url: str) -> None:
+    """Let the bottle's own git clone through the gate; raises ``LaunchError`` with its words."""
+    print(f"bot-bottle: cloning {printable(url)} through the git gate", file=sys.stderr, flush=True)
+    script = f"exec git clone --quiet -- {quote(url)} {quote(AGENT_WORKSPACE)}"
+    done = bottle.exec_stream(script, stdin=None, stdout=None)
+    if done.returncode != 0:
+        said = last_words(done.stderr, f"git ended with {done.returncode}")
+        raise LaunchError(f"{printable(url)} could not be cloned into the bottle: {said}")
 
 
 def write_provision(archive: tarfile.TarFile, provision_plan: AgentProvisionPlan) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     default=None,
     help="Put a private copy of the current folder in the bottle, or not (default: the bottle's workspace).",
 )
+@click.option(
+    "--repo", metavar="URL", default="", help="Clone one of the bottle's git.remotes, through the gate."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would start, and start nothing.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before starting.")
 @click.option(
@@ -37,6 +40,7 @@ def command(
     *,
     name: str,
     copy_cwd: bool | None,
+    repo: str,
     dry_run: bool,
     yes: bool,
     backend: str,
@@ -50,9 +54,12 @@ def command(
     """
     from bot_bottle.backend.base import BottleSpec  # noqa: PLC0415
     from bot_bottle.backend.registry import choose_backend  # noqa: PLC0415
+    from bot_bottle.errors import UsageError  # noqa: PLC0415
     from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
     from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
 
+    if repo and copy_cwd:
+        raise UsageError("--repo and --cwd are two workspaces; give one of them")
     dry_run = session.wants_dry_run(flag=dry_run)
     cwd = terminal.current_folder()
     manifest = Manifest.resolve(cwd)
@@ -65,7 +72,8 @@ def command(
         manifest=manifest,
         agent_name=name,
         user_cwd=cwd,
-        copy_cwd=bottle.workspace == "copy" if copy_cwd is None else copy_cwd,
+        copy_cwd=bottle.workspace == "copy" and not repo if copy_cwd is None else copy_cwd,
+        repo=repo,
         headless=unattended.headless,
         prompt=unattended.task,
         keep=keep,

@@ -101,5 +101,10 @@ def elsewhere(path: str) -> str | None:
     return f"{match['scheme']}://{match['authority']}{match['path']}"
 
 
+def is_spelling(remotes: Iterable[GateRemote], url: str) -> bool:
+    """Tell a URL that a bottle's git finds led to the gate."""
+    return any(_bare(url) == written for remote in remotes for written, _place in spellings(remote))
+
+
 def _bare(path: str) -> str:
     return path.rstrip("/").removesuffix(".git")

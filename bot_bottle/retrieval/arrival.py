@@ -164,16 +164,16 @@ async def _base(source: Source, view: homes.View, staging: Path, committed: str)
         found = done.stdout.decode("ascii", "replace").split()
         if done.returncode == 0 and found:
             return found[0], f"{found[0][:12]}, the last commit that you have too"
-    if view.head:
+    if view.head and source.started_in is not None:
         return view.head, f"{view.head[:12]}, your current commit"
-    if source.started_in is not None and source.started_in.is_dir():
+    if not view.head and source.started_in is not None and source.started_in.is_dir():
         from bot_bottle.workspace import open_workspace  # noqa: PLC0415 - only for folders outside of git
 
         with open_workspace(source.started_in) as copied, FolderTree(copied.root) as tree:
             names = [os.fsencode(name) for name in copied.files]
             made = await commit_folder(tree, staging, "", "The folder as it is now", only=names)
         return made.commit, f"{source.started_in} as it is now"
-    return "", "nothing"
+    return "", "nothing, since no commit of it is yours too"
 
 
 async def _transfer(

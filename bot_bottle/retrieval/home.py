@@ -58,7 +58,6 @@ async def make_view(folder: Path, home: Repository | None, length: int) -> View:
         return View(folder=folder, path=path)
     refs, head = operator.known_objects(home)
     borrow(path, home)
-    operator.copy_shallow(home.common / "shallow", path / "shallow")
     view = View(folder=folder, path=path, known=refs, head=head)
     lines = b"".join(b"create %b/%d\0%b\0" % (_KNOWN.encode(), n, oid.encode()) for n, oid in enumerate(refs))
     if lines:
@@ -74,10 +73,11 @@ async def init(path: Path, length: int) -> None:
 
 
 def borrow(path: Path, home: Repository) -> None:
-    """Let a repository of ours see the operator's objects."""
+    """Let a repository of ours see the operator's objects, and where their history was cut off."""
     place = path / "objects" / "info" / "alternates"
     place.parent.mkdir(exist_ok=True)
     place.write_bytes(os.fsencode(home.common / "objects") + b"\n")
+    operator.copy_shallow(home.common / "shallow", path / "shallow")
 
 
 def require_free(home: Repository, branch: str) -> str:

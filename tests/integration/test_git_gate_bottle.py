@@ -127,6 +127,23 @@ def test_an_agent_clones_and_pushes_and_holds_no_key(lab: Lab, tmp_path: Path) -
         _no_key_in(bottle, lab, up)
 
 
+def test_a_bottle_starts_with_a_clone_of_its_remote(lab: Lab, tmp_path: Path) -> None:
+    with upstream(lab, tmp_path) as up:
+        argv = json.dumps(["/bin/sh", "-c", "cat README.md; git remote get-url origin"])
+        bottle = lab.home / "bottles" / "gated.md"
+        lab.write("bottles/gated.md", bottle.read_text().replace("[/bin/sh]", argv))
+        done = lab.cli("start", "gated", "--repo", up.url, "--yes", "--headless", timeout=120)
+        assert done.returncode == 0, done.err
+        assert done.out.startswith("hello\n")
+        assert "git gate" in done.err
+        other = lab.cli("start", "gated", "--repo", "https://other.test/x.git", "--yes", "--headless")
+        assert other.returncode == 2
+        assert "is no remote of bottle gated" in other.err
+        both = lab.cli("start", "gated", "--repo", up.url, "--cwd", "--yes", "--headless")
+        assert (both.returncode, "give one of them" in both.err) == (2, True)
+        assert lab.states("gated") == []
+
+
 def _no_key_in(bottle: RunningBottle, lab: Lab, up: Upstream) -> None:
     line = up.private.splitlines()[2]
     found = bottle.sh(

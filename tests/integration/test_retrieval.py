@@ -225,6 +225,19 @@ def test_submodules_stay_what_they_are(work: KeptWork) -> None:
     assert changed == "kept.txt"
 
 
+def test_a_shallow_repository_takes_what_was_made_on_it(work: KeptWork, tmp_path: Path) -> None:
+    git(work.project, "commit", "-q", "--allow-empty", "-m", "two")
+    shallow = tmp_path / "shallow"
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{work.project}", str(shallow))
+    shutil.rmtree(work.workspace)
+    shutil.copytree(shallow, work.workspace)
+    tip = work.commit("a.txt", "a\n")
+    done = work.run("pull", IDENTITY, "--into", str(shallow))
+    assert done.code == 0, done.err
+    assert git(shallow, "rev-parse", f"bottle/{IDENTITY}") == tip
+    assert git(shallow, "fsck", "--strict") == ""
+
+
 def test_an_identity_that_is_none_is_a_sentence(work: KeptWork) -> None:
     for command in ("diff", "pull"):
         done = work.run(command, "worker-zzzzz")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bot_bottle.backend.copying import CopyProgress, tell_left_out
 from bot_bottle.backend.transfer import cp_in, cp_out, send_archive
 from bot_bottle.errors import LaunchError, UsageError
 from bot_bottle.workspace import open_workspace
@@ -247,6 +248,104 @@ def test_a_submodule_is_a_repository_of_its_own(repository: Path, tmp_path: Path
     place = copy(outer / "inner", tmp_path / "copy")
     assert (place / ".git").is_dir()
     assert git(place, "rev-parse", "HEAD") == git(repository, "rev-parse", "HEAD")
+
+
+def test_files_of_submodules_come_along(repository: Path, tmp_path: Path) -> None:
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    git(outer, "init", "-q")
+    git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repository), "inner")
+    git(outer, "commit", "-q", "-m", "with inner")
+    (outer / "inner" / "untracked.txt").write_text("new inside")
+    (outer / "inner" / ".env").write_text("SECRET=1")
+    place = copy(outer, tmp_path / "copy")
+    assert (place / "inner" / "kept.txt").exists()
+    assert (place / "inner" / "untracked.txt").read_text() == "new inside"
+    assert not (place / "inner" / ".env").exists()
+    assert not (place / "inner" / ".git").exists()
+    assert git(place, "status", "--porcelain") == ""
+
+
+def test_a_submodule_whose_git_leads_elsewhere_stays_out(repository: Path, tmp_path: Path) -> None:
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    git(outer, "init", "-q")
+    git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repository), "inner")
+    (outer / "inner" / ".git").write_text(f"gitdir: {repository}/.git\n")
+    with open_workspace(outer) as source:
+        assert not [name for name in source.files if name.startswith("inner/")]
+        assert source.left_out[0].startswith("inner/: ")
+        assert "which is not this folder's own repository" in source.left_out[0]
+
+
+def test_a_sparse_checkout_is_no_heap_of_deletions(repository: Path, tmp_path: Path) -> None:
+    (repository / "deep").mkdir()
+    (repository / "deep" / "far.txt").write_text("far")
+    git(repository, "add", "deep")
+    git(repository, "commit", "-q", "-m", "deep", "--", "deep")
+    git(repository, "checkout", "-q", "--", ".")
+    git(repository, "sparse-checkout", "set", "--no-cone", "/*", "!/deep/")
+    assert not (repository / "deep").exists()
+    place = copy(repository, tmp_path / "copy")
+    assert not (place / "deep").exists()
+    assert git(place, "status", "--porcelain") == "?? untracked.txt"
+    assert git(place, "ls-files", "-t", "deep") == "S deep/far.txt"
+
+
+CREDENTIALS = (
+    ".env", ".env.local", "deploy/.env.production", "id_ed25519", "server.key", "tls/private.pem", ".npmrc",
+    ".aws/credentials", "keys/app.p12", "terraform.tfstate", "prod.tfvars", "service-account-prod.json",
+    ".kube/config", "secrets.yaml", ".git-credentials",
+)  # fmt: skip
+HARMLESS = (
+    ".env.example", ".env.sample", "id_ed25519.pub", "ca.pem", "ca-certificates.pem", "environment.py",
+    "keyboard.py", "monkey.txt", "docs/credentials.md", "example.tfvars.example", "public-key.pem",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("in_git", [True, False])
+def test_what_looks_like_credentials_stays_out_and_is_listed(
+    repository: Path, tmp_path: Path, *, in_git: bool
+) -> None:
+    for name in (*CREDENTIALS, *HARMLESS):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text("x")
+    if not in_git:
+        shutil.rmtree(repository / ".git")
+    with open_workspace(repository) as source:
+        assert set(source.files).isdisjoint(CREDENTIALS)
+        assert set(HARMLESS) <= set(source.files)
+        assert {line.partition(":")[0] for line in source.left_out} == set(CREDENTIALS)
+        assert source.suspects == ()
+
+
+def test_tracked_credentials_come_along_and_are_told(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (repository / ".env").write_text("SECRET=1")
+    git(repository, "add", ".env")
+    (repository / "id_rsa").write_text("x")
+    with open_workspace(repository) as source:
+        assert source.suspects == (".env",)
+        tell_left_out(source)
+    said = capsys.readouterr().err
+    assert "bot-bottle: left out of the copy: id_rsa: looks like it holds credentials" in said
+    assert "warning: git tracks what looks like credentials, so the bottle gets it: .env;" in said
+
+
+def test_a_large_copy_tells_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("bot_bottle.backend.copying.time.monotonic", lambda: now[0])
+    progress = CopyProgress(4000)
+    for number in range(4000):
+        now[0] = number * 0.002
+        progress.count(1_000_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "bot-bottle: copying: 1,501 of 4,000 files, 1,501 MB",
+        "bot-bottle: copying: 3,001 of 4,000 files, 3,001 MB",
+    ]
 
 
 def test_a_shallow_clone_stays_shallow_and_whole(repository: Path, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ _EMULATED_TESTS = frozenset(
     {
         "test_a_headless_session_passes_everything_on_and_leaves_nothing",
         "test_work_is_kept_and_resume_goes_on_with_it",
+        "test_work_comes_home_running_or_kept",
         "test_a_killed_launcher_leaves_nothing_running_and_keeps_work_and_record",
         "test_a_kept_machine_is_ours_starts_with_its_sidecar_only_and_is_swept",
         "test_a_session_from_question_to_resume",

@@ -10,13 +10,13 @@ import secrets
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from bot_bottle import bottle_state, paths
 from bot_bottle.backend import inside, seccomp
 from bot_bottle.backend import limits as shared_limits
 from bot_bottle.backend.base import BottleBackend, Leftover, LimitStatus, Prepared
-from bot_bottle.backend.smolmachines import engine, guest, images, machine, probe
+from bot_bottle.backend.smolmachines import engine, guest, images, machine, probe, workspace
 from bot_bottle.backend.smolmachines.bottle import SmolmachinesBottle
 from bot_bottle.backend.smolmachines.machine import Binding, Machine, MachineSettings
 from bot_bottle.backend.smolmachines.starter import MACHINE
@@ -31,6 +31,7 @@ from bot_bottle.sidecar.config import Interception
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from bot_bottle.backend.base import BottlePlan, ProbeResult
     from bot_bottle.backend.smolmachines.guest import Starter
@@ -151,6 +152,10 @@ class SmolmachinesBackend(BottleBackend):
     def kept_at(self, identity: str) -> str:
         """Name the machine."""
         return f"the stopped machine {machine.machine_name(identity)}"
+
+    def open_workspace(self, identity: str) -> AbstractContextManager[BinaryIO]:
+        """Copy the workspace out of its machine, as an archive; see :class:`BottleBackend`."""
+        return workspace.open_workspace(identity)
 
     def leftovers(self) -> tuple[Leftover, ...]:
         """List machines of launches that are gone; a kept bottle's stopped one is none."""
