@@ -4,6 +4,11 @@
 
     [egress]
     upstream_ca = "/path/ca.pem"      # trusted for upstream servers, in addition to the system's roots
+    proxy = "http://proxy.example:3128"   # the way to every upstream (CONNECT)
+    proxy_user = "me"
+    proxy_password_ref = "PROXY_PASSWORD" # the name of a variable
+    proxy_resolves = false            # true: it is told names, and where they lead is not checked
+    no_proxy = ["*.corp.example", "10.0.0.0/8"]
 
     [pins]
     "api.example.com" = "127.0.0.1:8443"   # dialled instead of asking DNS; the name is still verified
@@ -37,12 +42,16 @@ from bot_bottle.manifest import values
 from bot_bottle.manifest.hosts import parse_host_pattern
 from bot_bottle.manifest.problem import shown
 from bot_bottle.sidecar.config import Pin
+from bot_bottle.upstream_proxy import proxy_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from bot_bottle.sidecar.config import UpstreamProxy
+
 #: A machine's whole bundle of roots is a few hundred KiB.
 _MAX_SIZE = 4 * 1024 * 1024
+_PROXY_KEYS = ("proxy", "proxy_user", "proxy_password_ref", "proxy_resolves", "no_proxy")
 _PEM_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -83,6 +92,7 @@ class OperatorConfig:
     backend: str = ""
     upstream_ca: str = ""
     upstream_ca_pem: str = field(default="", repr=False)
+    proxy: UpstreamProxy | None = None
     pins: Mapping[str, Pin] = field(default_factory=dict)
     docker: DockerConfig = field(default_factory=DockerConfig)
     smolmachines: SmolmachinesConfig = field(default_factory=SmolmachinesConfig)
@@ -120,19 +130,53 @@ def read_ca_file(path: Path) -> str:
 def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
     _known(data, ("backend", "egress", "pins", "docker", "smolmachines"), path, "")
     egress = _table(data, "egress", path)
-    _known(egress, ("upstream_ca",), path, "egress.")
-    upstream_ca, pem = _ca(egress, "upstream_ca", path, "egress.")
+    _known(egress, ("upstream_ca", *_PROXY_KEYS), path, "egress.")
+    upstream_ca, pem = _cas(egress, "upstream_ca", path, "egress.")
     pins = _table(data, "pins", path)
     return OperatorConfig(
         backend=_text(data, "backend", path, ""),
         upstream_ca=upstream_ca,
         upstream_ca_pem=pem,
+        proxy=_proxy(egress, path),
         pins=dict(
             _pin(host, _text(pins, host, path, "pins."), f'{path}: pins."{shown(host)}"') for host in pins
         ),
         docker=_docker(_table(data, "docker", path), path),
         smolmachines=_smolmachines(_table(data, "smolmachines", path), path),
     )
+
+
+def _proxy(table: Mapping[str, object], path: Path) -> UpstreamProxy | None:
+    texts = {key: _text(table, key, path, "egress.") for key in ("proxy", "proxy_user", "proxy_password_ref")}
+    resolves, bypass = table.get("proxy_resolves", False), table.get("no_proxy", [])
+    if not isinstance(resolves, bool):
+        raise ManifestError(f"{path}: egress.proxy_resolves: must be true or false, without quotes")
+    if not isinstance(bypass, list) or not all(isinstance(entry, str) for entry in bypass):
+        raise ManifestError(f'{path}: egress.no_proxy: must be a list of texts, such as ["*.corp.example"]')
+    if not texts["proxy"]:
+        orphan = next((key for key in _PROXY_KEYS if table.get(key)), "")
+        if orphan:
+            raise ManifestError(f"{path}: egress.{orphan}: goes with proxy; write proxy, or remove it")
+        return None
+    try:
+        return proxy_settings(
+            texts["proxy"],
+            user=texts["proxy_user"],
+            password_ref=texts["proxy_password_ref"],
+            resolves=resolves,
+            bypass=bypass,
+        )
+    except ValueError as error:
+        raise ManifestError(f"{path}: egress.{error}") from error
+
+
+def _cas(table: Mapping[str, object], key: str, path: Path, prefix: str) -> tuple[str, str]:
+    """Read a key that names one file of CA certificates or a list of them."""
+    written = table.get(key, "")
+    if not isinstance(written, list):
+        return _ca(table, key, path, prefix)
+    found = [_ca({key: one}, key, path, prefix) for one in written]
+    return ", ".join(name for name, _pem in found), "".join(pem for _name, pem in found)
 
 
 def _smolmachines(table: Mapping[str, object], path: Path) -> SmolmachinesConfig:

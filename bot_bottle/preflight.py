@@ -45,6 +45,7 @@ def preflight_lines(
         ("backend", (_backend_text(plan.backend_name, boundary, why),)),
         ("task", (first_line(plan.spec.prompt),) if plan.spec.headless and plan.spec.prompt else ()),
         ("pins", tuple(f"{host} -> {pin_text(pin)} (config.toml)" for host, pin in plan.pins.items())),
+        ("proxy", (plan.upstream_proxy.shown,) if plan.upstream_proxy else ()),
         ("upstream CA", (_ca_text(plan.upstream_ca_pem, upstream_ca),) if plan.upstream_ca_pem else ()),
         ("limits", tuple(_limit_line(limit, plan.bottle) for limit in plan.limits)),
         ("workspace", (_workspace_text(plan),)),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bot_bottle.manifest.model import Manifest, ManifestBottle
     from bot_bottle.operator_config import OperatorConfig
     from bot_bottle.secret import Secret
-    from bot_bottle.sidecar.config import Pin
+    from bot_bottle.sidecar.config import Pin, UpstreamProxy
 
 #: The agent's account, home and working folder, the same inside every bottle of every backend.
 AGENT_USER = "agent"
@@ -89,6 +89,7 @@ class BottlePlan:
     secrets: Mapping[str, Secret] = field(repr=False)
     pins: Mapping[str, Pin] = field(default_factory=dict)
     upstream_ca_pem: str = field(default="", repr=False)
+    upstream_proxy: UpstreamProxy | None = None
     git_remotes: tuple[GateRemote, ...] = field(default=(), repr=False)
     marked: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     limits: tuple[LimitStatus, ...] = ()

@@ -23,6 +23,7 @@ from bot_bottle.git_gate.spellings import is_spelling
 from bot_bottle.operator_config import load_operator_config
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.listeners import GIT_PORT
+from bot_bottle.upstream_proxy import with_password
 from bot_bottle.workspace import check_workspace
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def prepare_plan(
         secrets=secrets,
         pins=config.pins,
         upstream_ca_pem=config.upstream_ca_pem,
+        upstream_proxy=with_password(config.proxy, host_env) if config.proxy else None,
         git_remotes=git_remotes,
         marked=marked,
         limits=backend.limits(bottle),

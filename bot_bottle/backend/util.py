@@ -101,6 +101,7 @@ def sidecar_config(plan: BottlePlan, interception: Interception | None = None) -
         secrets=plan.secrets,
         pins=plan.pins,
         upstream_ca_pem=plan.upstream_ca_pem,
+        upstream_proxy=plan.upstream_proxy,
         interception=interception,
         git=_gate_config(plan),
         marked=marked_values(plan),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -18,6 +19,7 @@ from bot_bottle.egress.hosts import is_ip_literal
 from bot_bottle.egress.shared_upstreams import SharedUpstreams
 from bot_bottle.egress.tls_stream import TlsStream
 from bot_bottle.egress.upstream import PoolKey, Upstream, UpstreamConnection, UpstreamError
+from bot_bottle.egress.way import first_of, interleaved, proxy_for, through_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.http2.upstream import Http2Upstream
     from bot_bottle.egress.policy import Scheme
     from bot_bottle.egress.routes import EgressRoute
-    from bot_bottle.sidecar.config import Pin, Roots
+    from bot_bottle.sidecar.config import Pin, Roots, UpstreamProxy
 
 #: Resolves a host to address literals; raises ``OSError``.
 Resolver: TypeAlias = "Callable[[str, int], Awaitable[list[str]]]"
@@ -74,6 +76,7 @@ class UpstreamPool:
         pins: Mapping[str, Pin],
         upstream_ca_pem: str = "",
         roots: Roots | None = None,
+        proxy: UpstreamProxy | None = None,
         resolver: Resolver = system_resolver,
     ) -> None:
         self.loop = loop
@@ -81,6 +84,7 @@ class UpstreamPool:
         self._pins = dict(pins)
         self._upstream_ca_pem = upstream_ca_pem
         self._roots = roots
+        self._proxy = proxy
         self._resolver = resolver
         self._idle: dict[PoolKey, list[UpstreamConnection]] = {}
         self._idle_count = 0
@@ -158,13 +162,14 @@ class UpstreamPool:
 
     async def _dial(self, destination: Destination) -> Upstream:
         addresses, port = await self._addresses(destination)
-        failure = UpstreamError("upstream_unreachable", f"{destination.host} has no address")
-        for address in addresses[:_MAX_ADDRESSES]:
-            try:
-                return await self._connect(destination, address, port)
-            except UpstreamError as error:
-                failure = error
-        raise failure
+        if not addresses:
+            raise UpstreamError("upstream_unreachable", f"{destination.host} has no address")
+        if len(addresses) == 1:
+            return await self._connect(destination, addresses[0], port)
+        # The handshake is part of the race: an address without the host's certificate leads nowhere.
+        order = interleaved(addresses)[:_MAX_ADDRESSES]
+        attempts = [partial(self._connect, destination, address, port) for address in order]
+        return await first_of(attempts, discard=lambda late: late.abort())
 
     async def _addresses(self, destination: Destination) -> tuple[list[str], int]:
         host, port = destination.host, destination.port
@@ -174,6 +179,8 @@ class UpstreamPool:
             candidates, port = [pin.address], pin.port or port
         elif is_ip_literal(host):
             candidates = [host]
+        elif self._proxy and self._proxy.resolves and proxy_for(self._proxy, host):
+            return [host], port  # the operator leaves it to the proxy where a name leads
         else:
             try:
                 async with asyncio.timeout(_DNS_SECONDS):
@@ -194,7 +201,6 @@ class UpstreamPool:
         return passed, port
 
     async def _connect(self, destination: Destination, address: str, port: int) -> Upstream:
-        loop = asyncio.get_running_loop()
         tls = destination.scheme == "https"
         host = destination.host
         connection = UpstreamConnection(self, destination.key)
@@ -202,10 +208,20 @@ class UpstreamPool:
             async with asyncio.timeout(_CONNECT_SECONDS + (_HANDSHAKE_SECONDS if tls else 0)):
                 if tls:
                     return await self._secure(connection, destination, address, port)
-                await loop.create_connection(lambda: connection, address, port)
+                await self._open(connection, host, address, port)
         except OSError as error:
             raise _connect_failure(host, error) from error
         return connection
+
+    async def _open(self, protocol: asyncio.Protocol, host: str, address: str, port: int) -> None:
+        """Connect ``protocol``; a pin says how its host is reached, so that no proxy is asked for it."""
+        proxy = (
+            None if host in self._pins else proxy_for(self._proxy, host, "" if address == host else address)
+        )
+        if proxy is None:
+            await self.loop.create_connection(lambda: protocol, address, port)
+        else:
+            await through_proxy(self.loop, proxy, protocol, address, port)
 
     async def _secure(
         self, connection: UpstreamConnection, destination: Destination, address: str, port: int
@@ -236,7 +252,7 @@ class UpstreamPool:
             done=done,
         )
         try:
-            await loop.create_connection(lambda: stream, address, port)
+            await self._open(stream, host, address, port)
             return await secured
         except BaseException:
             secured.cancel()

@@ -81,6 +81,7 @@ class EgressProxy:
             pins=config.pins,
             upstream_ca_pem=config.upstream_ca_pem,
             roots=config.roots,
+            proxy=config.upstream_proxy,
             resolver=resolver,
         )
         #: What serves the ports that are not egress's own (the git gate's).

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bot_bottle.audit_chain import ChainEnd
 from bot_bottle.egress.routes import EgressRoute
@@ -31,6 +31,39 @@ class Pin:
 
     address: str
     port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamProxy:
+    """The operator's HTTP proxy, which every upstream connection goes through by CONNECT.
+
+    ``bypass`` lists what is reached without it: host names, ``*.name`` patterns, networks. With ``resolves``
+    it is told names in place of checked addresses. ``password_ref`` is the name of the password's variable;
+    the password itself is there from a launch on.
+    """
+
+    host: str
+    port: int
+    user: str = ""
+    password: Secret | None = field(default=None, repr=False)
+    password_ref: str = ""
+    resolves: bool = False
+    bypass: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """Say in one line what is used, by name."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        parts = [f"http://{host}:{self.port} (config.toml)"]
+        if self.user:
+            parts.append(f"as {self.user}")
+        if self.password_ref:
+            parts.append(f"with the password in {self.password_ref}")
+        if self.resolves:
+            parts.append("resolves names itself: WHERE A NAME LEADS IS NOT CHECKED")
+        if self.bypass:
+            parts.append(f"not for {' '.join(self.bypass)}")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +93,7 @@ class SidecarConfig:
     elsewhere. ``upstream_ca_pem`` is trusted in addition to the system's roots, or to ``roots`` where given.
     ``interception`` goes with a listener of that role. ``marked`` are the operator's values that are no
     credential of the sidecar's and must not leave either. ``cache`` is a folder, as the sidecar sees it, for
-    what can be made again; empty for none.
+    what can be made again; empty for none. Without ``upstream_proxy`` upstreams are dialled directly.
     """
 
     identity: str
@@ -75,10 +108,13 @@ class SidecarConfig:
     git: GateConfig | None = None
     marked: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     cache: str = ""
+    upstream_proxy: UpstreamProxy | None = None
 
     def guarded(self) -> dict[str, Secret]:
         """Give every value that must not leave, by name: the sidecar's credentials and the marked ones."""
-        return {**self.marked, **self.secrets, **(self.git.secrets() if self.git else {})}
+        proxy = self.upstream_proxy
+        password = {proxy.password_ref: proxy.password} if proxy and proxy.password else {}
+        return {**self.marked, **password, **self.secrets, **(self.git.secrets() if self.git else {})}
 
     def to_wire(self) -> bytes:
         """Serialise for the pipe; the bytes hold the credentials in clear, so write them nowhere else."""
@@ -95,6 +131,7 @@ class SidecarConfig:
             "git": self.git.to_wire() if self.git else None,
             "marked": {name: secret.reveal() for name, secret in self.marked.items()},
             "cache": self.cache,
+            "upstream_proxy": _proxy_to_wire(self.upstream_proxy),
         }
         return json.dumps(obj).encode()
 
@@ -115,7 +152,29 @@ class SidecarConfig:
             git=GateConfig.from_wire(obj["git"]) if obj["git"] else None,
             marked={name: Secret(value) for name, value in obj["marked"].items()},
             cache=obj["cache"],
+            upstream_proxy=_proxy_from_wire(obj["upstream_proxy"]),
         )
+
+
+def _proxy_to_wire(proxy: UpstreamProxy | None) -> dict[str, object] | None:
+    if proxy is None:
+        return None
+    return {
+        "host": proxy.host,
+        "port": proxy.port,
+        "user": proxy.user,
+        "password": proxy.password.reveal() if proxy.password else "",
+        "password_ref": proxy.password_ref,
+        "resolves": proxy.resolves,
+        "bypass": list(proxy.bypass),
+    }
+
+
+def _proxy_from_wire(obj: dict[str, Any] | None) -> UpstreamProxy | None:
+    if obj is None:
+        return None
+    password = Secret(obj["password"]) if obj["password"] else None
+    return UpstreamProxy(**{**obj, "password": password, "bypass": tuple(obj["bypass"])})
 
 
 def _interception_to_wire(settings: Interception | None) -> dict[str, str] | None:
