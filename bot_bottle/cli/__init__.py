@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import sys
@@ -17,6 +18,9 @@ EXIT_INTERRUPTED = 130
 _EXIT_NO_OUTPUT = 1
 _EXIT_BROKEN_PIPE = 141
 _EXIT_UNEXPECTED = 70
+
+#: How many more objects may be made than let go before garbage is looked for.
+_COLLECT_AFTER = 50_000
 
 #: A disk without room is no mistake of the program, whichever file was being written.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
@@ -38,7 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A name that the terminal's encoding lacks is shown escaped; it must not end the command.
             stream.reconfigure(errors="backslashreplace")
+    if argv is None:
+        # A command is short and what it loads stays until its end: looking for garbage finds none.
+        gc.set_threshold(_COLLECT_AFTER, 10, 10)
     code = _run(list(sys.argv[1:] if argv is None else argv))
+    if argv is None:
+        gc.freeze()  # nor does the interpreter's last look, which takes longer than all else of its end
     try:
         if sys.stdout is not None:  # closed before the start (`>&-`)
             sys.stdout.flush()  # a reader that has gone is noticed here

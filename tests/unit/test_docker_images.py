@@ -331,3 +331,22 @@ def test_a_base_of_the_sidecars_is_read() -> None:
 def test_a_base_that_will_not_do_is_refused_with_what_to_name(said: bytes, why: str) -> None:
     with pytest.raises(UnavailableError, match=f"the image p:1 {why}.*docker.sidecar_base_image in config"):
         sidecar_image.read_base_facts(said, "p:1")
+
+
+def test_entries_are_told_apart_by_name_mode_link_and_content_and_not_by_order() -> None:
+    one, two = Entry(name="a", data=b"x"), Entry(name="b", link="a")
+    same = context.entries_digest([one, two])
+    assert context.entries_digest([two, one]) == same
+    others = [
+        [one],
+        [Entry(name="a", data=b"y"), two],
+        [Entry(name="a", data=b"x", executable=True), two],
+        [one, Entry(name="b", link="c")],
+        [Entry(name="c", data=b"x"), two],
+        [Entry(name="a"), two],
+        [Entry(name="a", data=b""), two],
+    ]
+    digests = [context.entries_digest(entries) for entries in others]
+    assert len({same, *digests}) == len(others) + 1
+    with pytest.raises(ValueError, match="has not been read"):
+        context.entries_digest([Entry(name="a", source=Path("x"))])

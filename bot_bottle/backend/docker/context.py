@@ -78,6 +78,19 @@ class Context:
         return digest.hexdigest()
 
 
+def entries_digest(entries: Iterable[Entry]) -> str:
+    """Give what stands for entries whose contents are at hand, without an archive of them."""
+    digest = hashlib.sha256()
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        if entry.source is not None:
+            raise ValueError(f"{entry.name}: its content has not been read")
+        data = entry.data or b""
+        kind = (entry.name, entry.executable, entry.link, entry.data is None, len(data))
+        digest.update(repr(kind).encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
 def folder_entries(folder: Path, *, under: str = "", skip: frozenset[str] = frozenset()) -> Iterator[Entry]:
     """List everything below ``folder``, named below ``under``; links stay links, other things are left out.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import bot_bottle
 from bot_bottle.backend.docker import builds
-from bot_bottle.backend.docker.context import Context, Entry, folder_entries
+from bot_bottle.backend.docker.context import Context, Entry, entries_digest, folder_entries
 from bot_bottle.backend.docker.engine import engine_errors, explain
 from bot_bottle.backend.docker.labels import make_labels
 from bot_bottle.backend.docker.libraries import BaseFacts, library_entries, library_pins
@@ -69,8 +69,7 @@ def ensure_sidecar_image(
     base_id = builds.have_image(engine, base, progress, instead=_INSTEAD, refresh=refresh)
     pins = library_pins()
     own_entries = list(_own_entries(config))
-    with Context(own_entries) as own:
-        key = builds.content_key("sidecar", 1, own.digest, pins, base_id)
+    key = builds.content_key("sidecar", 2, entries_digest(own_entries), pins, base_id)
     if not refresh:
         present = builds.built_image(engine, f"{REPOSITORY}:{key}")
         if present is not None:
