@@ -230,7 +230,8 @@ def _remove_what_killed_runs_left(place: Path) -> None:
         owner = found.name.removeprefix(_NAME).partition("-")[0]
         if not Path("/proc", owner).exists():
             if found.is_relative_to(_CGROUPS):
-                _remove_groups(found.name)
+                with contextlib.suppress(OSError):  # a container that outlived its engine
+                    _remove_groups(found.name)
             else:
                 shutil.rmtree(found, ignore_errors=True)
 
