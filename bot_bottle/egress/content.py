@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from bot_bottle.decision import Deny
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.policy import EgressRequest
+    from bot_bottle.egress.redact import Needles
     from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.egress.websocket import Conversation
     from bot_bottle.pipelock.finding import Finding
     from bot_bottle.pipelock.loader import LateEngine
     from bot_bottle.pipelock.request import Header, RequestScanner
@@ -230,11 +232,17 @@ class ContentGuard:
             too_large=lambda: content_denial.too_large(request.host, route),
         )
 
-    def parts(self) -> Parts:
-        """Give what judges; raises ``RuntimeError`` before it is loaded."""
+    def conversation(self, host: str, route: EgressRoute, needles: Needles | None) -> Conversation:
+        """Give what reads and judges the WebSocket of a handshake that was allowed.
+
+        ``needles`` are what no answer may show.
+        """
+        from bot_bottle.egress.websocket import Conversation  # noqa: PLC0415 - loaded with the parts
+
         if self._parts is None:
-            raise RuntimeError("content scanning is not loaded")
-        return self._parts
+            raise RuntimeError("a conversation is judged after its handshake")
+        parts = self._parts
+        return Conversation(parts.scanner, self.selection(route), host=host, route=route, needles=needles)
 
     def selection(self, route: EgressRoute) -> Selection:
         """Give what counts on ``route``."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bot_bottle.decision import Deny
 from bot_bottle.egress.bodies import LAST_CHUNK, chunk
 from bot_bottle.egress.denial import denial_body, denial_headers, own_head
+from bot_bottle.egress.frames import close_frame
 from bot_bottle.egress.grammar import BadMessageError
 from bot_bottle.egress.headers import head_tail
 from bot_bottle.egress.pool import Destination
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.precedent import Precedent, PrecedentKey
     from bot_bottle.egress.reload import Successor
     from bot_bottle.egress.upstream import Upstream
+    from bot_bottle.egress.websocket import Conversation
 
 #: How much of a request body waits in memory while its upstream is not connected yet.
 _MAX_WAITING_BYTES = 64 * 1024
@@ -53,6 +55,7 @@ class Exchange:
     _head = b""
     _guard: BodyGuard | GrpcGuard | None = None
     _head_first = False
+    _frames: Conversation | None = None
     _upstream: Upstream | None = None
     _dialling: asyncio.Task[None] | None = None
     _waiting: list[bytes] | None = None
@@ -159,9 +162,14 @@ class Exchange:
             self._client.hold_reading(self, hold=True)
 
     def on_client_bytes(self, data: bytes) -> None:
-        """Pass bytes of an upgraded connection on."""
-        if self._upstream is not None:
-            self._upstream.write(data)
+        """Pass on what may leave of an upgraded connection's bytes."""
+        if self._upstream is None or self._frames is None:
+            return
+        passed, deny = self._frames.from_client(data)
+        if passed:
+            self._upstream.write(passed)
+        if deny is not None:
+            self._end_tunnel(deny)
 
     def on_client_writable(self, *, writable: bool) -> None:
         """Read from the server only while the client keeps up."""
@@ -171,6 +179,7 @@ class Exchange:
     def abandon(self) -> None:
         """Give up: the client is gone or broke its own request."""
         self._finished = True
+        self._record_tunnel()
         if self._tunnelling and self._upstream is not None:
             self._upstream.finish()
             self._upstream = None
@@ -380,6 +389,10 @@ class Exchange:
         lines = [line.line, *headers.kept]
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         self._client.send(b"\r\n".join(lines))
+        destination = self._destination
+        if destination is None:
+            raise TypeError("no server answers before it is known which")
+        self._frames = self._client.proxy.conversation(destination)
         self._response_begun = self._tunnelling = True
         self._client.enter_tunnel(self)
 
@@ -403,7 +416,30 @@ class Exchange:
 
     def on_tunnel_data(self, data: bytes) -> None:
         """Pass bytes of an upgraded connection back."""
-        self._client.send(data)
+        if self._frames is None:
+            return
+        passed, deny = self._frames.from_server(data)
+        if passed:
+            self._client.send(passed)
+        if deny is not None:
+            self._end_tunnel(deny)
+
+    def _end_tunnel(self, deny: Deny) -> None:
+        """Close an upgraded connection for what was said in it (RFC 6455, 7.4.1: 1008 is a policy's)."""
+        self._client.proxy.record_content(self._judged, deny)
+        self._let_go()
+        code = 1002 if deny.reason == "websocket_protocol" else 1008
+        self._client.send(close_frame(code, f"{deny.reason}: {deny.rule}"))
+        self._client.finish()
+
+    def _record_tunnel(self) -> None:
+        """Put on record, once, what went through an upgraded connection."""
+        frames, self._frames = self._frames, None
+        if frames is not None:
+            if frames.found:
+                note = "a credential was taken out of the answer"
+                self._client.proxy.record_event("answer", host=self._judged.host, message=note)
+            self._client.proxy.record_event("websocket", host=self._judged.host, **frames.summary())
 
     def on_upstream_lost(self, error: UpstreamError) -> None:
         """Try once more where that is safe, or tell the client."""
@@ -411,6 +447,7 @@ class Exchange:
         if self._finished:
             return
         if self._tunnelling:
+            self._record_tunnel()
             self._client.finish()
             return
         if self._response_begun:

@@ -70,6 +70,8 @@ def open_tunnel(proxy: EgressProxy, client: ClientConnection, target: bytes, hea
     transport = client.take_over()
     if transport is None:
         return
+    if deny is None:
+        proxy.content.begin()  # while the client and we agree on TLS
     arrival = Arrival(via="connect", scheme="https", port=port, claims=(("CONNECT authority", host),))
     mark = f"{HEADER_DECISION}: deny\r\n".encode("ascii") if deny else b""
     transport.write(b"HTTP/1.1 200 Connection established\r\n" + mark + b"\r\n")

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.reflection import Answered
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.egress.upstream import ResponseSink
+    from bot_bottle.egress.websocket import Conversation
     from bot_bottle.sidecar.config import SidecarConfig
     from bot_bottle.sidecar.listeners import ListenerRole
 
@@ -330,9 +331,14 @@ class EgressProxy:
         return Reflection(exchange, needles, head_request=head_request, note=note)
 
     def record_content(self, request: EgressRequest, deny: Deny) -> None:
-        """Put on record that a request was refused by what its body or a message of it says."""
+        """Put on record that a request was refused by what came behind its head, which was clean."""
         with contextlib.suppress(OSError):
-            self._record(withheld(request, deny), deny)
+            self._record(request, deny)
+
+    def conversation(self, destination: Destination) -> Conversation:
+        """Give what reads and judges an upgraded connection to ``destination``."""
+        needles = self.table.needles() if destination.route.auth else None
+        return self.content.conversation(destination.host, destination.route, needles)
 
     def record_event(self, event: str, **fields: str | int) -> None:
         """Put something on record that decides nothing."""

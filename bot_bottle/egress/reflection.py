@@ -143,11 +143,8 @@ class Reflection:
         self._exchange.on_response_end([self._needles.masked(one) for one in trailers])
 
     def on_tunnel_data(self, data: bytes) -> None:
-        """Take the credentials out of an upgraded connection (RFC 6455, 5.3: unmasked)."""
-        data = self._body.feed(data)
-        self._tell()
-        if data:
-            self._exchange.on_tunnel_data(data)
+        """Pass on bytes of an upgraded connection; the conversation takes credentials out of its messages."""
+        self._exchange.on_tunnel_data(data)
 
     def on_upstream_lost(self, error: UpstreamError) -> None:
         """Pass on that the connection ended early; what is held back is never shown."""

@@ -23,6 +23,7 @@ from bot_bottle.control_client import ControlClient, NotReachableError, OrderRef
 from bot_bottle.egress.routes import RouteAuth
 from bot_bottle.sidecar import control_server
 from tests.integration.egress_lab import SECONDS, Handler, Sidecar, Stream, Upstream, config, ok, route
+from tests.support import ws
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,12 +91,9 @@ def upstream_handler(heads: list[bytes], release: threading.Event) -> Handler:
                 return
             heads.append(head)
             if b"upgrade: websocket" in head.lower():
-                sock.sendall(
-                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-                )
-                with contextlib.suppress(ConnectionError):
-                    while True:
-                        sock.sendall(stream.exactly(1))
+                sock.sendall(ws.UPGRADED)
+                for first, data in ws.frames(stream):
+                    sock.sendall(ws.said(data, first & 0x0F, key=b""))
             if b"/slow" in head:
                 sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf-")
                 release.wait(SECONDS)
@@ -130,12 +128,16 @@ def ended(stream: Stream) -> bool:
     return stream.rest() == b""
 
 
+def echoes(stream: Stream) -> bool:
+    """Send a message and wait for the server's, which is the same."""
+    return ws.message(stream.send(ws.said(b"!"))) == b"!"
+
+
 def websocket(world: World, host: str, path: str = "/") -> Stream:
     stream = world.tunnel(host)
     stream.send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{WEBSOCKET}\r\n".encode())
     assert stream.response(head=True).status == 101
-    stream.send(b"\x81")
-    assert stream.exactly(1) == b"\x81"
+    assert echoes(stream)
     return stream
 
 
@@ -176,8 +178,7 @@ def test_what_was_open_under_a_route_that_is_gone_or_narrowed_is_closed_and_the_
     with pytest.raises(ConnectionError):  # cut, not ended: half an answer must not look whole
         slow.exactly(5)
     for stream in (kept, inside):
-        stream.send(b"!")
-        assert stream.exactly(1) == b"!"
+        assert echoes(stream)
 
 
 def test_a_request_under_way_ends_in_peace_under_routes_that_still_allow_it(world: World) -> None:
@@ -222,8 +223,7 @@ def test_an_invalid_table_is_refused_whole_and_the_old_one_stays(
     with websocket(world, "gone.test") as stream, world.control() as client:
         with pytest.raises(OrderRefusedError, match=words):
             client.order("reload", routes=routes)
-        stream.send(b"!")
-        assert stream.exactly(1) == b"!"
+        assert echoes(stream)
     assert world.status()["routes"] == before["routes"]
     (record,) = world.sidecar.records("reload")
     assert record["decision"] == "refused"

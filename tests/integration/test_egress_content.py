@@ -15,12 +15,14 @@ from tests.integration.egress_lab import (
     TOKEN,
     InProcess,
     Sidecar,
+    Stream,
     Upstream,
     config,
     ok,
     route,
     serve,
 )
+from tests.support import ws
 from tests.support.pipelock import letters
 
 if TYPE_CHECKING:
@@ -223,7 +225,6 @@ def test_nothing_of_a_match_leaves_in_a_body_of_any_size(bench: Bench, chunked: 
                 )
                 stream.send(body)
             assert stream.response().reason == "credential_found"
-        assert b"lorem ipsum" in bench.origin.bytes
         assert KEY[:8].encode() not in bench.origin.bytes
 
 
@@ -280,3 +281,54 @@ def test_a_name_below_a_wildcard_is_judged_before_it_is_looked_up(tmp_path: Path
             assert stream.get(denied).reason == "own_secret"
         assert asked == []
         assert TOKEN.encode().hex() not in egress.audit_file.read_text()
+
+
+def test_a_websocket_is_read_and_judged_message_by_message(tmp_path: Path) -> None:
+    """Whole, in fragments and over messages; what counts is what the server read."""
+    read: list[bytes] = []
+
+    def handler(sock: socket.socket) -> None:
+        stream = Stream(sock)
+        stream.until(b"\r\n\r\n")
+        sock.sendall(ws.UPGRADED + ws.said(b"welcome", key=b""))
+        for first, data in ws.frames(stream):
+            read.append(data)
+            sock.sendall(ws.said(data, first & 0x0F, final=bool(first & 0x80), key=b""))
+
+    marked = MARKED.encode()
+    cases = {
+        "whole": [ws.said(b'{"k": "%b"}' % KEY.encode())],
+        "fragments": [ws.said(KEY[:20].encode(), final=False), ws.said(KEY[20:].encode(), 0x0)],
+        "binary": [ws.said(b"\x00\x01" + marked, ws.BINARY)],
+        "ping": [ws.said(marked, ws.PING)],
+        "messages": [ws.said(marked[at : at + 6]) for at in range(0, len(marked), 6)],
+    }
+    with Upstream(handler) as upstream:
+        settings = config(
+            tmp_path,
+            [route(HOST), route("plain.test", ports=(80,))],
+            pins={HOST: upstream.pin},
+            marked={"DB_PASSWORD": Secret(MARKED)},
+        )
+        with Sidecar(tmp_path, settings) as sidecar:
+            for name, frames in cases.items():
+                with sidecar.tunnel(HOST) as stream:
+                    stream.send(f"GET /{name} HTTP/1.1\r\nHost: {HOST}\r\n{ws.ASK}\r\n".encode())
+                    assert b" 101 " in stream.until(b"\r\n\r\n")
+                    assert ws.message(stream) == b"welcome"
+                    stream.send(ws.said(b"hello"))
+                    assert ws.message(stream) == b"hello"
+                    stream.send(b"".join(frames))
+                    while (heard := ws.heard(stream))[0] & 0x0F != ws.CLOSE:
+                        assert name == "messages", heard
+                    assert heard[1][:2] == b"\x03\xf0", "1008: a policy's (RFC 6455, 7.4.1)"
+                    assert b"pipelock." in heard[1]
+            wire = b"".join(read)
+            assert marked not in wire
+            assert KEY[:8].encode() not in wire
+            ended = sidecar.records("websocket")
+            assert {record["host"] for record in ended} == {HOST}
+            assert [record["sent_binary"] for record in ended] == [0, 0, 1, 0, 0]
+            denied = [record for record in sidecar.records() if record["decision"] == "deny"]
+            assert [record["path"] for record in denied] == [f"/{name}" for name in cases]
+        assert KEY not in sidecar.audit_file.read_text()

@@ -22,6 +22,7 @@ from tests.integration.egress_lab import (
     route,
     serve,
 )
+from tests.support import ws
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -310,10 +311,10 @@ def test_websocket_is_a_tunnel_after_the_decision(tmp_path: Path) -> None:
         heads.append(stream.until(b"\r\n\r\n"))
         sock.sendall(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: x\r\n\r\nhello"
+            b"Sec-WebSocket-Accept: x\r\n\r\n" + ws.said(b"hello", key=b"")
         )
-        while data := sock.recv(65536):
-            sock.sendall(data[::-1])
+        for first, data in ws.frames(stream):
+            sock.sendall(ws.said(data, first & 0x0F, final=bool(first & 0x80), key=b""))
 
     ask = (
         "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
@@ -324,10 +325,10 @@ def test_websocket_is_a_tunnel_after_the_decision(tmp_path: Path) -> None:
         with sidecar.tunnel(HOST) as stream:
             stream.send(ask.format(host=HOST).encode())
             assert b"101 Switching" in stream.until(b"\r\n\r\n")
-            assert stream.exactly(5) == b"hello"
-            for message in (b"abc", b"x" * 500_000):
-                stream.send(message)
-                assert stream.exactly(len(message)) == message[::-1]
+            assert ws.message(stream) == b"hello"
+            for message in (b"abc", b"", b"x" * 500_000):
+                stream.send(ws.said(message))
+                assert ws.message(stream) == message
         assert b"Sec-WebSocket-Extensions" not in heads[0]
         assert b"Upgrade: websocket" in heads[0]
         assert b"Authorization: Bearer" in heads[0]
@@ -339,7 +340,7 @@ def test_websocket_is_a_tunnel_after_the_decision(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("who", ["server", "client"])
 def test_the_last_words_of_a_websocket_arrive(tmp_path: Path, who: str) -> None:
-    last = b"z" * 300_000
+    last = b"z" * 30_000
     heard: list[bytes] = []
     done = threading.Event()
 
@@ -348,9 +349,9 @@ def test_the_last_words_of_a_websocket_arrive(tmp_path: Path, who: str) -> None:
         stream.until(b"\r\n\r\n")
         sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
         if who == "server":
-            sock.sendall(last)
+            sock.sendall(ws.said(last, key=b""))
         else:
-            heard.append(stream.rest())
+            heard.append(ws.message(stream))
             done.set()
 
     with Upstream(handler, tls=False) as upstream, one(tmp_path, upstream) as sidecar:
@@ -360,9 +361,9 @@ def test_the_last_words_of_a_websocket_arrive(tmp_path: Path, who: str) -> None:
             )
             stream.until(b"\r\n\r\n")
             if who == "server":
-                assert stream.rest() == last
+                assert ws.message(stream) == last
             else:
-                stream.send(last)
+                stream.send(ws.said(last))
         if who == "client":
             assert done.wait(SECONDS)
             assert heard == [last]
@@ -454,7 +455,7 @@ def test_an_early_answer_to_an_upload_keeps_the_client_in_step(tmp_path: Path) -
 @pytest.mark.parametrize("rude", [False, True], ids=["close_notify", "cut"])
 def test_the_last_words_of_a_websocket_client_arrive_through_tls(tmp_path: Path, rude: bool) -> None:
     """A server that reads slowly makes egress pause; what its client said before it left is not lost."""
-    last = bytes(range(256)) * 16 * 256
+    last = b"0123456789abcdef" * 65536
     heard: list[bytes] = []
     go_on, done = threading.Event(), threading.Event()
 
@@ -463,7 +464,7 @@ def test_the_last_words_of_a_websocket_client_arrive_through_tls(tmp_path: Path,
         stream.until(b"\r\n\r\n")
         sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
         go_on.wait(SECONDS)
-        heard.append(stream.rest())
+        heard.append(ws.message(stream))
         done.set()
 
     with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar:
@@ -474,7 +475,7 @@ def test_the_last_words_of_a_websocket_client_arrive_through_tls(tmp_path: Path,
             stream.until(b"\r\n\r\n")
             timer = threading.Timer(0.3, go_on.set)  # by then egress holds what it will hold
             timer.start()
-            stream.send(last)
+            stream.send(ws.said(last))
             if not rude:
                 stream.sock.unwrap()  # type: ignore[attr-defined]
         timer.join()
