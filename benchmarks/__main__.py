@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks import crowd, docker, egress, git_gate, listing, manifest, memory, report, start
+from benchmarks import crowd, docker, egress, git_gate, listing, manifest, memory, reflection, report, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +15,7 @@ _ONE: dict[str, Callable[[], report.Table]] = {
     "memory": memory.measure,
     "listing": listing.measure,
     "manifest": manifest.measure,
+    "reflection": reflection.measure,
 }
 _SEVERAL: dict[str, Callable[[], list[report.Table]]] = {
     "egress": egress.measure,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import socket
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 CACHE = Path(os.environ.get("BOT_BOTTLE_BENCH_CACHE", Path.home() / ".cache" / "bot-bottle-bench"))
 SQUID_CERTGEN = Path("/usr/lib/squid/security_file_certgen")
 _START_SECONDS = 30.0
+
+#: As long and as random as real ones are, and of no use.
+_TOKEN = f"sk-bench-{hashlib.sha256(b'bench').hexdigest()}"
 
 
 class Running:
@@ -75,17 +79,20 @@ class BotBottle:
 
     name = "bot-bottle proxy"
 
+    def __init__(self, *, credential: bool = True) -> None:
+        self._credential = credential
+
     def absent(self) -> str:
         """Nothing: it is what we measure."""
         return ""
 
     @contextlib.contextmanager
     def start(self, folder: Path, upstream: Upstream) -> Iterator[Running]:
-        """Start it with a route and a credential for each host, all pinned to the upstream on loopback."""
+        """Start it with a route and its credential for each host, all pinned to the upstream on loopback."""
         port = _free_port()
         routes = [
             f"  - host: {host}\n    ports: [{upstream.port}]\n"
-            "    auth: {scheme: Bearer, token_ref: BENCH_TOKEN}\n"
+            + ("    auth: {scheme: Bearer, token_ref: BENCH_TOKEN}\n" if self._credential else "")
             for host in (HOST, *MANY_HOSTS)
         ]
         (folder / "routes.yaml").write_text("routes:\n" + "".join(routes))
@@ -94,7 +101,7 @@ class BotBottle:
         argv += ["--upstream-ca", str(upstream.ca_file), "--audit", str(folder / "audit.jsonl")]
         for host in (HOST, *MANY_HOSTS):
             argv += ["--pin", f"{host}=127.0.0.1:{upstream.port}"]
-        with _running(argv, port, env={**os.environ, "BENCH_TOKEN": "a-token-of-no-use"}) as process:
+        with _running(argv, port, env={**os.environ, "BENCH_TOKEN": _TOKEN}) as process:
             yield Running(
                 process, Road(port=port, ca_file=folder / "ca" / "ca.pem", upstream_port=upstream.port)
             )

@@ -28,12 +28,14 @@ _TELLING = 8
 #: RFC 7519: header and claims say who it is for; it is the signature that makes a token of them.
 _SIGNED = re.compile(rb"eyJ[\w-]+\.[\w-]+\.([\w-]{20,})")
 _MASK = b"*"
+#: How many of a needle's first bytes are looked at before all of them are; no needle is shorter.
+_START = 4
 
 
 class Needles:
     """What is looked for, compiled once."""
 
-    __slots__ = ("_firsts", "_lengths", "_longest", "_prefixes", "_search")
+    __slots__ = ("_lengths", "_longest", "_prefixes", "_search", "_start")
 
     def __init__(self, values: Iterable[bytes]) -> None:
         """Compile the forms of ``values``; raises where the matching library cannot be loaded."""
@@ -42,7 +44,9 @@ class Needles:
         needles = sorted({form.lower() for value in values for form in forms(value)})
         self._lengths = tuple(map(len, needles))
         self._longest = max(self._lengths, default=1)
-        self._firsts = frozenset(needle[0] for needle in needles)
+        # What the first bytes of all needles have in common passes over nearly every place in other text.
+        beginnings = [{needle[at] for needle in needles} for at in range(_START)]
+        self._start = re.compile(b"".join(_one_of(bytes(sorted(some))) for some in beginnings))
         self._prefixes = frozenset(needle[:length] for needle in needles for length in range(1, len(needle)))
         # Every byte by its number: literals of this library end at a NUL, and UTF-16 is full of them.
         written = [b"(?i)" + b"".join(b"\\x%02x" % byte for byte in needle) for needle in needles]
@@ -63,11 +67,19 @@ class Needles:
 
     def begun(self, data: bytes) -> int:
         """Tell how many bytes at the end of ``data`` are the beginning of a needle."""
-        end = data[1 - self._longest :].lower() if self._longest > 1 else b""
-        firsts, prefixes = self._firsts, self._prefixes
-        for start, byte in enumerate(end):
-            if byte in firsts and end[start:] in prefixes:
-                return len(end) - start
+        if self._search is None:
+            return 0
+        end = data[1 - self._longest :].lower()
+        search, prefixes, size = self._start.search, self._prefixes, len(end)
+        match = search(end)
+        while match:
+            start = match.start()
+            if end[start:] in prefixes:
+                return size - start
+            match = search(end, start + 1)
+        for start in range(max(0, size + 1 - _START), size):
+            if end[start:] in prefixes:
+                return size - start
         return 0
 
     def masked(self, data: bytes) -> bytes:
@@ -113,6 +125,10 @@ class Redactor:
             self.found = True
             covered = len(held)
         return _masked(held, [(0, covered)]) if covered else held
+
+
+def _one_of(some: bytes) -> bytes:
+    return b"[" + re.escape(some) + b"]" if some else b""
 
 
 def _masked(data: bytes, spans: Iterable[tuple[int, int]]) -> bytes:

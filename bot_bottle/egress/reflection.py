@@ -72,13 +72,16 @@ class Reflection:
 
     def on_response_head(self, line: StatusLine, headers: ResponseHeaders) -> None:
         """Take the credentials out of a head and see how its content can be read."""
-        line, headers = self._masked(line, headers)
+        line, headers, said = self._masked(line, headers)
         if line.status < 200:
             self._exchange.on_response_head(line, headers)
             return
         if line.status == 206:
             # No range was asked for, and in pieces a credential could be read without ever being seen.
             self._refuse("response_partial", "the server sent a part of its content that nobody asked for")
+            return
+        if b"grpc" not in said and b"content-encoding" not in said:
+            self._exchange.on_response_head(line, headers)
             return
         if any(_GRPC_PACKED.match(one) for one in headers.kept):
             # Its messages are compressed one by one, inside of content that itself is not.
@@ -159,14 +162,17 @@ class Reflection:
         """Pass on that it is time to send."""
         self._exchange.flush()
 
-    def _masked(self, line: StatusLine, headers: ResponseHeaders) -> tuple[StatusLine, ResponseHeaders]:
+    def _masked(
+        self, line: StatusLine, headers: ResponseHeaders
+    ) -> tuple[StatusLine, ResponseHeaders, bytes]:
+        """Give the head without its credentials, and all of it in lower case."""
         text = b"\r\n".join((line.line, *headers.kept))
         masked = self._needles.masked(text)
         if masked is text:
-            return line, headers
+            return line, headers, text.lower()
         self._tell(found=True)
         first, *kept = masked.split(b"\r\n")
-        return line._replace(line=first), replace(headers, kept=kept)
+        return line._replace(line=first), replace(headers, kept=kept), masked.lower()
 
     def _send_head(self) -> None:
         if self._head is not None:
