@@ -16,6 +16,7 @@ import secrets
 import time
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle import paths
@@ -24,7 +25,6 @@ from bot_bottle.files import PRIVATE_FILE, make_private_dir, remove_tree, write_
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _SUFFIX_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 _SUFFIX_LENGTH = 5
@@ -56,7 +56,9 @@ class BottleMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BottleStateSummary:
-    """One state folder as ``list`` shows it; ``status`` is ``running``, ``preserved`` or ``unfinished``."""
+    """One state folder as ``list`` shows it; ``status`` is ``running``, ``preserved`` or ``unfinished``,
+    or ``ended`` where nothing but its log is left.
+    """
 
     identity: str
     metadata: BottleMetadata | None
@@ -179,6 +181,8 @@ def hold_lock(identity: str) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
     try:
         _take_lock(descriptor, identity)
+        with contextlib.suppress(OSError):  # a full disk; only `stop` would need it
+            os.pwrite(descriptor, b"%-11d\n" % os.getpid(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -200,6 +204,25 @@ def is_running(identity: str) -> bool:
         os.close(descriptor)
 
 
+def launcher_of(identity: str) -> int | None:
+    """Give the process that holds this identity; None where nothing does, or that cannot be proven.
+
+    The lock's file says who took it and the kernel (``/proc/locks``, proc(5)) that this very process has it:
+    what a killed launcher left in the file may be anybody's number by now.
+    """
+    path = bottle_state_dir(identity) / _LOCK
+    try:
+        pid, inode = int(path.read_bytes()), path.stat().st_ino
+        # 1: FLOCK  ADVISORY  WRITE 4242 fd:01:1835017 0 EOF
+        held = [line.split() for line in Path("/proc/locks").read_text("ascii").splitlines()]
+    except (OSError, ValueError):
+        return None
+    for _number, kind, *rest in held:
+        if kind == "FLOCK" and rest[2] == str(pid) and rest[3].rpartition(":")[2] == str(inode):
+            return pid
+    return None
+
+
 def list_states() -> tuple[BottleStateSummary, ...]:
     """List every state folder, oldest identity name first; folders that are not ours are passed over."""
     try:
@@ -209,6 +232,30 @@ def list_states() -> tuple[BottleStateSummary, ...]:
     except FileNotFoundError:
         return ()
     return tuple(_summary(name) for name in names if IDENTITY_PATTERN.fullmatch(name))
+
+
+def list_ended() -> tuple[BottleStateSummary, ...]:
+    """List the bottles of which nothing but their logs is left, with what the logs' first lines tell."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(paths.audit_path("x").parent))
+    except FileNotFoundError:
+        return ()
+    identities = (name.removesuffix(".jsonl") for name in names if name.endswith(".jsonl"))
+    return tuple(
+        BottleStateSummary(identity=identity, metadata=_from_log(identity), status="ended")
+        for identity in identities
+        if IDENTITY_PATTERN.fullmatch(identity) and not paths.state_dir(identity).exists()
+    )
+
+
+def _from_log(identity: str) -> BottleMetadata:
+    """Give what is still known of a bottle that is gone."""
+    started = ""
+    with contextlib.suppress(OSError, ValueError), paths.audit_path(identity).open("rb") as log:
+        first = json.loads(log.readline(_MAX_METADATA))
+        started = _text(first.get("time")) if isinstance(first, dict) else ""
+    # The agent's name is what stands before the five characters drawn for the launch.
+    return BottleMetadata(identity=identity, agent_name=identity[:-6], started_at=started)
 
 
 def utc_now() -> str:

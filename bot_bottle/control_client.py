@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import stat
-import struct
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -27,14 +26,21 @@ _NAME = "control"
 _BACKLOG = 128
 _SECONDS = 30.0
 _AGAIN_SECONDS = 0.01
+_LOOKS = 100
 _PIECE = 64 * 1024
 #: An answer tells of every route, with its counters.
 _MAX_ANSWER = 16 * 1024 * 1024
-_PEER = struct.Struct("3i")
 
 
 class NotReachableError(LaunchError):
-    """The bottle's sidecar does not listen: the bottle has ended, or it is only just coming up or going."""
+    """The bottle's sidecar does not listen: the bottle has ended, or it is only just coming up or going.
+
+    ``deserted`` says that the socket is there and nobody at it.
+    """
+
+    def __init__(self, message: str, *, deserted: bool = False) -> None:
+        super().__init__(message)
+        self.deserted = deserted
 
 
 class OrderRefusedError(LaunchError):
@@ -55,7 +61,6 @@ def control_listener(state_dir: Path) -> Iterator[socket.socket]:
         with _folder(state_dir) as folder:
             listener.bind(f"{folder}/{_NAME}")
         place.chmod(PRIVATE_FILE)  # before anybody can connect
-        # By listen() this process becomes the one that a client sees at the other end (unix(7)).
         listener.listen(_BACKLOG)
         yield listener
     finally:
@@ -88,8 +93,15 @@ class ControlClient:
             _connect(sock, state_dir, seconds)
         except OSError as error:
             sock.close()
-            raise NotReachableError(f"the sidecar of {identity} does not listen: {_why(error)}") from error
+            raise NotReachableError(
+                f"the sidecar of {identity} does not listen: {_why(error)}",
+                deserted=isinstance(error, ConnectionRefusedError),
+            ) from error
         return cls(identity, sock)
+
+    def patience(self, seconds: float) -> None:
+        """Let each answer take ``seconds`` from now on."""
+        self._sock.settimeout(seconds)
 
     def send(self, order: Mapping[str, object]) -> None:
         """Give an order without waiting for its answer; raises :class:`NotReachableError`."""
@@ -140,11 +152,6 @@ class ControlClient:
             while data := self._sock.recv(_PIECE):
                 yield data
 
-    def launcher(self) -> int:
-        """Give the process id of the launcher, which made the socket listen."""
-        data = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-        return int(_PEER.unpack(data)[0])
-
     def close(self) -> None:
         """Let go."""
         self._sock.close()
@@ -163,22 +170,26 @@ class ControlClient:
 def end_session(identity: str, number: int = signal.SIGTERM) -> bool:
     """Send the launcher of a running bottle a signal; False where the session has ended already.
 
-    Raises :class:`NotReachableError` where the launcher cannot be found.
+    The sidecar is not asked: it may be what hangs. Raises ``LaunchError`` where the launcher is not found.
     """
-    try:
-        with ControlClient.connect(identity) as client:
-            pid = client.launcher()
-    except NotReachableError:
-        if not bottle_state.is_running(identity):
+    for _ in range(_LOOKS):
+        pid = bottle_state.launcher_of(identity)
+        if pid is None and not bottle_state.is_running(identity):
             return False
-        raise
+        if pid is not None and _signal_launcher(identity, pid, number):
+            return True
+        time.sleep(_AGAIN_SECONDS)  # it has only just taken the lock, or is about to let go of it
+    raise LaunchError(f"the process that runs {identity} cannot be found; end it from where it was started")
+
+
+def _signal_launcher(identity: str, pid: int, number: int) -> bool:
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return False
     try:
-        # The launcher holds the lock to its end, so while it is held the number still means that process.
-        if not bottle_state.is_running(identity):
+        # Proven again with the process in hand, so that the number cannot have become another's meanwhile.
+        if bottle_state.launcher_of(identity) != pid:
             return False
         signal.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:

@@ -13,6 +13,7 @@ from bot_bottle.backend.prepare import metadata_for
 from bot_bottle.backend.provision import provision
 from bot_bottle.backend.registry import get_bottle_backend
 from bot_bottle.backend.util import log_ca_fingerprint, select_ca_cert
+from bot_bottle.declared import write_declared
 from bot_bottle.errors import BotBottleError, LaunchError, UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def launch_bottle(plan: BottlePlan, backend: BottleBackend | None = None) -> Ite
             provision(bottle, plan, resumed=resumed)
             bottle.await_ready()
             log_ca_fingerprint(*select_ca_cert(plan))
+            write_declared(plan)
             bottle_state.mark_preserved(plan.identity)
             up = True
             yield bottle

@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot_bottle import audit, bottle_state, paths
-from bot_bottle.bottle_state import IDENTITY_PATTERN, printable
+from bot_bottle import audit, bottle_state
 from bot_bottle.cli import complete
 from bot_bottle.cli.output import print_json
+from bot_bottle.cli.records import record_line
 from bot_bottle.errors import UsageError
+from bot_bottle.events import log_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _VERIFY = "verify"
-#: What a reader looks for first; the other fields follow in the record's own order.
-_FIRST = ("decision", "reason", "method", "host", "path", "name", "rule")
-_CHAIN_FIELDS = frozenset({"seq", "time", "event", "prev", "hash"})
 
 
 @click.command("audit")
@@ -35,7 +33,7 @@ def command(*, words: tuple[str, ...], as_json: bool) -> int:
     if len(words) != 1 and not verify:
         raise UsageError("write: bot-bottle audit IDENTITY, or: bot-bottle audit verify IDENTITY")
     identity = words[-1]
-    path = _log_of(identity)
+    path = log_of(identity)
     try:
         return _verify(path, identity, as_json=as_json) if verify else _show(path, as_json=as_json)
     except OSError as error:
@@ -69,30 +67,5 @@ def _show(path: Path, *, as_json: bool) -> int:
         print_json(list(records))
         return 0
     for record in records:
-        fields = [
-            f"{name}={_cell(record[name])}"
-            for name in dict.fromkeys((*_FIRST, *record))
-            if name not in _CHAIN_FIELDS and record.get(name) not in (None, "", [])
-        ]
-        time = printable(str(record.get("time", "")))
-        print(f"{time:<32} {printable(str(record.get('event', ''))):<10} {' '.join(fields)}".rstrip())
+        print(record_line(record))
     return 0
-
-
-def _cell(value: object) -> str:
-    text = printable(",".join(map(str, value)) if isinstance(value, list) else str(value))
-    return f'"{text}"' if " " in text else text
-
-
-def _log_of(identity: str) -> Path:
-    """Find an identity's log; raises ``UsageError`` that names those there are."""
-    if IDENTITY_PATTERN.fullmatch(identity):
-        path = paths.audit_path(identity)
-        if path.exists():
-            return path
-    folder = paths.audit_path("x").parent
-    logs = folder.glob("*.jsonl") if folder.is_dir() else ()
-    known = [path.stem for path in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True)]
-    newest = ", ".join(known[:10]) or "none"
-    more = f" and {len(known) - 10} older" if len(known) > 10 else ""
-    raise UsageError(f"no audit log of {printable(identity)!r}; those that exist: {newest}{more}")

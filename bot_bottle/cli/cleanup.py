@@ -24,7 +24,7 @@ def command(*, identities: tuple[str, ...], everything: bool, yes: bool) -> int:
 
     Running bottles, audit logs and whatever is not bot-bottle's own are never touched.
     """
-    states = _states(identities, everything=everything)
+    states = chosen_states(identities) if identities else _unheld_states(everything=everything)
     leftovers = () if identities else _leftovers()
     kept = [s.identity for s in bottle_state.list_states() if s.status == "preserved" and s not in states]
     for backend in known_backend_names():
@@ -44,7 +44,7 @@ def command(*, identities: tuple[str, ...], everything: bool, yes: bool) -> int:
         if not terminal.confirm(_question(states, leftovers)):
             terminal.say(["bot-bottle: nothing was removed"])
             return 1
-    return _remove(states, leftovers)
+    return remove_states(states, leftovers)
 
 
 def _question(states: tuple[bottle_state.BottleStateSummary, ...], leftovers: tuple[Leftover, ...]) -> str:
@@ -56,19 +56,21 @@ def _question(states: tuple[bottle_state.BottleStateSummary, ...], leftovers: tu
     )
 
 
-def _states(identities: tuple[str, ...], *, everything: bool) -> tuple[bottle_state.BottleStateSummary, ...]:
-    """Choose the states to remove; raises ``UsageError`` for a named one that is not there or runs."""
+def chosen_states(identities: tuple[str, ...]) -> tuple[bottle_state.BottleStateSummary, ...]:
+    """Give the states of ``identities``; raises ``UsageError`` for one that is not there or runs."""
     states = {state.identity: state for state in bottle_state.list_states()}
     for identity in identities:
         if identity not in states:
             known = ", ".join(states) or "none"
             raise UsageError(f"no state of {bottle_state.printable(identity)!r}; those that exist: {known}")
         if states[identity].status == "running":
-            raise UsageError(f"{identity} is running; end its session first")
-    if identities:
-        return tuple(states[identity] for identity in dict.fromkeys(identities))
+            raise UsageError(f"{identity} is running; end its session first: bot-bottle stop {identity}")
+    return tuple(states[identity] for identity in dict.fromkeys(identities))
+
+
+def _unheld_states(*, everything: bool) -> tuple[bottle_state.BottleStateSummary, ...]:
     wanted = {"unfinished", "preserved"} if everything else {"unfinished"}
-    return tuple(state for state in states.values() if state.status in wanted)
+    return tuple(state for state in bottle_state.list_states() if state.status in wanted)
 
 
 def _leftovers() -> tuple[Leftover, ...]:
@@ -81,7 +83,9 @@ def _leftovers() -> tuple[Leftover, ...]:
     return tuple(found)
 
 
-def _remove(states: tuple[bottle_state.BottleStateSummary, ...], leftovers: tuple[Leftover, ...]) -> int:
+def remove_states(
+    states: tuple[bottle_state.BottleStateSummary, ...], leftovers: tuple[Leftover, ...] = ()
+) -> int:
     """Remove each by itself, so that one that cannot be removed never keeps the others."""
     from bot_bottle.backend.launch import remove_bottle  # noqa: PLC0415 - only where there is something to do
 

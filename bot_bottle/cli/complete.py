@@ -50,6 +50,14 @@ def recorded(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     return _items([*logs, *([] if ctx.params.get("words") else ["verify"])], incomplete)
 
 
+def logged(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the identities that have a record."""
+    del ctx, param
+    from bot_bottle import paths  # noqa: PLC0415
+
+    return _items(_stems(str(paths.home_dir() / "audit"), ".jsonl"), incomplete)
+
+
 def backends(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the backends of this version."""
     del ctx, param

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bot_bottle import bottle_state, paths
 from bot_bottle.cli import complete, terminal
-from bot_bottle.cli.output import print_json
-from bot_bottle.errors import BotBottleError, UsageError
+from bot_bottle.cli.output import print_json, print_table
+from bot_bottle.errors import BotBottleError, LaunchError, UsageError
 
 if TYPE_CHECKING:
     from bot_bottle.manifest.model import Manifest
+
+_STATUS_SECONDS = 5.0
 
 
 @click.command("info")
@@ -33,7 +35,7 @@ def command(*, name: str, as_json: bool) -> None:
     if is_identity and not declared and paths.audit_path(name).exists():
         raise UsageError(
             f"the bottle {name} is gone, its home and workspace are removed; "
-            f"what was decided for it is kept: bot-bottle audit {name}"
+            f"what was decided for it is kept: bot-bottle logs {name}"
         )
     terminal.warn(manifest.warnings)
     _agent(manifest, name, as_json=as_json)
@@ -88,12 +90,60 @@ def _identity(identity: str, *, as_json: bool) -> None:
         "workspace": _workspace(identity, data.backend if data else ""),
         "audit": str(audit_path) if audit_path.exists() else None,
     }
+    live, why = _status(identity) if state.status == "running" else (None, "")
     if as_json:
-        print_json(facts)
+        print_json({**facts, "sidecar": live})
         return
     for label, value in facts.items():
         if value is not None:
             print(f"{label:<10}: {bottle_state.printable(str(value))}")
+    if why:
+        print(f"{'sidecar':<10}: {why}")
+    if live is not None:
+        _print_live(live)
+
+
+def _status(identity: str) -> tuple[dict[str, Any] | None, str]:
+    """Ask a running bottle's sidecar for its routes and counters; None and the reason where it is silent."""
+    from bot_bottle.control_client import ControlClient  # noqa: PLC0415
+
+    try:
+        with ControlClient.connect(identity, _STATUS_SECONDS) as client:
+            answer = client.order("status")
+    except LaunchError as error:
+        return None, str(error)
+    return {name: value for name, value in answer.items() if name not in {"ok", "identity"}}, ""
+
+
+def _print_live(live: dict[str, Any]) -> None:
+    """Show each route with what went over it."""
+    halted = "stopped by bot-bottle panic; open again with: bot-bottle panic --lift"
+    state = halted if live["halted"] else f"open, {live['connections']} connections"
+    print(f"{'sidecar':<10}: {state}")
+    rows = [(str(one["host"]), one["counters"]) for one in live["routes"]]
+    rows.append(("(no route)", live["elsewhere"]["counters"]))
+    print_table(
+        ("ROUTE", "REQUESTS", "DENIED", "ERRORS", "OUT", "IN", "P50 MS", "P95 MS", "MAX MS"),
+        (
+            (
+                host,
+                *(str(counts[name]) for name in ("requests", "denied", "errors")),
+                *(_amount(counts[name]) for name in ("bytes_out", "bytes_in")),
+                *(f"{counts[name]:g}" for name in ("latency_p50_ms", "latency_p95_ms", "latency_max_ms")),
+            )
+            for host, counts in rows
+        ),
+    )
+
+
+def _amount(count: int) -> str:
+    """Write a number of bytes with three figures."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1024
+    return f"{amount:.3g} TiB"
 
 
 def _workspace(identity: str, backend: str) -> str | None:

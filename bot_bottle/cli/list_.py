@@ -20,21 +20,26 @@ _HEAD = ("IDENTITY", "STATUS", "AGENT", "BACKEND", "STARTED", "EXIT")
 @click.argument(
     "what", type=click.Choice(["identities", "active", "agents", "bottles"]), default="identities"
 )
+@click.option("--all", "everything", is_flag=True, help="Also what is gone but for its log.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(*, what: str, as_json: bool) -> None:
+def command(*, what: str, everything: bool, as_json: bool) -> None:
     """List identities that run or are kept; or the active ones, or the declared agents or bottles."""
+    if everything and what != "identities":
+        raise click.UsageError(f"--all goes with identities, not with {what}")
     if what == "identities":
-        _identities(as_json=as_json)
+        _identities(as_json=as_json, everything=everything)
     elif what == "active":
         _active(as_json=as_json)
     else:
         _declared(what, as_json=as_json)
 
 
-def _identities(*, as_json: bool) -> None:
+def _identities(*, as_json: bool, everything: bool) -> None:
     from bot_bottle import bottle_state  # noqa: PLC0415
 
     states = bottle_state.list_states()
+    if everything:
+        states = (*states, *bottle_state.list_ended())
     if as_json:
         print_json([_state_json(state) for state in states])
         return

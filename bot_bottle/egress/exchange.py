@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from bot_bottle.decision import Deny
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.egress.client import Client
     from bot_bottle.egress.content import BodyGuard
+    from bot_bottle.egress.counters import Tally
     from bot_bottle.egress.grammar import StatusLine
     from bot_bottle.egress.grpc_content import GrpcGuard
     from bot_bottle.egress.headers import RequestHeaders, ResponseHeaders
@@ -52,6 +54,8 @@ class Exchange:
     websocket = False
     _request: EgressRequest | None = None
     _destination: Destination | None = None
+    _tally: Tally | None = None
+    _sent_at = 0.0
     _head = b""
     _guard: BodyGuard | GrpcGuard | None = None
     _head_first = False
@@ -140,6 +144,8 @@ class Exchange:
             self._refuse_content(passed)
             return
         self._body_ended = last
+        if self._tally is not None:
+            self._tally.bytes_out += len(passed)
         if self._upstream is not None:
             if passed:
                 self._body_sent = True
@@ -166,6 +172,8 @@ class Exchange:
         if self._upstream is None or self._frames is None:
             return
         passed, deny = self._frames.from_client(data)
+        if self._tally is not None:
+            self._tally.bytes_out += len(passed)
         if passed:
             self._upstream.write(passed)
         if deny is not None:
@@ -292,6 +300,8 @@ class Exchange:
     def _send_to(self, destination: Destination) -> None:
         """Send the head on its way, or, where a body comes, wait for the first of it that may leave."""
         self._destination = destination
+        self._tally = self._client.proxy.counters.of(destination.route.host)
+        self._tally.bytes_out += len(self._head)
         if not self.facts.has_body:
             self._send_on()
             return
@@ -307,10 +317,13 @@ class Exchange:
             self._pass_on(guard.finish(), last=True)
 
     def _send_on(self) -> None:
+        if self._finished:
+            return  # cut off while its body was coming
         destination = self._destination
         if destination is None:
             raise TypeError("nothing is sent before it is known where to")
         self._sent_on = True
+        self._sent_at = perf_counter()
         held = self._client.proxy.pool.take(destination.key)
         if held is not None:
             self._attach(held)
@@ -372,6 +385,8 @@ class Exchange:
     def on_response_head(self, line: StatusLine, headers: ResponseHeaders) -> None:
         """Write the response's head to the client, framed anew."""
         status = line.status
+        if self._tally is not None and (status >= 200 or status == 101):
+            self._tally.answered(perf_counter() - self._sent_at)
         if status == 101:
             self._switch_protocols(line, headers)
             return
@@ -398,6 +413,8 @@ class Exchange:
 
     def on_response_body(self, data: bytes) -> None:
         """Write a piece of the body to the client."""
+        if self._tally is not None:
+            self._tally.bytes_in += len(data)
         self._write_body(data)
 
     def on_response_end(self, trailers: Sequence[bytes] = ()) -> None:
@@ -419,6 +436,8 @@ class Exchange:
         if self._frames is None:
             return
         passed, deny = self._frames.from_server(data)
+        if self._tally is not None:
+            self._tally.bytes_in += len(passed)
         if passed:
             self._client.send(passed)
         if deny is not None:

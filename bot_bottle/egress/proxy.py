@@ -11,6 +11,7 @@ from bot_bottle.decision import Allow, Deny
 from bot_bottle.egress import reload
 from bot_bottle.egress.clients import MAX_CLIENTS, Clients
 from bot_bottle.egress.content import WITHHELD, ContentGuard, withheld
+from bot_bottle.egress.counters import Counters
 from bot_bottle.egress.dns import LOOPBACK, DnsDatagrams, DnsStream
 from bot_bottle.egress.downstream import ClientConnection
 from bot_bottle.egress.intercept import TlsFront, open_tunnel
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.audit import AuditLog, AuditValue
     from bot_bottle.egress.ca import CertificateAuthority
+    from bot_bottle.egress.counters import Tally
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.policy import Policy
     from bot_bottle.egress.pool import Destination, Resolver
@@ -74,6 +76,7 @@ class EgressProxy:
     ) -> None:
         self.identity = config.identity
         self.table = RouteTable(config.routes, config.secrets)
+        self.counters = Counters(route.host for route in config.routes)
         self.content = ContentGuard(config, loop)
         self.contexts = ServerContexts(ca, speaks_http2=self._speaks_http2)
         self.loop = loop
@@ -182,6 +185,8 @@ class EgressProxy:
         routes have changed.
         """
         old, self.table = self.table, table
+        if table.halt is None:
+            self.counters.keep(route.host for route in table.routes)
         self.precedents = self.precedents.successor()
 
         def successor(request: EgressRequest, route: EgressRoute) -> EgressRoute | None:
@@ -225,6 +230,10 @@ class EgressProxy:
             self._record(shown, decision, injected=injected)
         except OSError:
             return Verdict(_unrecorded())
+        if verdict.route and isinstance(decision, Allow):
+            self.counters.of(verdict.route.host).requests += 1
+        else:
+            self._tally(request).denied += 1
         return verdict
 
     def set_precedent(
@@ -271,6 +280,7 @@ class EgressProxy:
             self._audit.fill(precedent.form, path[:_MAX_RECORDED_PATH])
         except OSError:
             return None
+        self.counters.of(precedent.route.host).requests += 1
         return request
 
     def judge_local(self, request: EgressRequest) -> Deny | None:
@@ -294,6 +304,9 @@ class EgressProxy:
         port: int = 0,
     ) -> None:
         """Put on record what was refused outside the policies; it is refused whether or not that works."""
+        tally = self._tally(request)
+        tally.errors += decision == "error"
+        tally.denied += decision != "error"
         with contextlib.suppress(OSError):
             if request is not None:
                 self._record(self.content.recordable(request), deny, kind=decision)
@@ -315,6 +328,11 @@ class EgressProxy:
                 injected=None,
             )
 
+    def _tally(self, request: EgressRequest | None) -> Tally:
+        """Give the tally that a refusal counts for: that of the route which covers its host."""
+        covering = self.table.candidates(request.host) if request is not None else ()
+        return self.counters.of(covering[0].host) if covering else self.counters.elsewhere
+
     def guarded(
         self, exchange: Answered, destination: Destination | None, *, head_request: bool
     ) -> ResponseSink:
@@ -332,6 +350,7 @@ class EgressProxy:
 
     def record_content(self, request: EgressRequest, deny: Deny) -> None:
         """Put on record that a request was refused by what came behind its head, which was clean."""
+        self._tally(request).denied += 1
         with contextlib.suppress(OSError):
             self._record(request, deny)
 

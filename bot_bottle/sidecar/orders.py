@@ -8,6 +8,7 @@ still judged, since a table that is half right must never be half taken.
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, TypeAlias
 
 from bot_bottle.decision import Deny
@@ -61,6 +62,7 @@ class Desk:
         self._on_secrets = on_secrets
         self._identity = config.identity
         self._held: dict[str, Secret] = dict(config.secrets)
+        self._began = time.monotonic()
         #: The routes that hold, or will hold again once a stop is lifted.
         self._table = proxy.table
         self._orders: dict[str, Callable[[Order], Answer]] = {
@@ -87,10 +89,16 @@ class Desk:
     # The orders.
 
     def _status(self, _order: Order) -> Answer:
+        counters = self._proxy.counters
         return {
             "pid": os.getpid(),
+            "uptime_seconds": round(time.monotonic() - self._began, 3),
             "halted": self._proxy.table.halt is not None,
-            "routes": [route.to_wire() for route in self._table.routes],
+            "routes": [
+                {**route.to_wire(), "counters": counters.of(route.host).to_wire()}
+                for route in self._table.routes
+            ],
+            "elsewhere": {"counters": counters.elsewhere.to_wire()},
             "credentials": sorted(self._held),
             "connections": len(self._proxy.clients),
         }

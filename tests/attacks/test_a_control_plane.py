@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.attacks import inside
 from tests.attacks.conftest import FRONTMATTER, TOKEN, TOKEN_REF
-from tests.support.family import Family
+from tests.support.family import Family, wait_until
 from tests.support.outside import new_marker
 
 if TYPE_CHECKING:
@@ -323,3 +324,37 @@ def test_a13_nothing_lives_on_after_the_launcher(lab: Lab, token: str, number: i
         finally:
             running.abandon()
         family.wait_until_gone()
+
+
+def test_a14_a_connection_opened_before_a_route_was_removed_ends_with_it(lab: Lab, world: World) -> None:
+    before, after = new_marker("a14"), new_marker("a14")
+    code = """
+sock = tls(connect("closing.test:443")[0], "closing.test")
+get = "GET /%s HTTP/1.1\\r\\nHost: closing.test\\r\\n\\r\\n"
+first = ask(sock, get % before)
+sock.settimeout(60)
+try:
+    rest = len(sock.recv(1))
+except OSError:
+    rest = 0
+try:
+    second = ask(sock, get % after)
+except OSError:
+    second = ""
+again = ask(tls(connect("closing.test:443")[0], "closing.test"), get % after)
+tell(first=first, rest=rest, second=second, again=again)
+"""
+    frontmatter = "agent_provider: {template: command, argv: [/bin/sh]}\negress: {routes: [{host: %s}]}\n"
+    lab.declare("closing", frontmatter % "closing.test")
+    with lab.launch("closing") as running, ThreadPoolExecutor(1) as pool:
+        told = pool.submit(inside.run, running, code, before=before, after=after)
+        wait_until(lambda: bool(running.decisions(before)), "the connection is in use")
+        lab.declare("closing", frontmatter % "other.test")
+        applied = lab.cli("apply", running.identity, "--yes")
+        assert applied.returncode == 0, applied.err
+        found = told.result()
+    assert inside.status(found["first"]) == 200
+    assert (found["rest"], inside.status(found["second"])) == (0, 0)
+    assert inside.refusal(found["again"])["reason"] == "host_not_allowed"
+    assert world.reached(before)
+    assert world.reached(after) == []

@@ -224,7 +224,9 @@ def test_an_invalid_table_is_refused_whole_and_the_old_one_stays(
         with pytest.raises(OrderRefusedError, match=words):
             client.order("reload", routes=routes)
         assert echoes(stream)
-    assert world.status()["routes"] == before["routes"]
+    for one in (*before["routes"], *(after := world.status()["routes"])):
+        del one["counters"]
+    assert after == before["routes"]
     (record,) = world.sidecar.records("reload")
     assert record["decision"] == "refused"
 
@@ -339,6 +341,33 @@ def test_events_are_the_record_itself_from_any_place_in_it(world: World) -> None
         assert first + second == world.sidecar.audit_file.read_bytes()
     with world.control() as client, pytest.raises(OrderRefusedError, match="offset"):
         client.order("events", **{"from": 10**9})
+
+
+def test_each_route_is_counted(world: World) -> None:
+    with world.sidecar.tunnel("kept.test") as stream:
+        for _ in range(3):  # the second and third by the precedent of the first
+            assert stream.get("kept.test").body == b"GET / HTTP/1.1"
+        stream.send(b"POST /p HTTP/1.1\r\nHost: kept.test\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000)
+        stream.exactly(1)
+    with world.sidecar.tunnel("path.test") as stream:
+        assert stream.get("path.test", "/outside").status == 403
+    with world.sidecar.tunnel("nowhere.test") as stream:
+        assert stream.get("nowhere.test").status == 403
+    websocket(world, "gone.test")
+    before = world.status()
+    world.reload(KEPT, PATH)
+    after = world.status()
+    for status in (before, after):
+        counted = {one["host"]: one["counters"] for one in status["routes"]}
+        kept = counted["kept.test"]
+        assert (kept["requests"], kept["denied"], kept["errors"]) == (4, 0, 0)
+        assert kept["bytes_in"] == 3 * len("GET / HTTP/1.1") + len("POST /p HTTP/1.1")
+        assert 1000 < kept["bytes_out"] < 2000
+        assert 0 < kept["latency_p50_ms"] <= kept["latency_p95_ms"] <= kept["latency_max_ms"]
+        assert (counted["path.test"]["requests"], counted["path.test"]["denied"]) == (0, 1)
+        assert status["elsewhere"]["counters"]["denied"] == 1
+    gone = {one["host"]: one["counters"] for one in before["routes"]}["gone.test"]
+    assert (gone["requests"], gone["bytes_in"]) == (1, 3)  # one frame, echoed
 
 
 def test_events_end_with_the_sidecar(world: World) -> None:

@@ -1,0 +1,81 @@
+"""Orders to many running bottles at once: given to all of them before any answer is waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bot_bottle import bottle_state
+from bot_bottle.control_client import ControlClient, NotReachableError, end_session
+from bot_bottle.errors import LaunchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: A sidecar that does not answer by then is told of; a healthy one needs a few milliseconds.
+_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one bottle's order; ``trouble`` is empty where it was carried out.
+
+    ``closed`` counts the connections that were cut.
+    """
+
+    identity: str
+    closed: int = 0
+    trouble: str = ""
+
+
+def running_identities(named: Sequence[str] = ()) -> tuple[str, ...]:
+    """Give the bottles that run, or those of ``named``; raises ``UsageError`` for one that does not."""
+    running = tuple(one.identity for one in bottle_state.list_states() if one.status == "running")
+    for identity in named:
+        if identity not in running:
+            known = ", ".join(running) or "none"
+            raise UsageError(f"{bottle_state.printable(identity)!r} does not run; those that do: {known}")
+    return tuple(dict.fromkeys(named)) or running
+
+
+def order_all(identities: Sequence[str], name: str) -> tuple[Outcome, ...]:
+    """Give one order to each of ``identities``, to all of them before waiting for any."""
+    outcomes: list[Outcome] = []
+    deadline = time.monotonic() + _SECONDS
+    with contextlib.ExitStack() as stack:
+        asked: list[ControlClient] = []
+        for identity in identities:
+            try:
+                client = stack.enter_context(ControlClient.connect(identity, _SECONDS))
+                client.send({"order": name})
+            except NotReachableError as error:
+                outcomes.append(Outcome(identity=identity, trouble=str(error)))
+            else:
+                asked.append(client)
+        for client in asked:
+            client.patience(max(0.1, deadline - time.monotonic()))
+            try:
+                answer = client.answer()
+            except LaunchError as error:
+                outcomes.append(Outcome(identity=client.identity, trouble=str(error)))
+            else:
+                closed = answer.get("closed")
+                outcomes.append(
+                    Outcome(identity=client.identity, closed=closed if isinstance(closed, int) else 0)
+                )
+    return tuple(sorted(outcomes, key=lambda one: identities.index(one.identity)))
+
+
+def end_all(identities: Sequence[str]) -> tuple[Outcome, ...]:
+    """Tell the launcher of each of ``identities`` to end its session; waits for none."""
+    outcomes = []
+    for identity in identities:
+        try:
+            end_session(identity)
+        except (LaunchError, OSError) as error:
+            outcomes.append(Outcome(identity=identity, trouble=str(error)))
+        else:
+            outcomes.append(Outcome(identity=identity))
+    return tuple(outcomes)
