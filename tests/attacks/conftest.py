@@ -36,6 +36,9 @@ egress:
       path_allowlist: [/public/]
     - host: read.test
       methods: [GET, HEAD]
+    - host: streams.test
+      http2: true
+      auth: {{scheme: Bearer, token_ref: {TOKEN_REF}}}
     - host: "*.wild.test"
     - host: meta.test
       pipelock:

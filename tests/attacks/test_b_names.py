@@ -329,6 +329,23 @@ tell(answer=answer, alpn=tunnel.selected_alpn_protocol())
     assert inside.status(found["answer"]) >= 400 or found["answer"] == ""
 
 
+def test_b4_a_stream_names_the_host_of_its_connection_or_is_refused(
+    bottle: RunningBottle, world: World, token: str
+) -> None:
+    marker, other = new_marker("b4"), new_marker("b4")
+    curl = "curl -sS -m 25 --http2 -o /dev/null -w '%{http_version} %{http_code}\\n'"
+    done = bottle.sh(f"{curl} -H 'Authorization: Bearer mine' https://streams.test/{marker}")
+    assert done.stdout.split() == [b"2", b"200"], done.stderr
+    (seen,) = [seen for seen in world.records().requests if marker in seen.target]
+    assert seen.values("authorization") == [f"Bearer {token}"]
+    for host in (f"{other}.evil.test", "allowed.test", "streams.test.evil.test"):
+        said = bottle.sh(f"{curl} -H 'Host: {host}' https://streams.test/{other}").stdout
+        assert said.split() == [b"2", b"421"], host
+    said = bottle.sh(f"{curl} https://allowed.test/").stdout
+    assert said.split()[0] == b"1.1", "offered only where the route says so"
+    assert not [seen for seen in world.records().requests if other in seen.target or other in str(seen)]
+
+
 def test_b5_the_second_request_of_a_connection_is_decided_anew(bottle: RunningBottle, world: World) -> None:
     first, second = new_marker("b5"), new_marker("b5")
     answers = inside.run(

@@ -11,10 +11,13 @@ from urllib.parse import unquote
 from bot_bottle.decision import Allow
 from bot_bottle.egress.bodies import LAST_CHUNK, Body, ChunkedBody, LengthBody, chunk
 from bot_bottle.egress.ca import CertificateAuthority
+from bot_bottle.egress.clients import Clients
 from bot_bottle.egress.grammar import BadMessageError, StatusLine, read_request_line
 from bot_bottle.egress.headers import ResponseHeaders, head_tail, read_request_headers
 from bot_bottle.egress.hosts import format_authority, is_ip_literal, parse_authority
+from bot_bottle.egress.http2.client import Http2Client
 from bot_bottle.egress.policy import TARGET_POLICIES, RouteTable, Step, decide, first_objection
+from bot_bottle.egress.precedent import Precedents
 from bot_bottle.egress.reader import RequestReader
 from bot_bottle.egress.routes import EgressRoute
 from bot_bottle.egress.target import Arrival, origin_target, read_request, with_sni
@@ -25,6 +28,8 @@ from bot_bottle.egress.upstream import UpstreamConnection, UpstreamError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from bot_bottle.decision import Deny
+    from bot_bottle.egress.policy import EgressRequest, Verdict
     from bot_bottle.egress.pool import UpstreamPool
 
 PLAIN = Arrival(via="transparent", scheme="http", port=80)
@@ -185,6 +190,9 @@ class _Transport:
 
     def resume_reading(self) -> None: ...
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def get_extra_info(self, _name: str, default: object = None) -> object:
         return default
 
@@ -313,9 +321,68 @@ def hello(data: bytes) -> None:
     require(not app.made and len(ends) == 1 and ends[0] is not None, "a handshake out of nothing")
 
 
+# HTTP/2: whatever a client says, each request is judged or refused, and nothing of ours breaks.
+
+
+class _Egress:
+    """As much of an egress as a client connection needs, which allows nothing."""
+
+    identity = "fuzz"
+
+    def __init__(self) -> None:
+        self.loop = self
+        self.clients = Clients()
+        self.precedents = Precedents()
+        self.table = RouteTable((), {})
+        self.judged: list[EgressRequest] = []
+        self.refused: list[Deny] = []
+
+    def time(self) -> float:
+        return 0.0
+
+    def call_soon(self, _callback: Callable[..., None], *_arguments: object) -> None: ...
+
+    def must_wait(self, _request: EgressRequest) -> bool:
+        return False
+
+    def judge(self, request: EgressRequest, _facts: object) -> Verdict:
+        self.judged.append(request)
+        return decide(request, self.table)
+
+    def record_refusal(self, deny: Deny, **_where: object) -> None:
+        self.refused.append(deny)
+
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+
+
+def http2(data: bytes) -> None:
+    """What a client says behind its preface, the first byte telling how large its pieces are."""
+    step, stream = (data[0] + 1, data[1:]) if data else (1, b"")
+    heard = []
+    for pieces in ([_PREFACE + stream], [_PREFACE, *cut(stream, step)]):
+        egress, transport = _Egress(), _Transport()
+        arrival = Arrival(via="connect", scheme="https", port=443, claims=(("SNI", "open.test"),))
+        connection = Http2Client(cast("Any", egress), arrival)
+        connection.connection_made(cast("Any", transport))
+        for piece in pieces:
+            if not transport.closed:
+                connection.data_received(piece)
+        connection.connection_lost(None)
+        require(egress.clients.streams == 0, "a stream is counted that is gone")
+        require(all(deny.reason != "internal_error" for deny in egress.refused), "something of ours broke")
+        for request in egress.judged:
+            require(request.path.startswith("/") or request.path == "*", "a path that is none")
+            require(parse_authority(request.host).host == request.host, "a host has two spellings")
+        heard.append(egress.judged)
+    shorter = min(map(len, heard))
+    require(heard[0][:shorter] == heard[1][:shorter], "pieces matter")
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "requests": requests,
     "responses": responses,
     "policy": policy,
     "hello": hello,
+    "http2": http2,
 }

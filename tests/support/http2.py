@@ -22,6 +22,7 @@ from h2.events import (
     TrailersReceived,
 )
 from h2.exceptions import H2Error
+from h2.settings import SettingCodes, Settings
 
 if TYPE_CHECKING:
     import socket
@@ -88,8 +89,8 @@ class Wire:
                 header_encoding=None,
             )
         )
-        for name, value in settings.items():
-            setattr(self.h2.local_settings, name, value)
+        values = {SettingCodes[name.upper()]: value for name, value in settings.items()}
+        self.h2.local_settings = Settings(client=client, initial_values=values)
         self.h2.initiate_connection()
         self.flush()
 

