@@ -173,7 +173,8 @@ def settle(
 
 def _say_resume(identity: str, what: str) -> None:
     _say(
-        f"{what}; its home and workspace are kept{_where(identity)}. Go on with: bot-bottle resume {identity}"
+        f"{what}; its home and workspace are kept{_where(identity)}. See the work: bot-bottle diff "
+        f"{identity}; bring it home: bot-bottle pull {identity}; go on with: bot-bottle resume {identity}"
     )
 
 

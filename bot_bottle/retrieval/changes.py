@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bot_bottle.errors import UsageError
 from bot_bottle.git_gate import git
+from bot_bottle.git_gate.git import GitError
 from bot_bottle.git_gate.policy import is_protected
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 #: No program named by an attribute or a setting is asked; there is none anyway (see git_gate.git).
 _PLAIN = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--submodule=short")
 _SECONDS = 600.0
+_MAX_PATCH = 1 << 30
 _STATUS = {"A": "added", "M": "modified", "D": "deleted", "T": "kind changed"}
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
 _HEADS = (
@@ -72,8 +76,22 @@ async def list_changes(arrival: Arrival) -> tuple[FileChange, ...]:
 
 
 async def write_patch(arrival: Arrival, place: Path) -> None:
-    """Write the text of the changes, as the bottle has it, to a new file."""
-    await _diff(arrival, "--patch", f"--output={place}")
+    """Write the text of the changes, as the bottle has it, to a new file.
+
+    Raises ``UsageError`` where that would be larger than 1 GiB, which a few commits can make of it.
+    """
+    try:
+        await _diff(arrival, "--patch", f"--output={place}")
+    except GitError as error:
+        if _is_cut_off(place):
+            raise UsageError(
+                f"the difference is larger than {_MAX_PATCH >> 30} GiB; list the files with --json or pull it"
+            ) from error
+        raise
+
+
+def _is_cut_off(place: Path) -> bool:
+    return place.exists() and place.stat().st_size >= _MAX_PATCH
 
 
 def patch_lines(place: Path, *, colour: bool) -> Iterator[str]:
@@ -105,7 +123,7 @@ async def _diff(arrival: Arrival, *form: str) -> git.Finished:
     if len(arrival.tip) == 64:
         empty = "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
     ends = (arrival.base or empty, arrival.tip or arrival.base or empty)
-    way = git.Way(env=arrival.quarantine.env)
+    way = git.Way(env=arrival.quarantine.env, bounds={resource.RLIMIT_FSIZE: _MAX_PATCH})
     return await arrival.view.git("diff", *form, *_PLAIN, *ends, "--", way=way, seconds=_SECONDS)
 
 
