@@ -9,24 +9,26 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.codex_login import CodexLogin
+from tests.support.engine import engine_api
 from tests.support.npm import installed
 from tests.support.outside import REPO, new_marker
 from tests.support.responses_api import tool_results
 from tests.support.watch import Watch
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from bot_bottle.demo.upstreams import Seen
     from tests.support.lab import Lab
     from tests.support.outside import Completed, World
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 
 FORWARD = "agent_provider: {template: codex, forward_host_credentials: true}\n"
 FINAL_TEXT = "The forbidden host refused me, as it should."
@@ -45,12 +47,28 @@ def codex() -> Path:
     return installed("@openai/codex", "codex")
 
 
+#: What runs in containers too: the whole way with a login and a resume, with a key, and on a terminal.
+IN_CONTAINERS = {
+    "test_codex_works_over_its_websocket_and_never_holds_the_token",
+    "test_codex_works_with_an_api_key",
+    "test_codex_on_a_terminal_asks_nothing_and_streams",
+}
+
+
 @pytest.fixture
-def env(lab: Lab, codex: Path) -> dict[str, str]:
-    """Give the environment that finds the program, in a backend that shows the host's own programs."""
-    if lab.backend != "bubblewrap":
-        pytest.skip(f"{lab.backend} takes programs from images, and this test brings this machine's")
-    return {"PATH": f"{codex.parent}:{lab.env['PATH']}"}
+def env(lab: Lab, codex: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Give the environment that finds the program; containers get an image with its native half."""
+    if lab.engine_host and (lab.account.uid == 0 or request.node.originalname not in IN_CONTAINERS):
+        pytest.skip("in containers one account tries what an image and a volume could change")
+    if lab.backend == "smolmachines":
+        pytest.skip(f"{lab.backend} takes programs from its image, and this test brings this machine's")
+    if lab.backend == "bubblewrap":
+        yield {"PATH": f"{codex.parent}:{lab.env['PATH']}"}
+        return
+    package = codex.resolve().parents[2]
+    native, *helpers = sorted(package.glob("codex-linux-*/vendor/*/bin/codex*"))
+    with lab.program(native, *helpers) as found:
+        yield found
 
 
 @pytest.fixture
@@ -91,6 +109,16 @@ def kept(lab: Lab, name: str) -> Path:
     return state
 
 
+def kept_files(lab: Lab, state: Path) -> dict[Path, bytes]:
+    """Read all that is left of a bottle, the volume of its home included."""
+    places = [state]
+    if lab.engine_host:
+        with engine_api(lab.engine_host) as api:
+            places.append(Path(api.inspect_volume(f"bot-bottle-{state.name}-home")["Mountpoint"]))
+    found = [path for place in places for path in place.rglob("*")]
+    return {path: path.read_bytes() for path in found if path.is_file() and not path.is_symlink()}
+
+
 def test_codex_works_over_its_websocket_and_never_holds_the_token(
     lab: Lab, world: World, env: dict[str, str], login: CodexLogin
 ) -> None:
@@ -122,7 +150,7 @@ def test_codex_works_over_its_websocket_and_never_holds_the_token(
 
     # Whatever could be read inside, and all that is left of the bottle: home, sessions, databases, logs.
     state = kept(lab, name)
-    files = {path: path.read_bytes() for path in state.rglob("*") if path.is_file() and not path.is_symlink()}
+    files = kept_files(lab, state)
     dump = next(content for path, content in files.items() if path.name == "dump")
     assert b"CODEX_HOME=/home/agent/.codex" in dump
     assert login.account.encode() in dump
@@ -186,7 +214,7 @@ def test_codex_works_with_an_api_key(lab: Lab, world: World, env: dict[str, str]
     assert all(b"placeholder" not in one.raw for one in requests)
     assert "API key configured" in results(requests)
     state = kept(lab, name)
-    assert [path for path in state.rglob("*") if path.is_file() and key.encode() in path.read_bytes()] == []
+    assert [path for path, content in kept_files(lab, state).items() if key.encode() in content] == []
     assert watch.found == set()
     assert lab.cli("cleanup", state.name, "--yes").returncode == 0
 

@@ -75,24 +75,35 @@ class Engine:
         settings = {"runtimes": gvisor_runtimes()}  # not what stands in /etc
         (self.folder / "daemon.json").write_text(json.dumps(settings))
         self._world = world
+        self._program = program
         self._cgroup = f"{_NAME}{os.getpid()}"
-        self._pid: int = world.call(
-            "spawn",
-            argv=[program, *self._options()],
-            env={"PATH": _SYSTEM_PATH, "HOME": str(self.folder), "LANG": "C.UTF-8"},
-            cwd=str(self.folder),
-            uid=0,
-            log=str(self.log),
-        )
+        self._pid = -1
         try:
-            self._await_answer()
-            self._open_the_way_back()
-            self._socket.chmod(0o666)
+            self.start()
             with engine_api(self.url) as api:
                 api.import_image_from_file(str(base), *BASE_IMAGE.split(":"))
         except BaseException:
             self.close()
             raise
+
+    def start(self) -> None:
+        """Start it, for the first time or after :meth:`stop`; what it had it has again."""
+        self._pid = self._world.call(
+            "spawn",
+            argv=[self._program, *self._options()],
+            env={"PATH": _SYSTEM_PATH, "HOME": str(self.folder), "LANG": "C.UTF-8"},
+            cwd=str(self.folder),
+            uid=0,
+            log=str(self.log),
+        )
+        self._await_answer()
+        self._open_the_way_back()
+        self._socket.chmod(0o666)
+
+    def stop(self, number: int) -> None:
+        """End it by a signal and wait for that."""
+        self._world.call("kill", pid=self._pid, number=number)
+        assert self._world.call("wait", pid=self._pid, timeout=60) is not None
 
     def close(self) -> None:
         """End the engine and every container in it; remove its files."""
@@ -147,7 +158,7 @@ class Engine:
         there the sinkhole would answer a container on its own loopback.
         """
         for network in ("10.213.47.0/24", BRIDGE_V6):
-            command = ["ip", "route", "add", "table", "local", network, "dev", "docker0"]
+            command = ["ip", "route", "replace", "table", "local", network, "dev", "docker0"]
             added = self._world.run(["env", f"PATH={_SYSTEM_PATH}", *command])
             if added.returncode != 0:
                 raise NoEngineError(f"{' '.join(command)}: {added.err.strip()}")
@@ -199,23 +210,25 @@ def gvisor_trouble(url: str) -> str:
     return "" if kernel not in {"", os.uname().release} else f"gVisor is not what started: {kernel}"
 
 
-def image_with(url: str, program: Path) -> str:
-    """Give an image that is the base and one more program of a single file; made where missing."""
-    found = program.resolve(strict=True)
-    stamp = hashlib.sha256(f"{program.name} {found} {found.stat().st_mtime_ns}".encode()).hexdigest()[:12]
+def image_with(url: str, program: Path, *helpers: Path) -> str:
+    """Give an image that is the base, one more program of a single file, and what that starts itself."""
+    files = {one.name: one.resolve(strict=True) for one in (program, *helpers)}
+    facts = [f"{name} {found} {found.stat().st_mtime_ns}" for name, found in files.items()]
+    stamp = hashlib.sha256(" ".join(facts).encode()).hexdigest()[:12]
     tag = f"bot-bottle-test-{program.name}:{stamp}"
     with engine_api(url) as api, tempfile.TemporaryFile() as context:
         if api.images(tag, quiet=True):
             return tag
-        recipe = f"FROM {BASE_IMAGE}\nCOPY {program.name} /usr/local/bin/\n".encode()
+        recipe = f"FROM {BASE_IMAGE}\nCOPY {' '.join(files)} /usr/local/bin/\n".encode()
         with tarfile.open(fileobj=context, mode="w") as archive:
             member = tarfile.TarInfo("Dockerfile")
             member.size = len(recipe)
             archive.addfile(member, io.BytesIO(recipe))
-            member = archive.gettarinfo(str(found), program.name)
-            member.mode = 0o755
-            with found.open("rb") as file:
-                archive.addfile(member, file)
+            for name, found in files.items():
+                member = archive.gettarinfo(str(found), name)
+                member.mode = 0o755
+                with found.open("rb") as file:
+                    archive.addfile(member, file)
         context.seek(0)
         for line in api.build(fileobj=context, custom_context=True, tag=tag, decode=True):
             if "error" in line:

@@ -93,10 +93,11 @@ class Lab:
                     os.chown(path, self.account.uid, self.account.uid, follow_symlinks=False)
 
     @contextlib.contextmanager
-    def program(self, program: Path) -> Iterator[dict[str, str]]:
+    def program(self, program: Path, *helpers: Path) -> Iterator[dict[str, str]]:
         """Let bottles have a program of this machine's that is one file; gives the environment to launch in.
 
-        A backend that takes programs from images gets an image with it for that time.
+        ``helpers`` are what it starts itself and looks for beside it. A backend that takes programs from
+        images gets an image with them for that time.
         """
         if self.machine_image:  # made with the programs that there are (tests.support.machine_image)
             yield {}
@@ -106,7 +107,7 @@ class Lab:
             return
         config = self.home / "config.toml"
         before = config.read_text()
-        image = image_with(self.engine_host, program)
+        image = image_with(self.engine_host, program, *helpers)
         self.write(
             "config.toml", before.replace(f'\nbase_image = "{BASE_IMAGE}"', f'\nbase_image = "{image}"')
         )
