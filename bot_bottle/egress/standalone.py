@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.ca import CertificateAuthority
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.secret import Secret
-    from bot_bottle.sidecar.config import Pin
+    from bot_bottle.sidecar.config import Pin, UpstreamProxy
 
 _IDENTITY = "proxy"
 _BACKLOG = 512
@@ -36,6 +36,7 @@ def run_proxy(
     secrets: Mapping[str, Secret],
     pins: Mapping[str, Pin],
     upstream_ca_pem: str,
+    upstream_proxy: UpstreamProxy | None,
     audit_path: Path | None,
 ) -> int:
     """Serve the proxy port until SIGTERM or SIGINT; gives the exit code.
@@ -54,6 +55,7 @@ def run_proxy(
         secrets=dict(secrets),
         pins=dict(pins),
         upstream_ca_pem=upstream_ca_pem,
+        upstream_proxy=upstream_proxy,
         cache=str(paths.cache_dir()),
     )
     conceal()
@@ -122,7 +124,7 @@ def _open_audit(path: Path | None, config: SidecarConfig) -> AuditLog:
     if path is None:
         return AuditLog.discarding()
     try:
-        return AuditLog.open(path, redact=config.secrets.values())
+        return AuditLog.open(path, redact=config.guarded().values())
     except BlockingIOError as error:
         raise UsageError(f"{path}: another process writes this audit log") from error
     except (OSError, ValueError) as error:

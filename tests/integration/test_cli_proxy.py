@@ -143,3 +143,30 @@ def test_an_unset_credential_is_named_before_anything_listens(tmp_path: Path) ->
     assert done.returncode == 2
     assert "NOT_THERE" in done.stderr
     assert not (tmp_path / "ca").exists()
+
+
+def test_the_way_out_may_be_another_proxy(tmp_path: Path) -> None:
+    routes = tmp_path / "routes.yaml"
+    routes.write_text("routes:\n  - host: api.example\n")
+    url = ("--upstream-proxy", "http://p.example")
+    for options, words in (
+        (("--upstream-proxy", "https://p.example"), "--upstream-proxy: is spoken to in plain HTTP only"),
+        ((*url, "--upstream-proxy-password-ref", "PW"), "--upstream-proxy-password-ref: goes with"),
+        ((*url, "--no-proxy", "10.0.0.1/8"), "--no-proxy: "),
+        (
+            (*url, "--upstream-proxy-user", "u", "--upstream-proxy-password-ref", "NO_PW"),
+            "NO_PW (the password of the proxy",
+        ),
+    ):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "bot_bottle", "proxy", "--routes", str(routes)),
+                *("--listen", "127.0.0.1:0", "--ca-dir", str(tmp_path / "ca"), *options),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "BOT_BOTTLE_HOME": str(tmp_path / "bb")},
+        )
+        assert done.returncode == 2
+        assert words in done.stderr

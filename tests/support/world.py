@@ -58,7 +58,7 @@ class _Control:
         from bot_bottle.demo.authority import Authority  # noqa: PLC0415
         from bot_bottle.demo.messages_api import ScriptedModel  # noqa: PLC0415
         from bot_bottle.demo.upstreams import Answer, ScriptedServer, Seen, hello  # noqa: PLC0415
-        from tests.support import echo, other_models, responses_api, sinkhole  # noqa: PLC0415
+        from tests.support import echo, forward, other_models, responses_api, sinkhole  # noqa: PLC0415
 
         authority = Authority("Scripted outside")
         (scratch / "outside-ca.pem").write_text(authority.pem)
@@ -83,6 +83,8 @@ class _Control:
                 return Answer(
                     content_type="text/event-stream", body=iter([b"data: one\n\n", b"data: two\n\n"])
                 )
+            if seen.method == "CONNECT" and seen.local[1] == 3128:
+                return forward.tunnel(seen)
             if seen.host in echo.HOSTS:
                 return echo.echo(seen)
             return hello(seen)
