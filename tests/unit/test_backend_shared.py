@@ -33,7 +33,7 @@ from bot_bottle.backend.base import (
 from bot_bottle.backend.prepare import metadata_for
 from bot_bottle.backend.provision import provision
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
-from bot_bottle.manifest.model import Manifest, ManifestAgentProvider, ManifestBottle
+from bot_bottle.manifest.model import Manifest, ManifestAgent, ManifestAgentProvider, ManifestBottle
 from bot_bottle.secret import Secret
 from tests.support.local_streams import LocalStreams
 from tests.support.no_room import WORDS, no_room
@@ -114,8 +114,10 @@ def test_an_unknown_backend_lists_those_that_exist() -> None:
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BottlePlan:
     monkeypatch.setenv("BOT_BOTTLE_HOME", str(tmp_path / "bb"))
     identity = "tester-abcde"
+    agent = ManifestAgent(name="tester", path=tmp_path / "tester.md", bottle="b")
+    manifest = Manifest(agents={agent.name: agent})
     return BottlePlan(
-        spec=BottleSpec(manifest=Manifest(), agent_name="tester", user_cwd=tmp_path),
+        spec=BottleSpec(manifest=manifest, agent_name=agent.name, user_cwd=tmp_path),
         identity=identity,
         backend_name="fake",
         bottle=ManifestBottle(
