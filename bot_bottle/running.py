@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 #: A sidecar that does not answer by then is told of; a healthy one needs a few milliseconds.
 _SECONDS = 5.0
+_AGAIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,31 +42,44 @@ def running_identities(named: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def order_all(identities: Sequence[str], name: str) -> tuple[Outcome, ...]:
-    """Give one order to each of ``identities``, to all of them before waiting for any."""
-    outcomes: list[Outcome] = []
+    """Give one order to each of ``identities``, to all of them before waiting for any.
+
+    One that is only just coming up gets it as soon as it listens.
+    """
+    outcomes: dict[str, Outcome] = {}
     deadline = time.monotonic() + _SECONDS
     with contextlib.ExitStack() as stack:
         asked: list[ControlClient] = []
-        for identity in identities:
-            try:
-                client = stack.enter_context(ControlClient.connect(identity, _SECONDS))
-                client.send({"order": name})
-            except NotReachableError as error:
-                outcomes.append(Outcome(identity=identity, trouble=str(error)))
-            else:
-                asked.append(client)
-        for client in asked:
-            client.patience(max(0.1, deadline - time.monotonic()))
-            try:
-                answer = client.answer()
-            except LaunchError as error:
-                outcomes.append(Outcome(identity=client.identity, trouble=str(error)))
-            else:
-                closed = answer.get("closed")
-                outcomes.append(
-                    Outcome(identity=client.identity, closed=closed if isinstance(closed, int) else 0)
-                )
-    return tuple(sorted(outcomes, key=lambda one: identities.index(one.identity)))
+        unheard = list(identities)
+        while unheard:
+            for identity in tuple(unheard):
+                try:
+                    client = stack.enter_context(ControlClient.connect(identity, _SECONDS))
+                    client.send({"order": name})
+                except NotReachableError as error:
+                    outcomes[identity] = Outcome(identity=identity, trouble=str(error))
+                    if error.deserted or not bottle_state.is_running(identity):
+                        unheard.remove(identity)
+                else:
+                    unheard.remove(identity)
+                    asked.append(client)
+            for client in asked:
+                outcomes[client.identity] = _outcome(client, deadline)
+            asked.clear()
+            if time.monotonic() > deadline:
+                break
+            if unheard:
+                time.sleep(_AGAIN_SECONDS)
+    return tuple(outcomes[identity] for identity in identities)
+
+
+def _outcome(client: ControlClient, deadline: float) -> Outcome:
+    client.patience(max(0.1, deadline - time.monotonic()))
+    try:
+        closed = client.answer().get("closed")
+    except LaunchError as error:
+        return Outcome(identity=client.identity, trouble=str(error))
+    return Outcome(identity=client.identity, closed=closed if isinstance(closed, int) else 0)
 
 
 def end_all(identities: Sequence[str]) -> tuple[Outcome, ...]:

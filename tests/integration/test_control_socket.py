@@ -21,9 +21,11 @@ from bot_bottle import bottle_state
 from bot_bottle.audit import AuditLog
 from bot_bottle.control_client import ControlClient, NotReachableError, OrderRefusedError, control_listener
 from bot_bottle.egress.routes import RouteAuth
+from bot_bottle.running import order_all, running_identities
 from bot_bottle.sidecar import control_server
 from tests.integration.egress_lab import SECONDS, Handler, Sidecar, Stream, Upstream, config, ok, route
 from tests.support import ws
+from tests.support.family import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -242,6 +244,8 @@ def test_a_new_credential_is_sent_on_its_route_and_shown_nowhere(world: World) -
         assert stream.get("new.test", f"/{NEW_TOKEN}").reason == "own_secret"
     assert f"authorization: token {NEW_TOKEN}".encode() in world.heads[-1].lower()
     assert NEW_TOKEN not in json.dumps([answer, world.status()])
+    world.reload(replace(fresh, path_allowlist=(f"/{NEW_TOKEN}/",)))  # a record that would quote it
+    assert "[redacted]" in world.sidecar.audit_file.read_text()
     assert NEW_TOKEN not in world.sidecar.audit_file.read_text()
     with pytest.raises(OrderRefusedError, match="header"):
         world.reload(fresh, secrets={"NEWCOMER": "two\nlines"})
@@ -493,6 +497,34 @@ def knock_as_another_user(world: World) -> bytes:
         extra_groups=[],
     )
     return tried.stdout
+
+
+def test_an_order_to_many_waits_for_none_and_reaches_one_that_is_coming_up(
+    world: World, tmp_path: Path
+) -> None:
+    """A bottle that runs and does not listen yet gets the order once it does; a dead one is named at once."""
+    late, dead = "late-00001", "dead-00001"
+    folder = bottle_state.create_state(bottle_state.BottleMetadata(identity=late))
+    gone = bottle_state.create_state(bottle_state.BottleMetadata(identity=dead))
+    with control_listener(gone) as deserted:
+        deserted.close()
+        with (
+            bottle_state.hold_lock(late),
+            bottle_state.hold_lock(dead),
+            bottle_state.hold_lock(IDENTITY),
+            ThreadPoolExecutor(1) as pool,
+        ):
+            assert running_identities() == (dead, IDENTITY, late)
+            told = pool.submit(order_all, running_identities(), "panic")
+            wait_until(lambda: world.status()["halted"], "the order has reached the one that listens")
+            settings = replace(config(tmp_path / "late", TABLE), identity=late)
+            with control_listener(folder) as listener, Sidecar(tmp_path / "late", settings, control=listener):
+                listener.close()
+                outcomes = {one.identity: one for one in told.result(SECONDS)}
+                with ControlClient.connect(late, SECONDS) as client:
+                    assert client.order("status")["halted"] is True
+    assert (outcomes[late].trouble, outcomes[IDENTITY].trouble) == ("", "")
+    assert "not running" in outcomes[dead].trouble
 
 
 def test_a_listener_left_by_a_killed_launcher_is_replaced(tmp_path: Path) -> None:
