@@ -7,7 +7,6 @@ because rules look at those too.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import functools
 import re
@@ -58,11 +57,12 @@ _ESCAPE = re.compile(
     rb"[Uu]\+([0-9A-Fa-f]{4}) ?|&#[xX]([0-9A-Fa-f]{2,6});?|&#(\d{2,7});?|\\(/)"
 )
 #: How a stream with one of zlib's four usual headers begins when encoded, at the start of a run or a name.
-_ZLIB_IN_BASE64 = re.compile(rb"(?:^|[/_-])e(?:J[w-z]|A[E-H]|N[o-r]|F[4-7])")
+_ZLIB_IN_BASE64 = re.compile(rb"e(?<![^/_-]e)(?:J[w-z]|A[E-H]|N[o-r]|F[4-7])")
 #: Hex by itself or behind names: a hash, mostly (``sha1-…``). Read as base64 it would make many letters.
 _NAMED_HEX = re.compile(rb"(?:[A-Za-z0-9]{1,24}[-_/+])*([0-9A-Fa-f]{20,})")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _BASE32 = re.compile(rb"[A-Z2-7]+|[a-z2-7]+")
+_BASE32_DIGITS = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHIJKLMNOPQRSTUV")
 #: Letters of other scripts that look like Latin ones; NFKC leaves them (Unicode TR 39, confusables).
 _LOOKALIKES = zip(
     "АВЕКМНОРСТХУІЈЅаеорсухіјѕԁԛԝһοΟΑΒΕΗΙΚΜΝΡΤΥΧΖνυѵѡɡƖ",
@@ -155,7 +155,7 @@ def hides_nothing(data: bytes, plain: bytes) -> bool:
     """
     spans = digit_runs(data)
     if spans:
-        if any(end - start >= _SHORTEST_LINE for start, end in spans):
+        if any(end - start >= _SHORTEST_LINE and _WRAP.match(data, end) for start, end in spans):
             return False
         if _any_readable([data[start:end] for start, end in spans]):
             return False
@@ -250,7 +250,8 @@ def _any_readable(found: Sequence[bytes]) -> bool:
             hexes.append(digits[: len(digits) & ~1])
             hexes.append(digits[1 : (len(digits) - 1) | 1])
         elif _BASE32.fullmatch(run):
-            return True
+            if run.strip(run[:1]):
+                return True
         else:
             (short if len(run) < _LONGEST_NAMED else long).append(run)
     if hexes and _readable(bytes.fromhex("00".join([digits.decode("ascii") for digits in hexes]))):
@@ -319,11 +320,14 @@ def _bases(run: bytes) -> Iterator[tuple[str, bytes]]:
     for shift in range(4 if len(run) < _LONGEST_NAMED else 1):
         yield from (("base64", text) for text in _texts(_from_base64(run[shift:])))
     if len(run) >= 24 and _BASE32.fullmatch(run):
-        padded = run.upper() + b"=" * (-len(run) % 8)
-        try:
-            yield from (("base32", text) for text in _texts(base64.b32decode(padded)))
-        except binascii.Error:
-            return
+        yield from (("base32", text) for text in _texts(_from_base32(run)))
+
+
+def _from_base32(run: bytes) -> bytes:
+    """Decode base32 digits of either case; the library's own decoder is a slow loop in Python."""
+    bits = 5 * len(run)
+    value = int(run.upper().translate(_BASE32_DIGITS), 32) << (-bits % 8)
+    return value.to_bytes((bits + 7) // 8, "big")[: bits // 8]
 
 
 def _hex_texts(run: bytes) -> Iterator[bytes]:

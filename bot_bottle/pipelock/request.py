@@ -45,7 +45,7 @@ class RequestScanner:
 
         The method, names and values are all looked at. Never raises.
         """
-        line = b"%b %b\n%b\n" % (method, path, query) if query else b"%b %b\n" % (method, path)
+        line = b"%b %b?%b" % (method, path, query) if query else b"%b %b" % (method, path)
         block = b"\n".join([b"%b: %b" % header for header in headers])
         rules = selection.rules
         if (block, selection) in self._clean:
@@ -53,7 +53,7 @@ class RequestScanner:
             if suspect:
                 suspect = self._locate(suspect, path=path, query=query, headers=(), selection=selection)
         else:
-            suspect = self._scan(line + block, "query", rules=rules)
+            suspect = self._scan(line + b"\n" + block, "query", rules=rules)
             if suspect:
                 suspect = self._locate(suspect, path=path, query=query, headers=headers, selection=selection)
             suspect = suspect or self._divided(headers, "header")
@@ -65,7 +65,7 @@ class RequestScanner:
         self, *, method: bytes, path: bytes, query: bytes, selection: Selection = EVERYTHING
     ) -> tuple[Finding, ...]:
         """Judge the target of a request whose header lines were found clean before; as :meth:`scan`."""
-        line = b"%b %b\n%b\n" % (method, path, query) if query else b"%b %b\n" % (method, path)
+        line = b"%b %b?%b" % (method, path, query) if query else b"%b %b" % (method, path)
         suspect = self._scan(line, "query", rules=selection.rules)
         if suspect:
             suspect = self._locate(suspect, path=path, query=query, headers=(), selection=selection)

@@ -30,7 +30,6 @@ _FIELD_WINDOW = 512
 _MOST_FIELDS = 128
 _LARGEST_VALUE = 2048
 _LONGEST_NAME = 64
-_CONSTANT = 8
 
 _MARKS: Final[dict[bytes, Place]] = {b"?": "query", b":": "header", b".": "body", b">": "websocket"}
 
@@ -38,12 +37,13 @@ _MARKS: Final[dict[bytes, Place]] = {b"?": "query", b":": "header", b".": "body"
 class Session:
     """The window over one client's requests; one a client connection, or one a bottle, which sees more."""
 
-    __slots__ = ("_fields", "_headers", "_own", "_tail")
+    __slots__ = ("_fields", "_headers", "_last", "_own", "_tail")
 
     def __init__(self, own: OwnSecrets) -> None:
         self._own = own
         self._tail = b""
         self._fields: dict[Key, bytes] = {}
+        self._last: dict[Key, bytes] = {}
         self._headers: dict[bytes, bytes] = {}
 
     def request(
@@ -86,21 +86,22 @@ class Session:
 
         What is refused does not leave, so it must not stand in the window of what comes after.
         """
-        fields = self._fields
+        fields, last = self._fields, self._last
+        new: dict[Key, bytes] = {}
         plains: list[bytes] = [self._tail]
         texts: dict[Key, bytes] = {}
         for key, value in values:
-            if not value:
+            # What comes again is a constant; a letter by itself may be the next one of a value.
+            if not value or (last.get(key) == value and len(value) > 1):
                 continue
             if len(value) > _LARGEST_VALUE:
                 value = value[:_LARGEST_VALUE]  # noqa: PLW2901
             plain = skeleton(unquote_to_bytes(value) if b"%" in value else value)
-            before = texts.get(key) or fields.get(key, b"")
-            # A longer value that comes again is a constant; of short ones each may be the next letter.
-            if not plain or (len(plain) >= _CONSTANT and before.endswith(plain)):
+            if not plain:
                 continue
             plains.append(plain)
-            texts[key] = (before + plain)[-_FIELD_WINDOW:]
+            texts[key] = ((texts.get(key) or fields.get(key, b"")) + plain)[-_FIELD_WINDOW:]
+            new[key] = value
         if not texts:
             return ()
         tail = b"".join(plains)
@@ -110,10 +111,11 @@ class Session:
             where = Where(place=self._place_of(texts), layers=(*found.layers, "divided over requests"))
             return (Finding(kind="own_secret", rule=f"own-secret:{found.name}", where=where),)
         self._tail = tail[-_WINDOW:]
-        for key, text in texts.items():
-            fields[key] = text
+        fields.update(texts)
+        last.update(new)
         while len(fields) > _MOST_FIELDS:
-            del fields[next(iter(fields))]
+            oldest = next(iter(fields))
+            del fields[oldest], last[oldest]
         return ()
 
     def _remember(self, headers: Iterable[Header]) -> None:
