@@ -260,6 +260,9 @@ BASE = BaseFacts(python=(3, 12), machine="x86_64", glibc=(2, 36))
         ("cp312-cp312-musllinux_1_2_x86_64", False),
         ("cp312-cp312-linux_x86_64", False),
         ("cp312-cp312t-manylinux_2_28_x86_64", False),
+        ("py3-none-any", True),
+        ("py2.py3-none-any", True),
+        ("py2-none-any", False),
         ("nonsense", False),
     ],
 )

@@ -59,6 +59,8 @@ class BaseFacts:
     def takes(self, tag: str) -> bool:
         """Tell whether a wheel of this tag (``cp311-abi3-manylinux_2_17_x86_64``) runs there (PEP 425)."""
         python, abi, platform = ([*tag.split("-"), "", ""])[:3]
+        if platform == "any":
+            return abi == "none" and "py3" in python.split(".")  # nothing but Python
         match = re.fullmatch(r"cp3(\d+)", python)
         if match is None or platform not in self.platforms():
             return False
