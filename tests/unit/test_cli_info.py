@@ -189,7 +189,7 @@ def test_info_of_a_removed_bottle_points_to_its_record(
     assert main(["info", "one-aaaaa"]) == 2
     err = capsys.readouterr().err
     assert "the bottle one-aaaaa is gone" in err
-    assert "bot-bottle audit one-aaaaa" in err
+    assert "bot-bottle logs one-aaaaa" in err
     assert main(["info", "two-aaaaa"]) == 2
     assert "those that exist: a" in capsys.readouterr().err
 
