@@ -55,7 +55,9 @@ def command(
 
     async def work(patch: Path) -> dict[str, object] | None:
         with open_source(metadata, inside) as source:
-            async with arrive(source, home, branch=branch, with_uncommitted=not committed) as arrival:
+            async with arrive(
+                source, home, branch=branch, rest="left" if committed else "brought"
+            ) as arrival:
                 if as_json:
                     return retrieved.facts(arrival, await new_commits(arrival), await list_changes(arrival))
                 terminal.say(_summary(arrival))

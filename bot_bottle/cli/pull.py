@@ -12,6 +12,7 @@ from bot_bottle.cli.output import print_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bot_bottle.retrieval.arrival import Rest
     from bot_bottle.retrieval.changes import FileChange
     from bot_bottle.retrieval.commits import NewCommit
     from bot_bottle.retrieval.pull import Pulled
@@ -68,9 +69,10 @@ def command(  # noqa: PLR0913 - one for each option
 
     async def work() -> int:
         with open_source(metadata, inside) as source:
-            async with arrive(source, home, branch=branch, with_uncommitted=True) as whole:
-                arrival = whole if uncommitted else whole.without_uncommitted()
-                require_something(arrival, home, target, whole.uncommitted.changed)
+            rest: Rest = "brought" if uncommitted else "counted"
+            async with arrive(source, home, branch=branch, rest=rest) as arrival:
+                changed = 0 if uncommitted else arrival.uncommitted.changed
+                require_something(arrival, home, target, changed)
                 commits, files = await new_commits(arrival), await list_changes(arrival)
                 done = await pull(
                     arrival,
@@ -99,8 +101,7 @@ def command(  # noqa: PLR0913 - one for each option
                     terminal.say([*_findings(done), *retrieved.notes(arrival)])
                     if done.new:
                         print("\n".join(_words(done, commits, files)))
-                    if not uncommitted and whole.uncommitted.changed:
-                        changed = whole.uncommitted.changed
+                    if changed:
                         terminal.say(
                             [f"bot-bottle: {changed} uncommitted changes stay there (--uncommitted)"]
                         )

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bot_bottle import repository as operator
 from bot_bottle.errors import UsageError
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: What one bottle's work may bring, packed and in objects; what it unfolds to may be ten times as much.
 _MAX_BYTES, _MAX_OBJECTS = 8 << 30, 2_000_000
+#: Work that is not committed is one more commit, or is counted alone, or not looked at.
+Rest: TypeAlias = Literal["brought", "counted", "left"]
 _NOTHING_UNCOMMITTED = Uncommitted(commit="", changed=0)
 
 
@@ -64,10 +66,6 @@ class Arrival:
     compared_with: str
     uncommitted: Uncommitted
 
-    def without_uncommitted(self) -> Arrival:
-        """Give the same without the commit of uncommitted work."""
-        return replace(self, tip=self.committed, uncommitted=replace(self.uncommitted, commit="", changed=0))
-
 
 def require_repository(folder: Path) -> Repository:
     """Give the repository whose top is ``folder``; raises ``UsageError`` where it is none."""
@@ -79,18 +77,17 @@ def require_repository(folder: Path) -> Repository:
 
 @contextlib.asynccontextmanager
 async def arrive(
-    source: Source, home: Repository | None, *, branch: str = "", with_uncommitted: bool
+    source: Source, home: Repository | None, *, branch: str = "", rest: Rest
 ) -> AsyncIterator[Arrival]:
     """Read a bottle's work and hold it in quarantine until the body ends; nothing of it stays.
 
-    ``branch`` is one of the bottle's, the current one where it is empty. Raises ``UsageError`` for what
-    cannot be taken.
+    ``branch`` is one of the bottle's, the current one where it is empty. ``rest`` is about work that
+    is not committed: once it is brought, a part of it that git cannot take keeps everything out. Raises
+    ``UsageError`` for what cannot be taken.
     """
     with tempfile.TemporaryDirectory(prefix="bot-bottle-retrieval-") as temporary:
         try:
-            async with _arrive(
-                source, home, Path(temporary), branch, with_uncommitted=with_uncommitted
-            ) as arrival:
+            async with _arrive(source, home, Path(temporary), branch, rest=rest) as arrival:
                 yield arrival
         except TooLargeError as error:
             raise UsageError(f"the work of {source.identity} is not taken: {error}") from error
@@ -103,7 +100,7 @@ async def arrive(
 
 @contextlib.asynccontextmanager
 async def _arrive(
-    source: Source, home: Repository | None, folder: Path, branch: str, *, with_uncommitted: bool
+    source: Source, home: Repository | None, folder: Path, branch: str, *, rest: Rest
 ) -> AsyncIterator[Arrival]:
     tree = source.tree
     refs = read_refs(tree)
@@ -119,10 +116,10 @@ async def _arrive(
     if refs is not None:
         await copy_objects(tree, staging)
     uncommitted = _NOTHING_UNCOMMITTED
-    if with_uncommitted and (refs is None or not branch or branch == refs.branch):
+    if rest != "left" and (refs is None or not branch or branch == refs.branch):
         what = f"Uncommitted work of {source.identity}\n\nAs it lay in the workspace, made by bot-bottle."
         uncommitted = await commit_folder(tree, staging, committed, what)
-    tip = uncommitted.commit or committed
+    tip = (uncommitted.commit if rest == "brought" else "") or committed
     view = await homes.make_view(folder, home, length)
     base, compared_with = await _base(source, view, staging, committed)
     rules = Rules(

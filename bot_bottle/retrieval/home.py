@@ -58,11 +58,14 @@ async def make_view(folder: Path, home: Repository | None, length: int) -> View:
         return View(folder=folder, path=path)
     refs, head = operator.known_objects(home)
     borrow(path, home)
-    view = View(folder=folder, path=path, known=refs, head=head)
-    lines = b"".join(b"create %b/%d\0%b\0" % (_KNOWN.encode(), n, oid.encode()) for n, oid in enumerate(refs))
-    if lines:
-        await view.git("update-ref", "-z", "--stdin", given=lines)
-    return view
+    # Written as git packs refs (gitrepository-layout(5)): one file for any number of them.
+    lines = "".join(f"{oid} {_KNOWN}/{number:08}\n" for number, oid in enumerate(refs))
+    _write_text(path / "packed-refs", f"# pack-refs with: sorted \n{lines}")
+    return View(folder=folder, path=path, known=refs, head=head)
+
+
+def _write_text(place: Path, text: str) -> None:
+    place.write_text(text)
 
 
 async def init(path: Path, length: int) -> None:

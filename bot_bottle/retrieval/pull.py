@@ -53,7 +53,7 @@ def require_something(arrival: Arrival, home: Repository, branch: str, uncommitt
         return
     if arrival.tip and operator.branches(home).get(branch, ("", ""))[0] == arrival.tip:
         return  # it was brought before
-    if uncommitted and not arrival.uncommitted.changed:
+    if uncommitted:
         raise UsageError(
             f"the bottle has committed nothing that you do not have; {uncommitted} changes are uncommitted, "
             "bring them with --uncommitted"

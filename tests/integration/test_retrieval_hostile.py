@@ -302,6 +302,19 @@ def test_names_that_would_reach_a_git_folder_do_not_come_in(work: KeptWork, name
     assert work.branch() == ""
 
 
+def test_a_name_that_is_not_committed_keeps_out_nothing_that_is(work: KeptWork) -> None:
+    tip = work.commit("a.txt", "a\n")
+    (work.workspace / ".GIT").mkdir()
+    (work.workspace / ".GIT" / "config").write_text("[core]\n\tfsmonitor = x\n")
+    whole = work.run("pull", IDENTITY, "--uncommitted")
+    assert whole.code == 2
+    assert "is not taken, since git says of it" in whole.err
+    done = work.run("pull", IDENTITY)
+    assert done.code == 0, done.err
+    assert work.branch() == tip
+    assert work.run("diff", IDENTITY, "--committed").code == 0
+
+
 def test_submodule_urls_that_are_options_do_not_come_in(work: KeptWork) -> None:
     work.commit(".gitmodules", '[submodule "x"]\n\tpath = x\n\turl = -u./payload\n')
     done = work.run("pull", IDENTITY)
