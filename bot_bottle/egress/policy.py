@@ -115,7 +115,10 @@ class RouteTable:
         if self._needles is None:
             from bot_bottle.egress.redact import Needles  # noqa: PLC0415 - only where a credential is in use
 
-            values = [secret.reveal().strip().encode("latin-1") for secret in self._secrets.values()]
+            values = [
+                secret.reveal().strip().encode("utf-8", "surrogateescape")
+                for secret in self._secrets.values()
+            ]
             values += [text for one in self._injections.values() if one for text in one.derived]
             self._needles = Needles(values)
         return self._needles

@@ -97,7 +97,7 @@ def test_request_body_streams_up_while_the_answer_streams_down(tmp_path: Path) -
         assert upstream.errors == []
 
 
-@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("direction", ["up", "down", "down, searched for a credential"])
 def test_large_bodies_pass_whole_in_flat_memory(tmp_path: Path, direction: str) -> None:
     block = bytes(range(256)) * 256
     count = 1600  # 100 MiB
@@ -120,7 +120,12 @@ def test_large_bodies_pass_whole_in_flat_memory(tmp_path: Path, direction: str) 
     want = hashlib.sha256()
     for _ in range(count):
         want.update(block)
-    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+    auth = True if direction.endswith("credential") else None
+    with (
+        Upstream(handler) as upstream,
+        one(tmp_path, upstream, auth=auth) as sidecar,
+        sidecar.tunnel(HOST) as stream,
+    ):
         stream.send(f"HEAD / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()).response(head=True)
         before = memory_kib(sidecar.process.pid)  # with all that judges loaded
         length = len(block) * count if direction == "up" else 0

@@ -115,6 +115,17 @@ def test_nothing_waits_unless_a_needle_has_begun() -> None:
     assert not redactor.found
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([TOKEN[:15], TOKEN[:40], SHORT[:9], b"sk-", b"73", b"%7"]), max_size=20))
+def test_no_more_is_held_back_than_the_longest_needle(parts: list[bytes]) -> None:
+    redactor, given_, got = Redactor(NEEDLES), 0, 0
+    for part in parts:
+        given_ += len(part)
+        got += len(redactor.feed(part))
+        assert 0 <= given_ - got < 160
+    assert len(redactor.finish()) == given_ - got
+
+
 def test_an_echo_that_is_cut_short_loses_its_blocks_and_its_end() -> None:
     out = streamed(b"error: " + TOKEN[:40], [])
     assert out == b"error: " + b"*" * 40
