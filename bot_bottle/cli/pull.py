@@ -72,7 +72,7 @@ def command(  # noqa: PLR0913 - one for each option
             rest: Rest = "brought" if uncommitted else "counted"
             async with arrive(source, home, branch=branch, rest=rest) as arrival:
                 changed = 0 if uncommitted else arrival.uncommitted.changed
-                require_something(arrival, home, target, changed)
+                require_something(arrival, home, target, changed, named=bool(name))
                 commits, files = await new_commits(arrival), await list_changes(arrival)
                 done = await pull(
                     arrival,

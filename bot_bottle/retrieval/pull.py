@@ -44,10 +44,13 @@ def branch_name(wanted: str) -> str:
     return branch
 
 
-def require_something(arrival: Arrival, home: Repository, branch: str, uncommitted: int) -> None:
+def require_something(
+    arrival: Arrival, home: Repository, branch: str, uncommitted: int, *, named: bool
+) -> None:
     """Raise ``UsageError`` where ``branch`` would bring nothing new.
 
-    ``uncommitted`` is the number of changes that could be asked for.
+    ``uncommitted`` is the number of changes that could be asked for. A branch that was ``named`` may also
+    lead to what another branch has already.
     """
     if arrival.tip and arrival.tip not in arrival.view.known:
         return
@@ -58,6 +61,8 @@ def require_something(arrival: Arrival, home: Repository, branch: str, uncommitt
             f"the bottle has committed nothing that you do not have; {uncommitted} changes are uncommitted, "
             "bring them with --uncommitted"
         )
+    if named and arrival.tip:
+        return
     raise UsageError("the bottle has nothing that you do not have")
 
 

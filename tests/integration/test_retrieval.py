@@ -36,6 +36,8 @@ def test_commits_come_home_as_a_branch_and_nothing_else_changes(work: KeptWork) 
     assert git(work.project, "status", "--porcelain") == ""
     assert git(work.project, "fsck", "--strict") == ""
     assert work.run("pull", IDENTITY).out == f"bottle/{IDENTITY} is there already, at {tip[:12]}\n"
+    assert work.run("pull", IDENTITY, "--branch", "other/name").code == 0
+    assert work.branch("bottle/other/name") == tip
 
 
 def test_packed_objects_and_refs_come_home_too(work: KeptWork) -> None:
