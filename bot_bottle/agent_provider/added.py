@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from bot_bottle import paths
+from bot_bottle.agent_provider.guide import standing
 from bot_bottle.agent_provider.plan import AgentProvisionPlan, ProvisionFile
 from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.errors import ManifestError, UsageError
@@ -108,7 +109,7 @@ class FolderProvider:
         spec = self.spec
         if request.headless and not request.prompt.strip():
             raise UsageError("a headless run needs a task: --prompt TEXT")
-        files = [_text(spec.system_prompt, request.agent_prompt)]
+        files = [_text(spec.system_prompt, standing(request.agent_prompt))]
         argv = spec.headless if request.headless else spec.argv
         argv = (argv[0], *(argument.replace("{prompt_file}", _PROMPT_FILE) for argument in argv[1:]))
         argv = (*argv, *(spec.resume if request.resume else ()))

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from bot_bottle.agent_provider.guide import standing
 from bot_bottle.agent_provider.plan import AgentProvisionPlan, ProvisionFile
 from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
@@ -68,9 +69,8 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
     files: list[ProvisionFile] = []
     argv = [TEMPLATE, "--dangerously-skip-permissions"]
     before, after = [], ""
-    if request.agent_prompt:
-        files.append(_text_file(_SYSTEM_PROMPT_FILE, request.agent_prompt))
-        argv += ["--append-system-prompt-file", _SYSTEM_PROMPT_FILE]
+    files.append(_text_file(_SYSTEM_PROMPT_FILE, standing(request.agent_prompt)))
+    argv += ["--append-system-prompt-file", _SYSTEM_PROMPT_FILE]
     if request.headless:
         # The task is read from a file inside: in argv every user of the machine could read it (ps).
         files.append(_text_file(_PROMPT_FILE, request.prompt))

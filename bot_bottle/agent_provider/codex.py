@@ -6,6 +6,7 @@ import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from bot_bottle.agent_provider.guide import standing
 from bot_bottle.agent_provider.plan import AgentProvisionPlan, ProvisionFile
 from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
@@ -112,8 +113,7 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
     elif provider.api_key:
         routes = (_route(_API_HOST, _API_PATHS, provider.api_key, codex_auth.PLACEHOLDER_KEY),)
         files.append(ProvisionFile(path=f"{_CODEX_HOME}/auth.json", content=codex_auth.api_key_stand_in()))
-    if request.agent_prompt:
-        files.append(_text_file(f"{_CODEX_HOME}/AGENTS.md", request.agent_prompt))
+    files.append(_text_file(f"{_CODEX_HOME}/AGENTS.md", standing(request.agent_prompt)))
     if request.headless:
         # The task is read from a file inside: in argv every user of the machine could read it (ps).
         files.append(_text_file(_PROMPT_FILE, request.prompt))

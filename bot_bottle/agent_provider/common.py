@@ -1,4 +1,4 @@
-"""What a bottle gets whatever program runs in it: the agent's skills and who its commits are from."""
+"""What a bottle gets whatever program runs in it: a guide to it, skills, who its commits are from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bot_bottle.agent_provider.guide import guide_file
 from bot_bottle.agent_provider.plan import ProvisionFile
 from bot_bottle.agent_provider.registry import skills_folder
 from bot_bottle.agent_provider.skills import skill_files
@@ -40,7 +41,7 @@ def with_common_files(
     that cannot come in.
     """
     user, remotes = bottle.git.user, bottle.git.remotes
-    files = agent_skills(bottle, agent, env=env)
+    files = (guide_file(), *agent_skills(bottle, agent, env=env))
     if (user.name or user.email or remotes) and not resume:
         content = gitconfig(user) if user.name or user.email else b""
         if remotes:

@@ -7,8 +7,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
+from bot_bottle.backend.client_env import AGENT_JAVA_TRUST, java_truststore
 from bot_bottle.backend.copying import CopyProgress, tell_left_out
 from bot_bottle.backend.transfer import Streams, add_bytes, quote, send_archive
+from bot_bottle.backend.util import select_ca_cert
 from bot_bottle.bottle_state import printable
 from bot_bottle.errors import LaunchError, UsageError
 from bot_bottle.git_gate.git import last_words
@@ -36,6 +38,13 @@ def provision(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> None:
             send_archive(bottle, AGENT_WORKSPACE, lambda archive: source.write(archive, progress.count))
     elif plan.spec.repo and not resumed:
         _clone(bottle, plan.spec.repo)
+
+
+def place_java_trust(bottle: Streams, plan: BottlePlan) -> None:
+    """Place Java's truststore, made anew at every launch, as the CA is; the sidecar must be up."""
+    content = java_truststore(select_ca_cert(plan)[0].read_text("ascii"))
+    place = _in_home(AGENT_JAVA_TRUST)
+    send_archive(bottle, AGENT_HOME, lambda archive: add_bytes(archive, place, content, 0o644))
 
 
 def _clone(bottle: Streams, url: str) -> None:

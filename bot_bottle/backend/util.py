@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from bot_bottle import paths
+from bot_bottle.backend.client_env import AGENT_CA_BUNDLE, AGENT_CA_DIR, AGENT_CA_PATH, client_env
 from bot_bottle.files import write_atomic
 from bot_bottle.git_gate.remote import GateConfig
 from bot_bottle.secret import Secret
@@ -20,48 +21,17 @@ if TYPE_CHECKING:
     from bot_bottle.backend.base import BottlePlan
     from bot_bottle.sidecar.config import Interception
 
-#: Debian's folder of trusted certificates, replaced as a whole inside every bottle.
-AGENT_CA_DIR = "/etc/ssl/certs"
-#: The bottle's own CA alone, for variables that *add* to a client's roots.
-AGENT_CA_PATH = f"{AGENT_CA_DIR}/bot-bottle-mitm-ca.pem"
-#: The bundle, for variables that *replace* a client's roots. It holds the bottle's CA and nothing else:
-#: every TLS connection ends at egress, so no other issuer could ever be met.
-AGENT_CA_BUNDLE = f"{AGENT_CA_DIR}/ca-certificates.crt"
+__all__ = ["AGENT_CA_BUNDLE", "AGENT_CA_DIR", "AGENT_CA_PATH"]
 
 #: Where the sidecar is for a bottle that shares this host's kernel: on its own loopback.
 LOOPBACK = "127.0.0.1"
 
 _TRUST_DIR = "trust"
 
-# What makes ordinary clients trust the proxy's CA. NODE_EXTRA_CA_CERTS adds, the others replace; uv and cargo
-# bring their own roots unless told; Node's fetch reads proxy variables only when asked.
-_NEAR = ("localhost", "127.0.0.1", "::1")
-_CLIENT_ENV: dict[str, str] = {
-    "NODE_USE_ENV_PROXY": "1",
-    "NODE_EXTRA_CA_CERTS": AGENT_CA_PATH,
-    "UV_NATIVE_TLS": "1",
-    **dict.fromkeys(
-        (
-            "SSL_CERT_FILE",
-            "REQUESTS_CA_BUNDLE",
-            "CURL_CA_BUNDLE",
-            "PIP_CERT",
-            "CARGO_HTTP_CAINFO",
-            "GIT_SSL_CAINFO",
-            "AWS_CA_BUNDLE",
-            "DENO_CERT",
-        ),
-        AGENT_CA_BUNDLE,
-    ),
-}
-
 
 def network_env(sidecar_address: str = LOOPBACK) -> dict[str, str]:
     """Give the variables that lead ordinary clients to the sidecar's proxy and let them trust it."""
-    proxy = f"http://{sidecar_address}:{PROXY_PORT}"
-    near = dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(dict.fromkeys([*_NEAR, sidecar_address])))
-    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-    return dict.fromkeys(names, proxy) | near | _CLIENT_ENV
+    return dict(client_env(sidecar_address, PROXY_PORT))
 
 
 def trust_dir(state_dir: Path) -> Path:

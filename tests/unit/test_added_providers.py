@@ -9,6 +9,7 @@ import pytest
 
 from bot_bottle.agent_provider import added
 from bot_bottle.agent_provider.dockerfiles import provider_dockerfile
+from bot_bottle.agent_provider.guide import POINTER
 from bot_bottle.agent_provider.registry import check_provider_keys, provider_named, skills_folder
 from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.cli import main
@@ -72,7 +73,7 @@ def test_a_folder_makes_a_provider(home: Path) -> None:
     plan = made()
     files = {file.path: file.content for file in plan.files}
     assert plan.program == "mine"
-    assert files[f"{AGENT_HOME}/.mine/AGENTS.md"] == b"Be brief.\n"
+    assert files[f"{AGENT_HOME}/.mine/AGENTS.md"] == f"Be brief.\n\n{POINTER}\n".encode()
     assert files[f"{AGENT_HOME}/.mine/settings.json"] == b"{}\n"
     assert plan.guest_env == {"MINE_KEY": "mine-placeholder", "QUIET": "1"}
     assert plan.hidden_env_names == frozenset({"MINE_KEY"})

@@ -12,6 +12,7 @@ import pytest
 
 import bot_bottle
 from bot_bottle.agent_provider.claude_login import PLACEHOLDER_KEY, PLACEHOLDER_TOKEN
+from bot_bottle.agent_provider.guide import GUIDE_PATH, POINTER
 from bot_bottle.agent_provider.registry import (
     DEFAULT_TEMPLATE,
     agent_provision_plan,
@@ -32,6 +33,9 @@ from bot_bottle.manifest.model import (
 if TYPE_CHECKING:
     from bot_bottle.agent_provider.plan import AgentProvisionPlan
 
+SYSTEM = f"{AGENT_HOME}/.bot-bottle/system-prompt.md"
+#: What the program is always started with.
+STARTED = ["--dangerously-skip-permissions", "--append-system-prompt-file", SYSTEM]
 REAL = "sk-ant-oat01-the-real-one"
 
 
@@ -161,7 +165,7 @@ def test_claude_itself_goes_by_the_file_and_its_tools_still_have_the_variable(tm
     assert made.guest_env["CLAUDE_CODE_OAUTH_TOKEN"] == PLACEHOLDER_TOKEN
     seen = run_as_claude(made, tmp_path, print_env=True)
     assert "CLAUDE_CODE_OAUTH_TOKEN" not in str(seen["stdin"])
-    assert seen["argv"] == ["--dangerously-skip-permissions"]
+    assert seen["argv"] == STARTED
 
 
 def test_claude_without_a_token_opens_nothing(tmp_path: Path) -> None:
@@ -187,7 +191,7 @@ def test_the_providers_route_keeps_the_operators_narrower_paths(tmp_path: Path) 
 
 def test_claude_starts_without_a_question(tmp_path: Path) -> None:
     made = plan(tmp_path)
-    assert made.argv == ("claude", "--dangerously-skip-permissions")
+    assert made.argv == ("claude", "--dangerously-skip-permissions", "--append-system-prompt-file", SYSTEM)
     assert made.program == "claude"
     state = json.loads(contents(made)[f"{AGENT_HOME}/.claude.json"])
     assert state["hasCompletedOnboarding"] is True
@@ -199,7 +203,8 @@ def test_claude_starts_without_a_question(tmp_path: Path) -> None:
 def test_claude_reads_the_agents_prompt_from_a_file(tmp_path: Path) -> None:
     made = plan(tmp_path, body="You are a reader.")
     at = made.argv.index("--append-system-prompt-file")
-    assert contents(made)[made.argv[at + 1]] == "You are a reader.\n"
+    assert contents(made)[made.argv[at + 1]] == f"You are a reader.\n\n{POINTER}\n"
+    assert GUIDE_PATH in POINTER
 
 
 def test_claudes_task_is_never_in_argv(tmp_path: Path) -> None:
@@ -231,13 +236,13 @@ def run_as_claude(made: AgentProvisionPlan, home: Path, *, print_env: bool = Fal
     env = {**made.guest_env, "PATH": f"{program.parent}:/usr/bin:/bin", "HOME": str(home)}
     done = subprocess.run(argv, env=env, capture_output=True, check=True, input=b"", timeout=20)
     arguments, _, stdin = done.stdout.decode().partition("stdin: ")
-    return {"argv": arguments.split(), "stdin": stdin}
+    return {"argv": arguments.replace(str(home), AGENT_HOME).split(), "stdin": stdin}
 
 
 def test_claude_gets_its_task_on_standard_input(tmp_path: Path) -> None:
     made = plan(tmp_path, headless=True, prompt='say "$HOME" `id`')
     seen = run_as_claude(made, tmp_path)
-    assert seen == {"argv": ["--dangerously-skip-permissions", "--print"], "stdin": 'say "$HOME" `id`\n'}
+    assert seen == {"argv": [*STARTED, "--print"], "stdin": 'say "$HOME" `id`\n'}
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from bot_bottle.agent_provider.codex import CODEX_HOST_CREDENTIAL_TOKEN_REF
 from bot_bottle.agent_provider.codex_auth import PLACEHOLDER_KEY, login_from, placeholder_mark
+from bot_bottle.agent_provider.guide import POINTER
 from bot_bottle.agent_provider.registry import agent_provision_plan, check_provider_keys
 from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.backend.util import AGENT_CA_BUNDLE
@@ -128,7 +129,7 @@ def test_codex_starts_without_a_question_and_trusts_the_bottles_ca(tmp_path: Pat
     config = contents(made)[f"{CODEX_HOME}/config.toml"]
     assert f'[projects."{AGENT_WORKSPACE}"]\ntrust_level = "trusted"' in config
     assert "check_for_update_on_startup = false" in config
-    assert contents(made)[f"{CODEX_HOME}/AGENTS.md"] == "You port things.\n"
+    assert contents(made)[f"{CODEX_HOME}/AGENTS.md"] == f"You port things.\n\n{POINTER}\n"
 
 
 def test_codexs_task_is_never_in_argv(tmp_path: Path, login: CodexLogin) -> None:

@@ -170,7 +170,8 @@ def run(
 
 @pytest.mark.parametrize(
     ("resumed", "order"),
-    [(False, ["place", "await_ready"]), (True, ["await_ready", "place", "await_ready"])],
+    # The last is the truststore: it holds the CA, which the sidecar brings.
+    [(False, ["place", "await_ready", "place"]), (True, ["await_ready", "place", "await_ready", "place"])],
     ids=["fresh", "resumed"],
 )
 def test_a_fresh_bottles_files_are_placed_while_its_sidecar_comes_up_and_a_kept_homes_after(

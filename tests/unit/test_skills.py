@@ -68,11 +68,11 @@ def test_a_skill_is_copied_to_where_the_program_looks(tmp_path: Path, skill: Pat
     assert files[f"{place}/SKILL.md"] == (b"# Test first\n", 0o600)
     assert files[f"{place}/scripts/run.sh"] == (b"#!/bin/sh\n", 0o700)
     assert files[f"{AGENT_HOME}/.gitconfig"] == (b'[user]\n\tname = "Bot"\n', 0o644)
-    assert len(files) == 3
+    assert len(files) == 4
 
 
 def test_a_resumed_bottle_keeps_its_own_gitconfig(tmp_path: Path, skill: Path) -> None:
-    assert len(made(tmp_path, resume=True).files) == 2
+    assert len(made(tmp_path, resume=True).files) == 3
 
 
 def test_a_missing_skill_names_those_there_are(tmp_path: Path, skill: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_skill_is_bounded(tmp_path: Path, skill: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(skills, "MAX_FILES", 1)
     assert "holds more than 1 files" in refusal(tmp_path)
     monkeypatch.setattr(skills, "MAX_FILES", 2)
-    assert len(made(tmp_path).files) == 3
+    assert len(made(tmp_path).files) == 4
     put(skill / "big", b"x" * (skills.MAX_BYTES + 1))
     assert "is larger than 4 MiB" in refusal(tmp_path)
     (skill / "big").unlink()
