@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bot_bottle.agent_provider.plan import ProvisionRequest
+    from bot_bottle.renewal import Renewal
 
 TEMPLATE = "claude"
-MANIFEST_KEYS = frozenset({"auth_token", "plan", "api_key"})
+MANIFEST_KEYS = frozenset({"auth_token", "plan", "api_key", "token_command"})
 REQUIRED_KEYS: Mapping[str, str] = MappingProxyType({})
-ALTERNATIVES = frozenset({"auth_token", "api_key"})
+ALTERNATIVES = frozenset({"auth_token", "api_key", "token_command"})
 INSTALL = "npm install -g @anthropic-ai/claude-code"
 SKILLS_FOLDER = ".claude/skills"
 ASKS: Mapping[str, str] = MappingProxyType({"auth_token": "BOT_BOTTLE_CLAUDE_OAUTH_TOKEN"})
@@ -60,12 +61,18 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
     Raises ``UsageError`` for a headless run without a prompt, and for a folder of settings that is not in
     the agent's home.
     """
-    from bot_bottle.agent_provider import claude_login  # noqa: PLC0415 - listing what there is needs none of it
+    # Listing what there is needs none of these.
+    from bot_bottle.agent_provider import claude_login, token_command  # noqa: PLC0415
 
     if request.headless and not request.prompt.strip():
         raise UsageError("a headless run needs a task: --prompt TEXT")
     folder, state_file = _places(request.bottle_env.get(claude_login.CONFIG_DIR, ""))
     token, key = request.provider.auth_token, request.provider.api_key
+    renewals: tuple[Renewal, ...] = ()
+    if request.provider.token_command:
+        token = token_command.TOKEN_COMMAND_REF
+        if not request.preview:
+            renewals = (token_command.renewal(request.provider.token_command, request.host_env),)
     files: list[ProvisionFile] = []
     argv = [TEMPLATE, "--dangerously-skip-permissions"]
     before, after = [], ""
@@ -112,6 +119,8 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
         files=tuple(files),
         guest_env={**_ALWAYS, **(_QUIET if stand_ins else {}), **stand_ins},
         egress_routes=routes,
+        provisioned_env={one.token_ref: one.first.value.reveal() for one in renewals},
+        renewals=renewals,
         hidden_env_names=frozenset(stand_ins),
     )
 

@@ -15,7 +15,9 @@ from bot_bottle.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bot_bottle.agent_provider.codex_auth import HostLogin
     from bot_bottle.agent_provider.plan import ProvisionRequest
+    from bot_bottle.renewal import Renewal
 
 TEMPLATE = "codex"
 MANIFEST_KEYS = frozenset({"forward_host_credentials", "api_key"})
@@ -100,6 +102,7 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
     files: list[ProvisionFile] = []
     routes: tuple[EgressRoute, ...] = ()
     secrets: dict[str, str] = {}
+    renewals: tuple[Renewal, ...] = ()
     if provider.forward_host_credentials:
         routes = (
             _route(
@@ -109,6 +112,7 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
         if not request.preview:
             login = codex_auth.read_host_login(request.host_env, time.time())
             secrets = {CODEX_HOST_CREDENTIAL_TOKEN_REF: login.access_token.reveal()}
+            renewals = (_renewal(login, request.host_env),)
             files.append(ProvisionFile(path=f"{_CODEX_HOME}/auth.json", content=login.stand_in))
     elif provider.api_key:
         routes = (_route(_API_HOST, _API_PATHS, provider.api_key, codex_auth.PLACEHOLDER_KEY),)
@@ -130,6 +134,23 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
         guest_env={"CODEX_HOME": _CODEX_HOME, "CODEX_CA_CERTIFICATE": AGENT_CA_BUNDLE},
         egress_routes=routes,
         provisioned_env=secrets,
+        renewals=renewals,
+    )
+
+
+def _renewal(login: HostLogin, host_env: Mapping[str, str]) -> Renewal:
+    """Say how the host's login is read again: the program on the host renews it whenever it is used there."""
+    from bot_bottle.agent_provider import codex_auth  # noqa: PLC0415
+    from bot_bottle.renewal import Fresh, Renewal  # noqa: PLC0415
+
+    def read() -> Fresh:
+        now = codex_auth.read_host_login(host_env, time.time())
+        return Fresh(value=now.access_token, ends_at=now.ends_at)
+
+    return Renewal(
+        token_ref=CODEX_HOST_CREDENTIAL_TOKEN_REF,
+        first=Fresh(value=login.access_token, ends_at=login.ends_at),
+        read=read,
     )
 
 

@@ -42,9 +42,12 @@ _KEPT_CLAIMS = ("iss", "aud", "sub", "iat", "exp", "email", _ACCOUNT_CLAIMS, "ht
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostLogin:
-    """A login that can be forwarded: the real token, and the ``auth.json`` that the bottle gets instead."""
+    """A login that can be forwarded: the real token, when it ends (seconds since the epoch), and the
+    ``auth.json`` that the bottle gets instead.
+    """
 
     access_token: Secret
+    ends_at: float
     stand_in: bytes
 
 
@@ -104,7 +107,7 @@ def login_from(content: bytes, path: Path, now: float) -> HostLogin:
         "last_refresh": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     made = f"{json.dumps(stand_in, indent=2)}\n".encode()
-    return HostLogin(access_token=Secret(access), stand_in=made)
+    return HostLogin(access_token=Secret(access), ends_at=float(ends), stand_in=made)
 
 
 def api_key_stand_in() -> bytes:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.manifest.model import ManifestAgentProvider
+    from bot_bottle.renewal import Renewal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,8 @@ class AgentProvisionPlan:
     ``argv`` starts the agent inside the bottle; ``program`` is the name that is looked up on the host and
     bound read-only (``""``: nothing beyond the system). ``guest_env`` enters the bottle and holds
     placeholders only; ``provisioned_env`` holds real values for the sidecar and never enters the bottle.
-    ``hidden_env_names`` are names of ``guest_env`` that summaries leave out.
+    ``hidden_env_names`` are names of ``guest_env`` that summaries leave out. ``renewals`` are those of the
+    values in ``provisioned_env`` that can be had anew while the bottle runs.
     """
 
     template: str
@@ -40,6 +42,7 @@ class AgentProvisionPlan:
     egress_routes: tuple[EgressRoute, ...] = ()
     hidden_env_names: frozenset[str] = frozenset()
     provisioned_env: dict[str, str] = field(default_factory=dict, repr=False)
+    renewals: tuple[Renewal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -57,7 +57,8 @@ def launch_bottle(plan: BottlePlan, backend: BottleBackend | None = None) -> Ite
             write_declared(plan)
             bottle_state.mark_preserved(plan.identity)
             up = True
-            yield bottle
+            with _renewing(plan):
+                yield bottle
     except BaseException as error:
         discard(plan, backend)
         if up or not isinstance(error, OSError):
@@ -66,6 +67,15 @@ def launch_bottle(plan: BottlePlan, backend: BottleBackend | None = None) -> Ite
         raise LaunchError(
             f"the bottle could not be brought up: {place}: {error.strerror or error}"
         ) from error
+
+
+def _renewing(plan: BottlePlan) -> AbstractContextManager[object]:
+    """Keep the bottle's credentials good while the body runs; nothing where none can be had anew."""
+    if not plan.provision.renewals:
+        return nullcontext()
+    from bot_bottle.renewal import Renewer  # noqa: PLC0415 - few bottles have any
+
+    return Renewer(plan.identity, plan.provision.renewals)
 
 
 def discard(plan: BottlePlan, backend: BottleBackend | None = None) -> None:

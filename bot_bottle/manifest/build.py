@@ -153,6 +153,7 @@ def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
                 auth_token=provider.auth_token,
                 api_key=provider.api_key,
                 plan=provider.plan,
+                token_command=tuple(provider.token_command),
                 dockerfile=provider.dockerfile,
                 image=provider.image,
                 forward_host_credentials=provider.forward_host_credentials,

@@ -92,7 +92,8 @@ class ManifestAgentProvider:
     """The program that runs. ``argv`` is a plain command's argv.
 
     ``auth_token`` and ``api_key`` name a host variable each; ``plan`` is the subscription behind the former,
-    where it is not what this host is logged in with. ``dockerfile`` and ``image`` say what bottles
+    where it is not what this host is logged in with. ``token_command`` prints a credential instead.
+    ``dockerfile`` and ``image`` say what bottles
     that start from an image are made of.
     """
 
@@ -101,6 +102,7 @@ class ManifestAgentProvider:
     auth_token: str = ""
     api_key: str = ""
     plan: str = ""
+    token_command: tuple[str, ...] = ()
     dockerfile: str = ""
     image: str = ""
     forward_host_credentials: bool = False

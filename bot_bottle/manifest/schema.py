@@ -234,6 +234,12 @@ class AgentProviderKeys(_Keys):
     auth_token: TokenName = Field(
         default="", description="host variable that holds the provider's credential", examples=["MY_TOKEN"]
     )
+    token_command: list[Argument] = Field(
+        default=[],
+        min_length=1,
+        description="command of this host that prints the credential; run again while a bottle runs",
+        examples=[["pass", "show", "my-token"]],
+    )
     plan: Literal["", "pro", "max", "team", "enterprise"] = Field(
         default="",
         description="the subscription that the credential belongs to, where this host's login does not say",
@@ -361,6 +367,7 @@ REFUSED: dict[type[BaseModel], dict[str, str]] = {
         ),
         **dict.fromkeys(("remotes", "IdentityFile", "KnownHostKey"), _NO_REMOTES),
         "api_key": _NO_CREDENTIAL,
+        "token_command": _NO_CREDENTIAL,
         "git_user": "has moved to git.user",
     },
     AgentGitKeys: {"remotes": _NO_REMOTES},

@@ -51,11 +51,17 @@ def plan(
     resume: bool = False,
     claude_plan: str = "",
     api_key: str = "",
+    token_command: tuple[str, ...] = (),
     env: dict[str, str] | None = None,
     bottle_env: dict[str, str] | None = None,
 ) -> AgentProvisionPlan:
     provider = ManifestAgentProvider(
-        template=template, argv=argv, auth_token=auth_token, plan=claude_plan, api_key=api_key
+        template=template,
+        argv=argv,
+        auth_token=auth_token,
+        plan=claude_plan,
+        api_key=api_key,
+        token_command=token_command,
     )
     bottle = ManifestBottle(name="b", path=tmp_path / "b.md", agent_provider=provider, env=bottle_env or {})
     agent = ManifestAgent(name="a", path=tmp_path / "a.md", bottle="b", prompt=body)
