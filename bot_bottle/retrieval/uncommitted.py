@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bot_bottle.errors import UsageError
 from bot_bottle.git_gate import git
 from bot_bottle.retrieval.commands import feed
 from bot_bottle.retrieval.tree import GIT_DIR, last_part, read_small
@@ -30,6 +31,8 @@ _IGNORE_FILE = b".gitignore"
 _MAX_IGNORE_FILE = 1 << 20
 #: A larger file is left out: a blob has to be held whole by most of git.
 _MAX_FILE = 1 << 30
+#: Of all files together, by the size they claim: holes cost their maker nothing.
+_MAX_TOTAL = 64 << 30
 _PIECE = 1 << 20
 _SECONDS = 3600.0
 _FILE, _PROGRAM, _LINK, _SUBMODULE = b"100644", b"100755", b"120000", b"160000"
@@ -76,6 +79,11 @@ async def commit_folder(
         strangers = [path for path in entries if path not in known and not _within(path, submodules)]
         ignored = await _ignored(tree, repository, entries, strangers)
         entries = {path: entry for path, entry in entries.items() if path not in ignored}
+    if sum(entry.size for entry in entries.values() if entry.size <= _MAX_FILE) > _MAX_TOTAL:
+        raise UsageError(
+            f"the files of the workspace hold more than {_MAX_TOTAL >> 30} GiB, which is more than is looked "
+            "through; let .gitignore leave some out"
+        )
     changes: list[_Change] = []
     length = len(parent) or 40
     for path, entry in entries.items():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.kept_work import IDENTITY, KeptWork, git
+from tests.support.outside import REPO
+from tests.support.own_terminal import OwnTerminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,6 +200,33 @@ def test_the_difference_is_shown_with_uncommitted_work_and_as_a_list(work: KeptW
     assert listed["uncommitted"] == 2
     only = json.loads(work.run("diff", IDENTITY, "--json", "--committed").out)
     assert [one["path"] for one in only["files"]] == [".github/workflows/ci.yml"]
+
+
+@pytest.mark.parametrize("no_colour", [False, True])
+def test_on_a_terminal_the_difference_is_paged_and_coloured(
+    work: KeptWork, tmp_path: Path, *, no_colour: bool
+) -> None:
+    work.commit("new.txt", "new\x1b]0;owned\x07 line\n")
+    pager = tmp_path / "pager"
+    pager.write_text('#!/bin/sh\necho "paged by us"\nexec cat\n')
+    pager.chmod(0o755)
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(work.home),
+        "BOT_BOTTLE_HOME": str(work.home),
+        "PYTHONPATH": str(REPO),
+        "TERM": "xterm",
+        "PAGER": str(pager),
+        "LANG": "C.UTF-8",
+    } | ({"NO_COLOR": "1"} if no_colour else {})
+    argv = [sys.executable, "-m", "bot_bottle", "diff", IDENTITY]
+    with OwnTerminal(argv, env, work.project) as terminal:
+        terminal.wait_for("paged by us")
+        line = r"+new\x1b]0;owned\x07 line"
+        before = terminal.wait_for(line)
+        assert before.endswith("\n" if no_colour else "\x1b[32m"), before
+        assert "\x07" not in before
+        assert terminal.exit_code() == 0
 
 
 def test_a_folder_without_git_is_compared_file_by_file(work: KeptWork) -> None:

@@ -404,6 +404,15 @@ def test_pipes_sockets_holes_and_depth_do_not_hang_or_fill_anything(work: KeptWo
     assert work.kept_files(work.branch()) == [".gitignore", "kept.txt"]
 
 
+def test_holes_without_end_are_a_sentence(work: KeptWork) -> None:
+    for number in range(66):
+        with (work.workspace / f"hole{number}").open("wb") as file:
+            file.truncate(1 << 30)
+    done = work.run("pull", IDENTITY, "--uncommitted")
+    assert done.code == 2
+    assert "hold more than 64 GiB" in done.err
+
+
 def test_a_loose_object_that_unfolds_without_end_is_not_taken(
     work: KeptWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
