@@ -140,10 +140,6 @@ def bottle_notes(bottle: ManifestBottle) -> tuple[str, ...]:
 def unmet_notes(bottle: ManifestBottle) -> tuple[str, ...]:
     """Say what the bottle declares and may not get, so that nothing is ignored in silence."""
     notes: list[str] = []
-    if bottle.supervise:
-        notes.append(
-            "supervise: nobody can be asked at run time in this version: what is not permitted is refused"
-        )
     if bottle.agent_provider.dockerfile:
         notes.append(
             "agent_provider.dockerfile: for backends that build images (docker); "

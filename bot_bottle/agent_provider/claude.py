@@ -87,7 +87,8 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
         before.append(_CONTINUE_IF_BEGUN)
     else:
         # A resumed session keeps what the program itself has written there since.
-        files += _first_start_files(folder, state_file, claude_login.PLACEHOLDER_KEY if key else "")
+        key_inside = claude_login.PLACEHOLDER_KEY if key else ""
+        files += _first_start_files(folder, state_file, key_inside, request.supervise_url)
     if token:
         plan, tier = ("", "") if request.preview else claude_login.host_plan(request.host_env)
         if request.provider.plan and request.provider.plan != plan:
@@ -142,7 +143,7 @@ def _api_route(auth: RouteAuth) -> EgressRoute:
     return EgressRoute(host=API_HOST, auth=auth, tls_passthrough=True, origin=f"agent_provider.{TEMPLATE}")
 
 
-def _first_start_files(folder: str, state_file: str, key: str) -> list[ProvisionFile]:
+def _first_start_files(folder: str, state_file: str, key: str, supervise_url: str) -> list[ProvisionFile]:
     """Answer, as files, what the program would ask at its first start; nobody is there to answer."""
     state: dict[str, object] = {
         "hasCompletedOnboarding": True,
@@ -154,6 +155,8 @@ def _first_start_files(folder: str, state_file: str, key: str) -> list[Provision
     if key:
         # It asks whether to use a key it finds in its environment, and remembers the answer by the key's end.
         state["customApiKeyResponses"] = {"approved": [key[-20:]], "rejected": []}
+    if supervise_url:
+        state["mcpServers"] = {"bot-bottle": {"type": "http", "url": supervise_url}}
     settings = {"skipDangerousModePermissionPrompt": True}
     return [
         _text_file(state_file, json.dumps(state, indent=2)),

@@ -123,7 +123,7 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
         files.append(_text_file(_PROMPT_FILE, request.prompt))
     if not request.resume:
         # A resumed session keeps what the program itself has written there since.
-        files.append(ProvisionFile(path=f"{_CODEX_HOME}/config.toml", content=_CONFIG.encode()))
+        files.append(ProvisionFile(path=f"{_CODEX_HOME}/config.toml", content=_config(request.supervise_url)))
     return AgentProvisionPlan(
         template=TEMPLATE,
         program=TEMPLATE,
@@ -152,6 +152,13 @@ def _renewal(login: HostLogin, host_env: Mapping[str, str]) -> Renewal:
         first=Fresh(value=login.access_token, ends_at=login.ends_at),
         read=read,
     )
+
+
+def _config(supervise_url: str) -> bytes:
+    if not supervise_url:
+        return _CONFIG.encode()
+    server = f'\n[mcp_servers.bot-bottle]\nurl = "{supervise_url}"\ntool_timeout_sec = 60\n'
+    return f"{_CONFIG}{server}".encode()
 
 
 def _argv(*, headless: bool, resume: bool) -> tuple[str, ...]:

@@ -52,6 +52,7 @@ class ProvisionRequest:
     ``agent_prompt`` is the agent's declared prompt, ``prompt`` a headless run's task, ``resume`` asks to go
     on with the preserved session. ``host_env`` is the operator's environment and is never copied as it is;
     ``bottle_env`` holds the literal variables that the bottle declares.
+    ``supervise_url`` is where the agent may ask for more (MCP, streamable HTTP), ``""`` where it may not.
     With ``preview`` the plan is only shown: nothing of the host is read for it.
     """
 
@@ -61,5 +62,6 @@ class ProvisionRequest:
     prompt: str = ""
     resume: bool = False
     preview: bool = False
+    supervise_url: str = ""
     host_env: Mapping[str, str] = field(default_factory=dict, repr=False)
     bottle_env: Mapping[str, str] = field(default_factory=dict)

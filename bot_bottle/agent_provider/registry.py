@@ -6,6 +6,7 @@ Nothing outside this folder asks which one it has.
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.agent_provider import claude, codex, command
@@ -54,6 +55,9 @@ DEFAULT_TEMPLATE = claude.TEMPLATE
 #: Keys that go with every template.
 _COMMON_KEYS = frozenset({"dockerfile", "image"})
 
+#: Where programs of a bottle find the place to ask for more.
+SUPERVISE_VARIABLE = "BOT_BOTTLE_SUPERVISE_URL"
+
 
 def provider_named(template: str) -> Provider:
     """Give a provider, this version's own or one that the operator added.
@@ -95,6 +99,7 @@ def agent_provision_plan(
     prompt: str = "",
     resume: bool = False,
     preview: bool = False,
+    supervise_url: str = "",
 ) -> AgentProvisionPlan:
     """Say, as data, what the bottle's provider needs to run ``agent`` once.
 
@@ -114,8 +119,12 @@ def agent_provision_plan(
         prompt=prompt,
         resume=resume,
         preview=preview,
+        supervise_url=supervise_url if bottle.supervise else "",
     )
-    return provider_named(bottle.agent_provider.template).provision(request)
+    plan = provider_named(bottle.agent_provider.template).provision(request)
+    if not request.supervise_url:
+        return plan
+    return replace(plan, guest_env={**plan.guest_env, SUPERVISE_VARIABLE: request.supervise_url})
 
 
 def check_provider_keys(template: str, written: Collection[str]) -> list[tuple[str, str]]:

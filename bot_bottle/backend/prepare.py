@@ -22,7 +22,7 @@ from bot_bottle.git_gate.preparation import gate_remotes
 from bot_bottle.git_gate.spellings import is_spelling
 from bot_bottle.operator_config import load_operator_config
 from bot_bottle.secret import Secret
-from bot_bottle.sidecar.listeners import GIT_PORT
+from bot_bottle.sidecar.listeners import GIT_PORT, SUPERVISE_PORT
 from bot_bottle.upstream_proxy import with_password
 from bot_bottle.workspace import check_workspace
 
@@ -81,6 +81,7 @@ def prepare_plan(
         headless=spec.headless,
         prompt=spec.prompt,
         resume=bool(spec.identity),
+        supervise_url=f"http://{backend.sidecar_address}:{SUPERVISE_PORT}/mcp",
     )
     provision = with_common_files(provision, bottle, agent, env=host_env, resume=bool(spec.identity))
     git_remotes = gate_remotes(bottle.git.remotes, host_env)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle import paths
 from bot_bottle.backend.client_env import AGENT_CA_BUNDLE, AGENT_CA_DIR, AGENT_CA_PATH, client_env
+from bot_bottle.errors import LaunchError
 from bot_bottle.files import write_atomic
 from bot_bottle.git_gate.remote import GateConfig
 from bot_bottle.secret import Secret
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.backend.base import BottlePlan
     from bot_bottle.sidecar.config import Interception
+    from bot_bottle.supervise.record import Past
 
 __all__ = ["AGENT_CA_BUNDLE", "AGENT_CA_DIR", "AGENT_CA_PATH"]
 
@@ -76,6 +78,7 @@ def sidecar_config(plan: BottlePlan, interception: Interception | None = None) -
         git=_gate_config(plan),
         marked=marked_values(plan),
         cache=str(paths.cache_dir()),
+        supervise=_past(plan),
     )
 
 
@@ -90,3 +93,15 @@ def _gate_config(plan: BottlePlan) -> GateConfig | None:
     if not plan.git_remotes:
         return None
     return GateConfig(remotes=plan.git_remotes, folder=str(plan.state_dir / "git-gate"))
+
+
+def _past(plan: BottlePlan) -> Past | None:
+    """Give what was asked before, where the bottle may ask; raises ``LaunchError`` for an unreadable log."""
+    if not plan.bottle.supervise:
+        return None
+    from bot_bottle.supervise.record import read_past  # noqa: PLC0415 - for bottles that may ask
+
+    try:
+        return read_past(plan.audit_path)
+    except OSError as error:
+        raise LaunchError(f"{plan.audit_path}: cannot be read: {error.strerror or error}") from error

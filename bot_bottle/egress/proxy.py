@@ -90,6 +90,8 @@ class EgressProxy:
         )
         #: What serves the ports that are not egress's own (the git gate's).
         self.doors: dict[ListenerRole, Callable[[], asyncio.Protocol]] = {}
+        #: Origins of routes whose uses are counted, each with what takes one, if there is one left.
+        self.counted: dict[str, Callable[[], bool]] = {}
         self._audit = audit
         self._policies = tuple(policies)
         # Run on every request, whatever went before: those that look at its target and those we do not know.
@@ -177,6 +179,13 @@ class EgressProxy:
 
     # Routes.
 
+    def decide_by(self, table: RouteTable) -> None:
+        """Decide by ``table`` from now on; what was allowed before goes on."""
+        self.table = table
+        if table.halt is None:
+            self.counters.keep(route.host for route in table.routes)
+        self.precedents = self.precedents.successor()
+
     def replace_table(self, table: RouteTable) -> int:
         """Decide by ``table`` from now on; gives how many connections were closed that it does not permit.
 
@@ -184,10 +193,8 @@ class EgressProxy:
         connections, and connections (of clients and to upstreams) that wait for requests to a host whose
         routes have changed.
         """
-        old, self.table = self.table, table
-        if table.halt is None:
-            self.counters.keep(route.host for route in table.routes)
-        self.precedents = self.precedents.successor()
+        old = self.table
+        self.decide_by(table)
 
         def successor(request: EgressRequest, route: EgressRoute) -> EgressRoute | None:
             return reload.successor(request, route, old, table, self._policies)
@@ -224,6 +231,8 @@ class EgressProxy:
         else:
             shown = self.content.recordable(request)
             verdict = Verdict(deny) if (deny := self.content.carries_secret(request.host)) else verdict
+        if self.counted:
+            verdict = self._counted(verdict)
         decision = verdict.decision
         injected = _injected(verdict.route) if verdict.route and isinstance(decision, Allow) else None
         try:
@@ -236,6 +245,14 @@ class EgressProxy:
             self._tally(request).denied += 1
         return verdict
 
+    def _counted(self, verdict: Verdict) -> Verdict:
+        """Take one use of an allowed request's route, and refuse where there is none left."""
+        route = verdict.route
+        if route is None or isinstance(verdict.decision, Deny):
+            return verdict
+        use = self.counted.get(route.origin)
+        return verdict if use is None or use() else Verdict(_used_up(route))
+
     def set_precedent(
         self,
         key: tuple[int, bytes, bytes],
@@ -246,6 +263,8 @@ class EgressProxy:
     ) -> None:
         """Let an allowed request stand for those that will differ from it in the target alone."""
         route = destination.route
+        if route.origin in self.counted:
+            return  # each use of it is counted
         if self.table.candidates(request.host) != (route,):
             return  # which of several routes it is depends on the target
         fields = _fields(request, Allow(rule=route.origin), injected=_injected(route))
@@ -456,6 +475,15 @@ def decide_local(request: EgressRequest, table: RouteTable) -> Deny | None:
         rule="egress.local",
         message=f"{request.method} {request.path[:100]} is nothing that egress answers",
         next_step="GET http://_egress.local/allowlist shows what is open",
+    )
+
+
+def _used_up(route: EgressRoute) -> Deny:
+    return Deny(
+        reason="grant_used_up",
+        rule=route.origin,
+        message=f"what was granted for {route.host} has been used",
+        next_step="Ask again with request_egress where the supervise server is at hand, or ask the operator",
     )
 
 

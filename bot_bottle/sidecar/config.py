@@ -18,6 +18,8 @@ from bot_bottle.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bot_bottle.supervise.record import Past
+
 #: The name that egress answers itself; it never leaves the sidecar.
 EGRESS_LOCAL_HOST = "_egress.local"
 
@@ -94,6 +96,7 @@ class SidecarConfig:
     ``interception`` goes with a listener of that role. ``marked`` are the operator's values that are no
     credential of the sidecar's and must not leave either. ``cache`` is a folder, as the sidecar sees it, for
     what can be made again; empty for none. Without ``upstream_proxy`` upstreams are dialled directly.
+    With ``supervise``, what was asked and answered in earlier sessions, the agent may ask for more.
     """
 
     identity: str
@@ -109,6 +112,7 @@ class SidecarConfig:
     marked: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     cache: str = ""
     upstream_proxy: UpstreamProxy | None = None
+    supervise: Past | None = None
 
     def guarded(self) -> dict[str, Secret]:
         """Give every value that must not leave, by name: the sidecar's credentials and the marked ones."""
@@ -132,6 +136,7 @@ class SidecarConfig:
             "marked": {name: secret.reveal() for name, secret in self.marked.items()},
             "cache": self.cache,
             "upstream_proxy": _proxy_to_wire(self.upstream_proxy),
+            "supervise": self.supervise.to_wire() if self.supervise else None,
         }
         return json.dumps(obj).encode()
 
@@ -153,6 +158,7 @@ class SidecarConfig:
             marked={name: Secret(value) for name, value in obj["marked"].items()},
             cache=obj["cache"],
             upstream_proxy=_proxy_from_wire(obj["upstream_proxy"]),
+            supervise=_past_from_wire(obj["supervise"]),
         )
 
 
@@ -183,3 +189,11 @@ def _interception_to_wire(settings: Interception | None) -> dict[str, str] | Non
 
 def _interception_from_wire(obj: dict[str, str] | None) -> Interception | None:
     return Interception(token=Secret(obj["token"]), address=obj["address"]) if obj else None
+
+
+def _past_from_wire(obj: dict[str, object] | None) -> Past | None:
+    if obj is None:
+        return None
+    from bot_bottle.supervise.record import Past  # noqa: PLC0415 - for bottles that may ask
+
+    return Past.from_wire(obj)

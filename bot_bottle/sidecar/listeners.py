@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: What a listening socket handed to the sidecar is for.
 ListenerRole: TypeAlias = Literal[
-    "dns-udp", "dns-tcp", "http", "https", "proxy", "git", "interceptor", "control"
+    "dns-udp", "dns-tcp", "http", "https", "proxy", "git", "supervise", "interceptor", "control"
 ]
 
 #: Bound (UDP) or listening (TCP) sockets with what each is for.
@@ -29,6 +29,7 @@ LISTENER_PORTS: dict[ListenerRole, int] = {
     "https": 443,
     "proxy": 9099,
     "git": 9420,
+    "supervise": 9100,
 }
 
 #: What :func:`taken_listeners` accepts. An interceptor listens on the host, for a bottle that is a machine,
@@ -40,6 +41,9 @@ PROXY_PORT = LISTENER_PORTS["proxy"]
 
 #: The port of the git gate inside every bottle.
 GIT_PORT = LISTENER_PORTS["git"]
+
+#: The port inside every bottle where an agent asks for more; closed where the bottle may not ask.
+SUPERVISE_PORT = LISTENER_PORTS["supervise"]
 
 _BACKLOG = 512
 

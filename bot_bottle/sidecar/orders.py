@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.audit import AuditLog
     from bot_bottle.egress.proxy import EgressProxy
+    from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.sidecar.config import SidecarConfig
 
 Order: TypeAlias = "Mapping[str, object]"
@@ -54,8 +55,13 @@ class Desk:
         audit: AuditLog,
         on_halt: Callable[[Deny | None], None] = lambda _halt: None,
         on_secrets: Callable[[Mapping[str, Secret]], None] = lambda _secrets: None,
+        granted: Callable[[], tuple[EgressRoute, ...]] = tuple,
     ) -> None:
-        """``on_halt`` and ``on_secrets`` tell the sidecar's other parts of a stop and of new credentials."""
+        """``on_halt`` and ``on_secrets`` tell the sidecar's other parts of a stop and of new credentials.
+
+        ``granted`` gives the routes that hold beside those of the manifest.
+        """
+        self._granted = granted
         self._proxy = proxy
         self._audit = audit
         self._on_halt = on_halt
@@ -63,7 +69,7 @@ class Desk:
         self._identity = config.identity
         self._held: dict[str, Secret] = dict(config.secrets)
         self._began = time.monotonic()
-        #: The routes that hold, or will hold again once a stop is lifted.
+        #: The manifest's routes; with what is granted they hold, or will again once a stop is lifted.
         self._table = proxy.table
         self._orders: dict[str, Callable[[Order], Answer]] = {
             "ping": lambda _order: {},
@@ -72,6 +78,24 @@ class Desk:
             "panic": self._panic,
             "lift": self._lift,
         }
+
+    def take(self, name: str, carry_out: Callable[[Order], Answer]) -> None:
+        """Take one more kind of order; ``carry_out`` may raise :class:`OrderError`."""
+        self._orders[name] = carry_out
+
+    def refresh(self, *, cut: bool = True) -> int:
+        """Decide by the manifest's routes and what is granted now; gives how many connections were closed.
+
+        Without ``cut`` what was allowed before goes on.
+        """
+        if self._proxy.table.halt is not None:
+            return 0
+        granted = self._granted()
+        table = RouteTable((*self._table.routes, *granted), self._held) if granted else self._table
+        if cut:
+            return self._proxy.replace_table(table)
+        self._proxy.decide_by(table)
+        return 0
 
     def answer(self, order: Order) -> Answer:
         """Carry out an order; gives ``{"ok": true, ...}`` or ``{"ok": false, "error": "a sentence"}``."""
@@ -131,7 +155,7 @@ class Desk:
         if not recorded:
             raise OrderError("the change cannot be put on record; the routes stay as they are")
         self._table = table
-        closed = 0 if self._proxy.table.halt else self._proxy.replace_table(table)
+        closed = self.refresh()
         return {"before": list(change.before), "after": list(change.after), "closed": closed}
 
     def _panic(self, _order: Order) -> Answer:
@@ -148,6 +172,7 @@ class Desk:
             if not self._record("panic", decision="lifted", message="the routes hold again"):
                 raise OrderError("the lifting cannot be put on record; everything stays stopped")
             self._proxy.replace_table(self._table)
+            self.refresh()
             self._on_halt(None)
         return {}
 

@@ -5,14 +5,14 @@ Loaded while the launcher is busy with the CA.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bot_bottle.egress.proxy import EgressProxy
 from bot_bottle.sidecar.orders import Desk
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Mapping
 
     from bot_bottle.audit import AuditLog
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bot_bottle.sidecar.control_server import ControlServer
     from bot_bottle.sidecar.listeners import Listeners
     from bot_bottle.sidecar.orders import Answer, Order
+    from bot_bottle.supervise.keeper import Keeper
 
 
 class Parts:
@@ -55,9 +56,18 @@ class Parts:
         self.proxy.doors["git"] = lambda: self._open_gate().protocol()
         if config.git is not None:
             self._open_gate()
+        keeper = self._keeper = _make_keeper(config, proxy=self.proxy, audit=audit, loop=loop)
+        self.proxy.doors["supervise"] = keeper.supervisor.protocol if keeper else ClosedDoor
         self._desk = Desk(
-            config, proxy=self.proxy, audit=audit, on_halt=self._on_halt, on_secrets=self._on_secrets
+            config,
+            proxy=self.proxy,
+            audit=audit,
+            on_halt=self._on_halt,
+            on_secrets=self._on_secrets,
+            granted=keeper.granted if keeper else tuple,
         )
+        if keeper:
+            keeper.begin(self._desk)
 
     async def serve(self, listeners: Listeners) -> None:
         """Serve sockets that were handed over; raises ``OSError`` and ``ValueError``."""
@@ -75,6 +85,8 @@ class Parts:
         self.proxy.close()
         if self._gate is not None:
             self._gate.close()
+        if self._keeper is not None:
+            self._keeper.close()
         if self._control is not None:
             self._control.close()
 
@@ -115,6 +127,24 @@ class Parts:
         self.proxy.content.guard(self._config.guarded())
         if self._gate is not None:
             self._gate.scan_with(_scanner_maker(self._config, self.proxy.content.engine))
+
+
+def _make_keeper(
+    config: SidecarConfig, *, proxy: EgressProxy, audit: AuditLog, loop: asyncio.AbstractEventLoop
+) -> Keeper | None:
+    if config.supervise is None:
+        return None
+    from bot_bottle.supervise.keeper import Keeper  # noqa: PLC0415 - for bottles that may ask
+
+    return Keeper(config.supervise, proxy=proxy, audit=audit, loop=loop)
+
+
+class ClosedDoor(asyncio.Protocol):
+    """Serves a port where nothing is to be had: the connection ends."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """End it."""
+        cast("asyncio.Transport", transport).abort()
 
 
 def make_gate(

@@ -304,5 +304,6 @@ def test_loop_errors_are_reported_a_bounded_number_of_times(capsys: pytest.Captu
 
 
 def test_every_role_has_its_port() -> None:
-    served = {"dns-udp": 53, "dns-tcp": 53, "http": 80, "https": 443, "proxy": 9099, "git": 9420}
+    served = {"dns-udp": 53, "dns-tcp": 53, "http": 80, "https": 443}
+    served |= {"proxy": 9099, "git": 9420, "supervise": 9100}
     assert served == LISTENER_PORTS

@@ -77,7 +77,6 @@ def test_info_shows_each_setting_with_its_file_and_what_cannot_be_had_yet(
         "[auth:Bearer CODEX_HOST_CREDENTIAL_TOKEN] [content rules off]",
         "supervise   : on  <- bottles/base.md:4\n",
         "workspace   : copy  <- bottles/base.md:5\n",
-        "nobody can be asked at run time in this version",
         "agent_provider.dockerfile: for backends that build images (docker)",
     ):
         assert said in out, said
@@ -96,7 +95,7 @@ def test_info_shows_each_setting_with_its_file_and_what_cannot_be_had_yet(
     }
     assert bottle["sources"]["git.user.name"]["file"] == str(home / "agents" / "a.md")
     assert (bottle["supervise"], bottle["workspace"]) == (True, "copy")
-    assert len(described["notes"]) == 2
+    assert len(described["notes"]) == 1
 
 
 def test_each_effective_setting_has_a_place_in_both_forms(

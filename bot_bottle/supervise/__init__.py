@@ -1,0 +1,1 @@
+"""How an agent asks for more, and how a human answers."""

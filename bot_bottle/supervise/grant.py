@@ -1,0 +1,124 @@
+"""What a human's yes opens: routes for a while, beside those of the manifest. Pure.
+
+A grant carries no credential, whatever the host: a request that needs one needs the manifest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bot_bottle.egress.routes import EgressRoute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+#: Methods that change nothing on a server (RFC 9110, 9.2.1).
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+#: Hosts where anybody has a place of their own, so that opening them opens everybody's.
+_MULTI_TENANT = (
+    "github.com", "api.github.com", "gist.github.com", "raw.githubusercontent.com", "gitlab.com",
+    "bitbucket.org", "codeberg.org", "huggingface.co", "pastebin.com", "discord.com", "hooks.slack.com",
+    "storage.googleapis.com", "dropbox.com", "drive.google.com", "docs.google.com", "t.me",
+    "api.telegram.org", "webhook.site", "ngrok.io", "trycloudflare.com", "workers.dev", "pages.dev",
+    "vercel.app", "netlify.app", "herokuapp.com", "blogspot.com", "github.io", "githubusercontent.com",
+    "amazonaws.com", "blob.core.windows.net", "r2.dev", "web.app", "firebaseio.com", "fly.dev",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """One route that a request was granted, until a time and for a number of uses.
+
+    ``until`` is seconds since the epoch; None lasts as long as the bottle. ``uses`` counts requests; None
+    is any number.
+    """
+
+    request: str
+    route: EgressRoute
+    until: int | None = None
+    uses: int | None = None
+
+    def holds(self, now: float) -> bool:
+        """Tell whether it still holds at ``now``, seconds since the epoch."""
+        return (self.until is None or now < self.until) and self.uses != 0
+
+    @property
+    def terms(self) -> str:
+        """Say in one line what it opens and for how long."""
+        route = self.route
+        what = f"{' '.join(route.methods) or 'any method'} {route.host}"
+        paths = " ".join(route.path_allowlist) or "(all paths)"
+        return f"{what} {paths}, {self._how_long()}"
+
+    def _how_long(self) -> str:
+        if self.uses is not None:
+            return "for one request" if self.uses == 1 else f"for {self.uses} requests"
+        if self.until is None:
+            return "for as long as this bottle lives"
+        from datetime import UTC, datetime  # noqa: PLC0415 - only where there is an end to say
+
+        return f"until {datetime.fromtimestamp(self.until, UTC):%Y-%m-%d %H:%M} UTC"
+
+    def to_wire(self) -> dict[str, object]:
+        """Give the JSON form."""
+        return {
+            "request": self.request,
+            "route": self.route.to_wire(),
+            "until": self.until,
+            "uses": self.uses,
+        }
+
+    @classmethod
+    def from_wire(cls, obj: Mapping[str, object]) -> Grant:
+        """Read what :meth:`to_wire` wrote; raises ``KeyError``, ``TypeError`` or ``ValueError``."""
+        request, route, until, uses = obj["request"], obj["route"], obj["until"], obj["uses"]
+        if not isinstance(request, str) or not isinstance(route, dict):
+            raise TypeError("no grant")
+        for number in (until, uses):
+            if number is not None and type(number) is not int:
+                raise TypeError("no grant")
+        grant = cls(
+            request=request,
+            route=EgressRoute.from_wire(route),
+            until=until if isinstance(until, int) else None,
+            uses=uses if isinstance(uses, int) else None,
+        )
+        if grant.route.auth is not None or grant.route.ssrf_ip_allowlist or grant.route.tls_passthrough:
+            raise ValueError(
+                "a grant opens a plain route: no credential, no internal address, no passthrough"
+            )
+        return grant
+
+
+def grant_route(
+    request: str, host: str, paths: Iterable[str] = (), methods: Iterable[str] = ()
+) -> EgressRoute:
+    """Make the route of a grant: HTTPS alone, without a credential."""
+    return EgressRoute(
+        host=host,
+        path_allowlist=tuple(paths),
+        methods=tuple(methods),
+        ports=(443,),
+        origin=f"grant {request}",
+    )
+
+
+def warnings(route: EgressRoute) -> tuple[str, ...]:
+    """Say what a human should weigh before a route is opened."""
+    found: list[str] = []
+    if route.host.startswith("*."):
+        found.append(
+            f"every name below {route.host[2:]} is opened, and names can carry data to its name servers"
+        )
+    name = route.host.removeprefix("*.")
+    if any(name == tenant or name.endswith(f".{tenant}") for tenant in _MULTI_TENANT):
+        found.append(f"{name} serves many owners: what is opened may be an attacker's place on it as well")
+    if not route.methods:
+        found.append("all methods are opened, those that write included")
+    elif writing := [method for method in route.methods if method not in _SAFE]:
+        found.append(f"{', '.join(writing)} can send out what the bottle holds")
+    if not route.path_allowlist:
+        found.append("all paths are opened")
+    return tuple(found)

@@ -1,0 +1,146 @@
+"""What a human's answers change in a running sidecar: grants are recorded, hold, are used up, end."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from bot_bottle.sidecar.orders import OrderError
+from bot_bottle.supervise.grant import Grant
+from bot_bottle.supervise.ledger import VERDICTS, Answer, Ledger
+from bot_bottle.supervise.record import ANSWERED, USED, answer_record
+from bot_bottle.supervise.request import RequestError, clean, request_id
+from bot_bottle.supervise.service import Supervisor
+from bot_bottle.supervise.terms import Terms
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from bot_bottle.audit import AuditLog
+    from bot_bottle.egress.proxy import EgressProxy
+    from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.sidecar.orders import Answer as OrderAnswer
+    from bot_bottle.sidecar.orders import Desk, Order
+    from bot_bottle.supervise.record import Past
+
+MAX_WORDS = 2_000
+#: The clock of a machine that slept is looked at again so often, in seconds.
+_LOOK_SECONDS = 20.0
+
+
+class Keeper:
+    """Supervise in one sidecar; used on its loop. Its orders are given to the sidecar's desk."""
+
+    def __init__(
+        self,
+        past: Past,
+        *,
+        proxy: EgressProxy,
+        audit: AuditLog,
+        loop: asyncio.AbstractEventLoop,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._proxy = proxy
+        self._audit = audit
+        self._loop = loop
+        self._now = now
+        self._terms = Terms(past.grants)
+        self._desk: Desk | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.supervisor = Supervisor(
+            Ledger(past.requests, past.answers), audit=audit, loop=loop, routes=proxy.allowlist
+        )
+
+    def begin(self, desk: Desk) -> None:
+        """Let what was granted earlier hold again, and take the operator's answers."""
+        self._desk = desk
+        desk.take("requests", self._requests)
+        desk.take("answer", self._answer)
+        self._apply()
+
+    def granted(self) -> tuple[EgressRoute, ...]:
+        """Give the routes that hold beside the manifest's."""
+        return self._terms.routes(self._now())
+
+    def close(self) -> None:
+        """End every connection of the agent's; what holds is on record."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.supervisor.close()
+
+    def _requests(self, _order: Order) -> OrderAnswer:
+        return {"requests": [one.to_record() for one in self.supervisor.open_requests()]}
+
+    def _answer(self, order: Order) -> OrderAnswer:
+        one, answer, grant = _read_answer(order)
+        if one not in {request.id for request in self.supervisor.open_requests()}:
+            raise OrderError(f"there is no open request {one}; bot-bottle requests shows those that are")
+        try:
+            self._audit.append(ANSWERED, **answer_record(one, answer, grant))
+        except OSError:
+            raise OrderError("the answer cannot be put on record; nothing was changed") from None
+        if grant is not None:
+            self._terms.add(grant)
+            self._apply()
+        self.supervisor.answer(one, answer)
+        return {"request": one}
+
+    def _apply(self) -> None:
+        """Decide by what holds now, and look again when the next grant ends."""
+        if self._desk is None:
+            return
+        self._desk.refresh()
+        self._proxy.counted = {origin: self._counter(one) for origin, one in self._terms.counted().items()}
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        end = self._terms.next_end()
+        if end is not None:
+            delay = min(max(end - self._now(), 0) + 0.01, _LOOK_SECONDS)
+            self._timer = self._loop.call_later(delay, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        end = self._terms.next_end()
+        if end is not None and end > self._now():
+            self._timer = self._loop.call_later(min(end - self._now() + 0.01, _LOOK_SECONDS), self._look)
+        else:
+            self._apply()
+
+    def _counter(self, one: str) -> Callable[[], bool]:
+        def use() -> bool:
+            left = self._terms.use(one)
+            if left is None:
+                return False
+            try:
+                self._audit.append(USED, request=one)
+            except OSError:
+                return False
+            if left == 0:
+                # What was just allowed goes on; what comes after it is decided without this grant.
+                self._loop.call_soon(self._retire)
+            return True
+
+        return use
+
+    def _retire(self) -> None:
+        if self._desk is not None:
+            self._desk.refresh(cut=False)
+
+
+def _read_answer(order: Order) -> tuple[str, Answer, Grant | None]:
+    verdict, words, grant = order.get("verdict"), order.get("words", ""), order.get("grant")
+    if verdict not in VERDICTS or not isinstance(words, str) or len(words) > MAX_WORDS:
+        raise OrderError(
+            f"an answer has a verdict of {', '.join(VERDICTS)} and at most {MAX_WORDS} characters"
+        )
+    try:
+        one = request_id(str(order.get("request")))
+        given = Grant.from_wire(grant) if isinstance(grant, dict) else None
+    except (KeyError, TypeError, ValueError, RequestError) as error:
+        raise OrderError(f"the answer cannot be read: {error}") from None
+    if given is not None and (verdict == "denied" or given.request != one):
+        raise OrderError("a grant goes with a yes to the same request")
+    terms = given.terms if given else ""
+    return one, Answer(verdict=verdict, words=clean(words, MAX_WORDS), terms=terms), given

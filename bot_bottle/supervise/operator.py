@@ -1,0 +1,161 @@
+"""The operator's side of supervise: find what agents ask, answer it in a running bottle or a kept one."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bot_bottle import bottle_state, paths
+from bot_bottle.audit import AuditLog
+from bot_bottle.control_client import ControlClient, NotReachableError
+from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.supervise.grant import Grant, grant_route
+from bot_bottle.supervise.record import ANSWERED, answer_record, past_of, read_past
+from bot_bottle.supervise.request import request_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bot_bottle.supervise.ledger import Answer
+    from bot_bottle.supervise.record import Past
+    from bot_bottle.supervise.request import AgentRequest
+
+_DURATION = re.compile(r"([1-9][0-9]{0,4})([mhd])", re.ASCII)
+_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One request with the bottle it came from and, once given, its answer."""
+
+    identity: str
+    running: bool
+    request: AgentRequest
+    answer: Answer | None = None
+
+
+def all_requests(identity: str = "", *, answered: bool = False) -> tuple[Asked, ...]:
+    """List what the bottles that run or are kept ask, the oldest first; ``answered`` adds what is settled.
+
+    Raises ``UsageError`` for an identity that has no state, ``LaunchError`` for a log that cannot be read.
+    """
+    states = [one for one in bottle_state.list_states() if identity in {"", one.identity}]
+    if identity and not states:
+        raise UsageError(
+            f"no state of {bottle_state.printable(identity)!r}; bot-bottle list shows those there are"
+        )
+    found: list[Asked] = []
+    for state in states:
+        past = _past(state.identity)
+        found += [
+            Asked(
+                identity=state.identity,
+                running=state.status == "running",
+                request=request,
+                answer=past.answers.get(request.id),
+            )
+            for request in (past.requests if answered else past.open)
+        ]
+    return tuple(sorted(found, key=lambda one: (one.request.asked, one.request.id)))
+
+
+def find_open(one: str) -> Asked:
+    """Find the open request of that id; raises ``UsageError`` where there is none."""
+    try:
+        wanted = request_id(one.strip().lower())
+    except ValueError:
+        raise UsageError(
+            f"{bottle_state.printable(one)!r} is no request's id; bot-bottle requests shows those there are"
+        ) from None
+    for asked in all_requests(answered=True):
+        if asked.request.id == wanted:
+            if asked.answer is not None:
+                raise UsageError(f"request {wanted} is {asked.answer.verdict} already")
+            return asked
+    raise UsageError(f"there is no request {wanted}; bot-bottle requests shows those that are open")
+
+
+def make_grant(
+    request: AgentRequest,
+    *,
+    lasting: str,
+    host: str = "",
+    paths_: Sequence[str] = (),
+    methods: Sequence[str] = (),
+) -> Grant:
+    """Make the grant of an ``egress`` request, as asked or changed.
+
+    ``lasting`` is ``once``, ``bottle`` or a time like ``30m``, ``2h``, ``7d``. Raises ``UsageError``.
+    """
+    from bot_bottle.manifest.hosts import parse_host_pattern  # noqa: PLC0415 - what a manifest would take
+    from bot_bottle.manifest.values import http_method, path_prefix  # noqa: PLC0415
+
+    try:
+        route = grant_route(
+            request.id,
+            parse_host_pattern(host or request.host),
+            [path_prefix(path) for path in (paths_ or request.paths)],
+            [http_method(method) for method in (methods or request.methods)],
+        )
+    except ValueError as error:
+        raise UsageError(
+            f"this cannot be granted: {error}; change it with --host, --path or --method"
+        ) from None
+    if lasting == "once":
+        return Grant(request=request.id, route=route, uses=1)
+    if lasting == "bottle":
+        return Grant(request=request.id, route=route)
+    match = _DURATION.fullmatch(lasting)
+    if match is None:
+        raise UsageError(f"--for {lasting}: write once, bottle, or a time like 30m, 2h or 7d")
+    return Grant(request=request.id, route=route, until=int(time.time()) + int(match[1]) * _SECONDS[match[2]])
+
+
+def respond(asked: Asked, answer: Answer, grant: Grant | None) -> None:
+    """Answer a request: through the sidecar of a running bottle, else into the record of a kept one.
+
+    Raises ``LaunchError`` where neither can be reached; nothing is changed then.
+    """
+    one = asked.request.id
+    try:
+        with ControlClient.connect(asked.identity) as client:
+            client.order(
+                "answer",
+                request=one,
+                verdict=answer.verdict,
+                words=answer.words,
+                grant=grant.to_wire() if grant else None,
+            )
+    except NotReachableError:
+        if bottle_state.is_running(asked.identity):
+            raise
+        _append(asked.identity, one, answer, grant)
+
+
+def _append(identity: str, one: str, answer: Answer, grant: Grant | None) -> None:
+    """Write the answer where the next session reads it; the log's lock keeps a starting sidecar out."""
+    path = paths.audit_path(identity)
+    try:
+        log = AuditLog.open(path)
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"{path}: the answer cannot be put on record: {error}") from error
+    try:
+        if one not in {request.id for request in read_past(path).open}:
+            raise UsageError(f"request {one} has been answered meanwhile")
+        log.append(ANSWERED, **answer_record(one, answer, grant))
+    except OSError as error:
+        raise LaunchError(f"{path}: the answer cannot be put on record: {error}") from error
+    finally:
+        log.close()
+
+
+def _past(identity: str) -> Past:
+    path = paths.audit_path(identity)
+    try:
+        return read_past(path)
+    except FileNotFoundError:
+        return past_of(())
+    except OSError as error:
+        raise LaunchError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,141 @@
+"""Requests and answers as the audit log holds them: what was asked, what was decided, what still holds.
+
+The log is their only store, so what a human saw, what was recorded and what applies after a ``resume`` can
+never differ. The sidecar alone writes it; no bottle reaches it.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from bot_bottle.audit_chain import parse
+from bot_bottle.supervise.grant import Grant
+from bot_bottle.supervise.ledger import VERDICTS, Answer
+from bot_bottle.supervise.request import AgentRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from bot_bottle.audit import AuditValue
+
+ASKED: Final = "asked"
+ANSWERED: Final = "answered"
+USED: Final = "used"
+_MARKS = (b'"event":"asked"', b'"event":"answered"', b'"event":"used"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """All of one bottle: requests in the order they came, answers by id, grants whether they hold or not."""
+
+    requests: tuple[AgentRequest, ...] = ()
+    answers: Mapping[str, Answer]
+    grants: tuple[Grant, ...] = ()
+
+    def to_wire(self) -> dict[str, object]:
+        """Give the JSON form for the sidecar's config."""
+        return {
+            "requests": [one.to_record() for one in self.requests],
+            "answers": {one: [a.verdict, a.words, a.terms] for one, a in self.answers.items()},
+            "grants": [grant.to_wire() for grant in self.grants],
+        }
+
+    @classmethod
+    def from_wire(cls, obj: Mapping[str, Any]) -> Past:
+        """Read what :meth:`to_wire` wrote; raises ``KeyError``, ``TypeError`` or ``ValueError``."""
+        return cls(
+            requests=tuple(AgentRequest.from_record(one) for one in obj["requests"]),
+            answers={
+                one: Answer(verdict=verdict, words=words, terms=terms)
+                for one, (verdict, words, terms) in obj["answers"].items()
+            },
+            grants=tuple(Grant.from_wire(one) for one in obj["grants"]),
+        )
+
+    @property
+    def open(self) -> tuple[AgentRequest, ...]:
+        """Those nobody has answered."""
+        return tuple(one for one in self.requests if one.id not in self.answers)
+
+
+def answer_record(request: str, answer: Answer, grant: Grant | None) -> dict[str, AuditValue]:
+    """Give the fields of the audit log's ``answered`` event."""
+    return {
+        "request": request,
+        "verdict": answer.verdict,
+        "words": answer.words,
+        "terms": answer.terms,
+        "grant": json.dumps(grant.to_wire(), sort_keys=True) if grant else "",
+    }
+
+
+def past_of(records: Iterable[Mapping[str, object]]) -> Past:
+    """Fold records of a log, in order; what is no request or answer of this version is left out."""
+    requests: dict[str, AgentRequest] = {}
+    answers: dict[str, Answer] = {}
+    grants: dict[str, Grant] = {}
+    grant: Grant | None
+    for record in records:
+        with suppress(KeyError, TypeError, ValueError):
+            if record.get("event") == ASKED:
+                asked = AgentRequest.from_record(record)
+                requests.setdefault(asked.id, asked)
+            elif record.get("event") == ANSWERED:
+                one, answer, grant = _answer(record)
+                if one in requests and one not in answers:
+                    answers[one] = answer
+                    grants.update({one: grant} if grant else {})
+            elif record.get("event") == USED:
+                grant = grants[str(record["request"])]
+                if grant.uses is not None:
+                    grants[grant.request] = replace(grant, uses=max(0, grant.uses - 1))
+    return Past(requests=tuple(requests.values()), answers=answers, grants=tuple(grants.values()))
+
+
+def read_past(path: Path) -> Past:
+    """Read a log's requests and answers, skipping the rest of it unread; no file is an empty past.
+
+    Raises ``OSError`` where it cannot be read.
+    """
+    try:
+        return past_of(_marked_records(path))
+    except FileNotFoundError:
+        return past_of(())
+
+
+def _marked_records(path: Path) -> Iterator[Mapping[str, object]]:
+    with path.open("rb") as file:
+        if file.seek(0, 2) == 0:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for start in sorted({start for mark in _MARKS for start in _lines_with(data, mark)}):
+                record = parse(data[start : data.find(b"\n", start) + 1])
+                if record is not None:
+                    yield record
+
+
+def _lines_with(data: mmap.mmap, mark: bytes) -> Iterator[int]:
+    """Give where each line begins that holds ``mark``; quotes in a record's own texts are escaped."""
+    found = data.find(mark)
+    while found >= 0:
+        yield data.rfind(b"\n", 0, found) + 1
+        end = data.find(b"\n", found)
+        if end < 0:
+            return
+        found = data.find(mark, end)
+
+
+def _answer(record: Mapping[str, object]) -> tuple[str, Answer, Grant | None]:
+    one, verdict, words, terms, grant = (
+        record[name] for name in ("request", "verdict", "words", "terms", "grant")
+    )
+    texts = (one, words, terms, grant)
+    if verdict not in VERDICTS or not all(isinstance(text, str) for text in texts):
+        raise ValueError("no answer")
+    answer = Answer(verdict=verdict, words=str(words), terms=str(terms))
+    return str(one), answer, Grant.from_wire(json.loads(str(grant))) if grant else None

@@ -1,0 +1,96 @@
+"""On every backend: an agent asks from inside, the operator answers outside, and only then a host is open."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bot_bottle.sidecar.listeners import SUPERVISE_PORT
+from tests.support.family import wait_until
+
+if TYPE_CHECKING:
+    from tests.support.lab import Lab, RunningBottle
+
+pytestmark = pytest.mark.integration
+
+_BOTTLE = "agent_provider: {template: command, argv: [/bin/sh]}\nsupervise: true\n"
+_CURL = "curl -sS -m 60 -H 'Accept: application/json, text/event-stream' -H 'Content-Type: application/json'"
+
+
+def _call(tool: str, **arguments: object) -> str:
+    body = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": tool, "arguments": arguments},
+    }
+    return f"{_CURL} -d '{json.dumps(body)}' $BOT_BOTTLE_SUPERVISE_URL"
+
+
+def _said(out: str) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(json.loads(out)["result"]["content"][0]["text"])
+    return said
+
+
+def _requests(lab: Lab, identity: str) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = lab.cli("requests", identity, "--json").json()
+    return listed
+
+
+def _reason(bottle: RunningBottle, url: str) -> str:
+    return str(bottle.sh(f"curl -sS -m 10 {url}").out)
+
+
+def test_an_agent_asks_and_a_yes_opens_a_host_for_a_while(lab: Lab) -> None:
+    lab.declare("asking", _BOTTLE)
+    with lab.launch("asking") as bottle:
+        assert "host_not_allowed" in _reason(bottle, "https://asked.test/docs/")
+        answers: list[str] = []
+        script = _call(
+            "request_egress",
+            host="asked.test",
+            paths=["/docs/"],
+            methods=["GET"],
+            reason="to \\u001b[2J read",
+        )
+        asking = threading.Thread(target=lambda: answers.append(bottle.sh(script, timeout=60).out))
+        asking.start()
+        wait_until(lambda: bool(_requests(lab, bottle.identity)), "a request")
+        shown = lab.cli("requests")
+        assert "GET asked.test /docs/" in shown.out
+        assert "\x1b" not in shown.out
+        (request,) = _requests(lab, bottle.identity)
+        assert lab.cli("approve", request["request"]).returncode == 2, "nobody is asked without a terminal"
+        said = lab.cli("approve", request["request"], "--yes", "--for", "2h", "--words", "read on")
+        assert said.returncode == 0, said.err
+        assert "this opens: GET asked.test /docs/, until" in said.err
+        asking.join(60)
+        assert (_said(answers[0])["status"], _said(answers[0])["message"]) == ("approved", "read on")
+        assert "bot_bottle_denied" not in _reason(bottle, "https://asked.test/docs/x")
+        assert "bot_bottle_denied" in _reason(bottle, "https://asked.test/other")
+        assert lab.cli("approve", request["request"], "--yes").returncode == 2, "answered already"
+        events = [line["event"] for line in bottle.audit()]
+        assert events.index("asked") < events.index("answered")
+
+
+def test_a_no_is_told_and_a_bottle_that_may_not_ask_finds_nobody(lab: Lab) -> None:
+    lab.declare("asking", _BOTTLE)
+    lab.declare("silent", "agent_provider: {template: command, argv: [/bin/sh]}\n")
+    with lab.launch("asking") as bottle:
+        answers: list[str] = []
+        script = _call("request_capability", text="the program jq", reason="to read JSON")
+        asking = threading.Thread(target=lambda: answers.append(bottle.sh(script, timeout=60).out))
+        asking.start()
+        wait_until(lambda: bool(_requests(lab, bottle.identity)), "a request")
+        (request,) = _requests(lab, bottle.identity)
+        assert lab.cli("deny", request["request"], "python3 -m json.tool does it").returncode == 0
+        asking.join(60)
+        assert _said(answers[0])["status"] == "denied"
+        assert _said(answers[0])["message"] == "python3 -m json.tool does it"
+    with lab.launch("silent") as bottle:
+        assert bottle.sh("echo ${BOT_BOTTLE_SUPERVISE_URL-none}").out.strip() == "none"
+        url = f"http://{lab.sidecar_address}:{SUPERVISE_PORT}/mcp"
+        assert bottle.sh(f"{_CURL} -d '{{}}' {url}").returncode != 0
