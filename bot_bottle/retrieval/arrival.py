@@ -118,7 +118,12 @@ async def _arrive(
     uncommitted = _NOTHING_UNCOMMITTED
     if rest != "left" and (refs is None or not branch or branch == refs.branch):
         what = f"Uncommitted work of {source.identity}\n\nAs it lay in the workspace, made by bot-bottle."
-        uncommitted = await commit_folder(tree, staging, committed, what)
+        try:
+            uncommitted = await commit_folder(tree, staging, committed, what)
+        except (UsageError, GitError) as error:
+            if rest == "brought":
+                raise
+            uncommitted = Uncommitted(commit="", changed=0, left_out=(f"what is not committed: {error}",))
     tip = (uncommitted.commit if rest == "brought" else "") or committed
     view = await homes.make_view(folder, home, length)
     base, compared_with = await _base(source, view, staging, committed)

@@ -405,12 +405,17 @@ def test_pipes_sockets_holes_and_depth_do_not_hang_or_fill_anything(work: KeptWo
 
 
 def test_holes_without_end_are_a_sentence(work: KeptWork) -> None:
+    tip = work.commit("a.txt", "a\n")
     for number in range(66):
         with (work.workspace / f"hole{number}").open("wb") as file:
             file.truncate(1 << 30)
     done = work.run("pull", IDENTITY, "--uncommitted")
     assert done.code == 2
     assert "hold more than 64 GiB" in done.err
+    committed = work.run("pull", IDENTITY)
+    assert committed.code == 0
+    assert "left out: what is not committed: the files of the workspace hold more" in committed.err
+    assert work.branch() == tip
 
 
 def test_a_loose_object_that_unfolds_without_end_is_not_taken(
