@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state
 from bot_bottle.control_client import ControlClient, NotReachableError, end_session
-from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.errors import BotBottleError, LaunchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from bot_bottle.backend.base import BottleBackend
 
 #: A sidecar that does not answer by then is told of; a healthy one needs a few milliseconds.
 _SECONDS = 5.0
@@ -80,6 +82,35 @@ def _outcome(client: ControlClient, deadline: float) -> Outcome:
     except LaunchError as error:
         return Outcome(identity=client.identity, trouble=str(error))
     return Outcome(identity=client.identity, closed=closed if isinstance(closed, int) else 0)
+
+
+def freeze_all(identities: Sequence[str]) -> tuple[str, ...]:
+    """Hold the agents of ``identities`` still, where their backends can; gives those that are."""
+    frozen = []
+    for identity in identities:
+        with contextlib.suppress(BotBottleError, OSError):
+            backend, launcher = _held_by(identity)
+            if backend.freeze(identity, launcher):
+                frozen.append(identity)
+    return tuple(frozen)
+
+
+def thaw_all(identities: Sequence[str]) -> None:
+    """Let the agents of ``identities`` go on."""
+    for identity in identities:
+        with contextlib.suppress(BotBottleError, OSError):
+            backend, launcher = _held_by(identity)
+            backend.thaw(identity, launcher)
+
+
+def _held_by(identity: str) -> tuple[BottleBackend, int]:
+    """Give a running bottle's backend and launcher; raises ``BotBottleError`` or ``OSError``."""
+    from bot_bottle.backend.registry import get_bottle_backend  # noqa: PLC0415 - after the network is cut
+
+    metadata, launcher = bottle_state.read_metadata(identity), bottle_state.launcher_of(identity)
+    if metadata is None or not metadata.backend or launcher is None:
+        raise LaunchError(f"it is not known who runs {identity}")
+    return get_bottle_backend(metadata.backend), launcher
 
 
 def end_all(identities: Sequence[str]) -> tuple[Outcome, ...]:

@@ -299,6 +299,18 @@ class BottleBackend(ABC):
         unsandboxed.
         """
 
+    def freeze(self, identity: str, launcher: int) -> bool:
+        """Hold all processes in a running bottle still; False where this backend cannot, or not all of them.
+
+        ``launcher`` is the process that holds the bottle.
+        """
+        del identity, launcher
+        return False
+
+    def thaw(self, identity: str, launcher: int) -> None:
+        """Let what :meth:`freeze` holds go on; no error where nothing is held."""
+        del identity, launcher
+
     def forget(self, identity: str) -> None:
         """Remove what this backend itself keeps of a bottle besides its state folder; twice is no error.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +13,6 @@ import pytest
 from tests.support.family import Family, wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.lab import Lab, RunningBottle
 
 pytestmark = pytest.mark.integration
@@ -92,7 +91,7 @@ def test_a_running_bottle_is_looked_on_changed_and_cut_off(lab: Lab) -> None:
         assert (again["applied"], again["new_credentials"]) == (False, [])
 
         # Cut off, and let go on.
-        cut = lab.cli("panic", identity, "--json").json()
+        cut = lab.cli("panic", identity, "--no-freeze", "--json").json()
         assert [(one["identity"], one["trouble"]) for one in cut] == [(identity, "")]
         assert reason_of(running, "https://second.test/") == "panic"
         assert "panic" in lab.cli("info", identity).out
@@ -103,6 +102,27 @@ def test_a_running_bottle_is_looked_on_changed_and_cut_off(lab: Lab) -> None:
     assert identity not in {one["identity"] for one in lab.cli("list", "--json").json()}
     assert "third.test" in lab.cli("logs", identity).out
     assert lab.cli("apply", identity, "--yes").returncode == 2
+
+
+def test_a_panic_holds_the_agent_still_where_the_backend_can(lab: Lab) -> None:
+    lab.declare("still", BOTTLE)
+    with lab.launch("still") as running:
+        running.sh("(while :; do echo x >> ~/ticks; (sleep 0.02); done) > /dev/null 2>&1 &")
+        frozen = lab.cli("panic", running.identity, "--json").json()[0]["frozen"]
+        assert frozen == (lab.backend == "bubblewrap")
+        if frozen:
+            with Family(lab, running.launcher_pid, running.identity) as family:
+                status = [Path(f"/proc/{pid}/status").read_text() for pid in family.pids]
+            inside = [one for one in status if len(one.partition("NSpid:")[2].partition("\n")[0].split()) > 1]
+            assert len(inside) > 1
+            assert {one.partition("State:")[2].split()[0] for one in inside} <= {"T", "Z"}
+        assert lab.cli("panic", running.identity, "--lift").returncode == 0
+        before = running.sh("wc -l < ~/ticks").out
+        wait_until(lambda: running.sh("wc -l < ~/ticks").out != before, "the agent goes on")
+        assert status_of(running, "https://allowed.test/") == "200"
+        lab.cli("panic", running.identity)
+    # A session whose agent is held still ends like any other.
+    assert lab.states("still") == []
 
 
 def test_logs_follow_until_the_bottle_ends_or_the_reader_does(lab: Lab) -> None:

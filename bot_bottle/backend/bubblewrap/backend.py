@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bot_bottle import bottle_state, paths
 from bot_bottle.backend import seccomp
 from bot_bottle.backend.base import BottleBackend, Leftover, ProbeResult
-from bot_bottle.backend.bubblewrap import bwrap, layout, limits, netns, probe
+from bot_bottle.backend.bubblewrap import bwrap, freezing, layout, limits, netns, probe
 from bot_bottle.backend.bubblewrap.bottle import BubblewrapBottle
 from bot_bottle.backend.bubblewrap.cgroup import (
     Cgroup,
@@ -139,6 +139,16 @@ class BubblewrapBackend(BottleBackend):
             bottle = BubblewrapBottle(plan.identity, sandbox, env, shown)
             stack.callback(bottle.close)
             yield bottle
+
+    def freeze(self, identity: str, launcher: int) -> bool:
+        """Stop every process of the sandbox."""
+        del identity
+        return freezing.freeze(launcher)
+
+    def thaw(self, identity: str, launcher: int) -> None:
+        """Let every process of the sandbox go on."""
+        del identity
+        freezing.thaw(launcher)
 
     def leftovers(self) -> tuple[Leftover, ...]:
         """List control groups of launches that are gone; nothing else of a bottle outlives its launcher.

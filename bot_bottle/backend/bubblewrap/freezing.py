@@ -1,0 +1,72 @@
+"""Holding all of a bottle's processes still, from outside, and letting them go on.
+
+By signals, since a control group of the bottle's own is not there on every machine. A process of the bottle
+is a descendant of the launcher in a PID namespace further in; the kernel lets SIGSTOP from outside through to
+all of them, PID 1 included (pid_namespaces(7)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: What is stopped makes no more processes, so each look finds fewer new ones; a storm of forks may win.
+_LOOKS = 50
+_STOPPED = frozenset("TtZX")
+
+
+def freeze(launcher: int) -> bool:
+    """Stop every process of the launcher's bottle; False where there is none, or not all could be stopped."""
+    found = False
+    for _ in range(_LOOKS):
+        inside = {pid: state for pid in _descendants(launcher) if (state := _state_inside(pid))}
+        found = found or bool(inside)
+        running = [pid for pid, state in inside.items() if state not in _STOPPED]
+        if not running:
+            return found
+        for pid in running:
+            _signal(pid, signal.SIGSTOP)
+    return False
+
+
+def thaw(launcher: int) -> None:
+    """Let every process of the launcher's bottle go on."""
+    for pid in _descendants(launcher):
+        _signal(pid, signal.SIGCONT)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    waiting = [pid]
+    while waiting:
+        with contextlib.suppress(OSError, ValueError):
+            for children in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
+                for child in map(int, children.read_text("ascii").split()):
+                    yield child
+                    waiting.append(child)
+
+
+def _state_inside(pid: int) -> str:
+    """Give a process's state; empty for one without a number in a namespace further in (proc(5), NSpid)."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    except OSError:
+        return ""
+    numbers = text.partition("\nNSpid:")[2].partition("\n")[0].split()
+    return text.partition("\nState:")[2].strip()[:1] if len(numbers) > 1 else ""
+
+
+def _signal(pid: int, number: int) -> None:
+    """Signal a process of the bottle, unless its number has become another's since it was found."""
+    with contextlib.suppress(OSError):
+        handle = os.pidfd_open(pid)
+        try:
+            if _state_inside(pid):
+                signal.pidfd_send_signal(handle, number)
+        finally:
+            os.close(handle)
