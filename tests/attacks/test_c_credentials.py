@@ -116,19 +116,19 @@ C4 = {
 }
 
 
-@pytest.mark.parametrize("name", C4)
-def test_c4_only_the_routes_own_credential_leaves(
-    bottle: RunningBottle, world: World, token: str, name: str
-) -> None:
-    marker = new_marker("c4")
-    bottle.sh(f"curl -sS -m 5 {C4[name]} https://api.test/{marker}")
-    (seen,) = [seen for seen in world.records().requests if marker in seen.target]
-    assert seen.values("authorization") == [f"Bearer {token}"]
-    assert b"attacker" not in seen.raw
-    assert b"YXR0YWNrZXI=" not in seen.raw
-    assert b"placeholder-only" not in seen.raw
-    (line,) = bottle.decisions(marker)
-    assert line["injected"] == TOKEN_REF
+def test_c4_only_the_routes_own_credential_leaves(bottle: RunningBottle, world: World, token: str) -> None:
+    markers = {name: new_marker("c4") for name in C4}
+    tries = (f"curl -sS -m 5 {C4[name]} https://api.test/{marker}" for name, marker in markers.items())
+    bottle.sh("\n".join(tries), timeout=60)
+    requests = world.records().requests
+    for name, marker in markers.items():
+        (seen,) = [seen for seen in requests if marker in seen.target]
+        assert seen.values("authorization") == [f"Bearer {token}"], name
+        assert b"attacker" not in seen.raw, name
+        assert b"YXR0YWNrZXI=" not in seen.raw, name
+        assert b"placeholder-only" not in seen.raw, name
+        (line,) = bottle.decisions(marker)
+        assert line["injected"] == TOKEN_REF, name
 
 
 def test_c4_a_host_without_a_credential_gets_none(bottle: RunningBottle, world: World, token: str) -> None:
