@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bot_bottle.sidecar.config import SidecarConfig
     from bot_bottle.sidecar.listeners import ListenerRole
 
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 5.0
 _LAST_WORDS_BYTES = 2000
 

@@ -60,9 +60,23 @@ def lab(lab: Lab) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def bottle(lab: Lab) -> Iterator[RunningBottle]:
+def hosts_variables(lab: Lab) -> dict[str, str]:
+    """Give what stands in the launcher's environment and must not come in."""
+    return {
+        "SSH_AUTH_SOCK": "/tmp/agent.sock",
+        "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/bus",
+        "DOCKER_HOST": lab.engine_host or "unix:///run/docker.sock",
+        "GPG_AGENT_INFO": "/x",
+        "XAUTHORITY": "/x",
+        "AWS_SECRET_ACCESS_KEY": "abcdef",
+        "LD_PRELOAD_CANARY": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def bottle(lab: Lab, hosts_variables: dict[str, str]) -> Iterator[RunningBottle]:
     """Launch the bottle that attacks run in."""
-    with lab.launch("attack", env={TOKEN_REF: TOKEN}) as running:
+    with lab.launch("attack", env={TOKEN_REF: TOKEN, **hosts_variables}) as running:
         yield running
 
 

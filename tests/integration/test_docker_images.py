@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +19,7 @@ pytest.importorskip("docker", reason="the Docker SDK is not installed")
 
 from bot_bottle.backend.docker.agent_image import agent_source, ensure_agent_image
 from bot_bottle.backend.docker.engine import Engine, connect
+from bot_bottle.backend.docker.images import save_agent_image
 from bot_bottle.backend.docker.labels import installation_id
 from bot_bottle.backend.docker.progress import Progress
 from bot_bottle.backend.docker.sidecar_image import SIDECAR_UID, ensure_sidecar_image
@@ -246,6 +248,33 @@ def test_a_new_base_makes_a_new_image(engine: Engine, tmp_path: Path) -> None:
     third = agent(engine, text, tmp_path / "d", moving)
     assert third.fresh
     assert run(engine, third.id, ["ls", "/other"]).strip() == "/other"
+
+
+def test_an_image_is_saved_for_machines_once_for_what_it_was_made_of(engine: Engine, tmp_path: Path) -> None:
+    """What microVMs start from where a Docker engine is at hand."""
+    folder = tmp_path / "images"
+    path = tmp_path / "Dockerfile"
+    saved = []
+    for text in ("RUN touch /first", "RUN touch /first", "RUN touch /second"):
+        path.write_text(f"FROM {BASE_IMAGE}\n{text}\n")
+        path.chmod(0o644)
+        saved.append(save_agent_image(engine, bottle(path), None, CONFIG, folder))
+    assert saved[0] == saved[1] != saved[2]
+    assert sorted(folder.iterdir()) == sorted(set(saved))
+    with tarfile.open(saved[2]) as archive:
+        (manifest,) = json.load(member(archive, "manifest.json"))
+        names = set()
+        for layer in manifest["Layers"]:
+            with tarfile.open(fileobj=member(archive, layer)) as files:
+                names |= {name.removeprefix("./") for name in files.getnames()}
+    assert {"second", "home/agent/workspace"} <= names
+    assert "first" not in names
+
+
+def member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    found = archive.extractfile(name)
+    assert found is not None
+    return found
 
 
 def test_a_ca_for_builds_is_trusted_while_building(engine: Engine, tmp_path: Path) -> None:

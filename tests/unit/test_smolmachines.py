@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import shutil
 import struct
 import subprocess
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from bot_bottle.backend import inside, registry, seccomp
 from bot_bottle.backend.base import ProbeResult
 from bot_bottle.backend.limits import EffectiveLimits
-from bot_bottle.backend.smolmachines import engine, guest, images, probe
+from bot_bottle.backend.smolmachines import engine, guest, images, machine, probe
 from bot_bottle.backend.smolmachines.client import CommandOutput
 from bot_bottle.backend.smolmachines.starter import MACHINE, starter_program
 from bot_bottle.egress.routes import EgressRoute
@@ -297,6 +298,16 @@ def test_an_error_of_the_engines_is_one_sentence_and_the_environment_comes_back(
     assert os.environ["MY_API_KEY"] == "secret"
 
 
+def test_a_machine_may_hold_as_many_files_as_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "sdk", lambda: SimpleNamespace(SmolError=_SmolError))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with engine.engine_at_work("x"):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        shown = subprocess.run(["sh", "-c", "ulimit -Sn"], capture_output=True, text=True, check=True).stdout
+        assert int(shown) == most
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
 def test_a_cloud_token_selects_no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the real SDK: its own default would go where the token leads."""
     smol = pytest.importorskip("smol", reason="the smolmachines package is not installed")
@@ -452,3 +463,26 @@ def test_a_verdict_is_kept_until_what_it_rests_on_changes(
     kept = tmp_path / "home" / "cache" / "smolmachines-probe.json"
     kept.write_text(json.dumps({"key": json.loads(kept.read_text())["key"]}))
     assert probe.probe().detail == "boot 4"
+
+
+def test_a_machine_that_did_not_come_up_in_time_is_started_once_more(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    running = machine.Machine(None, "bot-bottle-a-12345")
+    tries: list[int] = []
+
+    def start(fails: int, error: LaunchError) -> machine.Machine:
+        tries.append(fails)
+        if len(tries) <= fails:
+            raise error
+        return running
+
+    slow = machine.BootError("it did not boot")
+    assert machine.boot(lambda: start(1, slow)) is running
+    assert len(tries) == 2
+    assert capsys.readouterr().err == "bot-bottle: it did not boot; trying once more\n"
+    for fails, error, count in ((2, slow, 2), (1, LaunchError("no such image"), 1)):
+        tries.clear()
+        with pytest.raises(LaunchError, match=str(error)):
+            machine.boot(lambda fails=fails, error=error: start(fails, error))  # type: ignore[misc]
+        assert len(tries) == count

@@ -183,13 +183,13 @@ class SmolmachinesBackend(BottleBackend):
 
     def _start(self, plan: BottlePlan, limits: shared_limits.EffectiveLimits, binding: Binding) -> Machine:
         if plan.spec.identity:
-            return Machine.start_again(plan.identity, binding)
+            return machine.boot(lambda: Machine.start_again(plan.identity, binding))
         if not self._image:
             self.build(plan)
         settings = MachineSettings(
             identity=plan.identity, image=self._image, limits=limits, processors=_processors(limits)
         )
-        return Machine.create(settings, binding)
+        return machine.boot(lambda: Machine.create(settings, binding))
 
 
 def _prepare(

@@ -63,6 +63,8 @@ class SmolmachinesBottle(Bottle):
         Raises ``UsageError`` where the program cannot be run.
         """
         self._require_alive()
+        if not self._sidecar.alive():
+            raise LaunchError(_sidecar_gone(self.name))
         if tty and has_terminal():
             code = self._exec_on_terminal(argv)
         else:
@@ -197,8 +199,6 @@ class SmolmachinesBottle(Bottle):
     def _require_open(self) -> None:
         if self._closed:
             raise LaunchError(f"the bottle {self.name} is closed")
-        if not self._sidecar.alive():
-            raise LaunchError(_sidecar_gone(self.name))
 
     def _require_alive(self) -> None:
         self._require_open()

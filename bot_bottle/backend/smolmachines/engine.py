@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import resource
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,16 +76,21 @@ def engine_env() -> dict[str, str]:
 def engine_at_work(failed: str) -> Iterator[ModuleType]:
     """Yield the SDK with its own environment in place; its errors become ``LaunchError``: ``failed``: why.
 
-    Environment variables belong to the whole process, so nothing else may start programs meanwhile.
+    Environment variables belong to the whole process, so nothing else may start programs meanwhile. A machine
+    holds a descriptor for each file of its image's folder that the guest has seen, so it gets as many of them
+    as there may be.
     """
     smol = sdk()
     before = dict(os.environ)
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     _replace_environment(engine_env())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         yield smol
     except smol.SmolError as error:
         raise LaunchError(f"{failed}: {words_of(error)}") from error
     finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
         _replace_environment(before)
 
 

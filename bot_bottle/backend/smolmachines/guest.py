@@ -65,24 +65,27 @@ _ON_TERMINAL = f"""\
 @LIMITS@unset {_ENGINES_OWN}
 {inside.ON_TERMINAL}"""
 
+# Every program that this starts costs its time in each launch, so the shell does what it can by itself.
 _SET_UP = f"""\
 set -eu
 umask 022
-hostname {HOSTNAME}
+echo {HOSTNAME} >/proc/sys/kernel/hostname
 mkdir -p {inside.OWN_DIR} {AGENT_CA_DIR}
 mount -t tmpfs -o nosuid,nodev,mode=755,size=8m tmpfs {inside.OWN_DIR}
 mount -t tmpfs -o nosuid,nodev,noexec,mode=755,size=1m tmpfs {AGENT_CA_DIR}
 mount -t tmpfs -o nosuid,nodev,mode=1777,size=@TMP@ tmpfs /tmp
-printf %s @HOSTS@ >/etc/hosts
+umount -l /workspace /storage /dev/net/tun /dev/fuse /dev/kmsg 2>/dev/null || :
+rm -rf /dev/net /dev/fuse /dev/kmsg
+rmdir /workspace /storage 2>/dev/null || :
 mkdir -m 1777 {inside.OWN_DIR}/exec
+printf %s @HOSTS@ >/etc/hosts
 printf %s @CA@ >{AGENT_CA_BUNDLE}
 printf %s @CA@ >{AGENT_CA_PATH}
+umask 222
 printf %s @ENV@ >{inside.ENV_FILE}
 printf %s @RUN@ >{RUN}
 printf %s @TERMINAL@ >{ON_TERMINAL}
-chmod 444 {inside.ENV_FILE} {RUN} {ON_TERMINAL}
-for place in /workspace /storage /dev/net/tun; do umount -l $place 2>/dev/null || :; done
-rm -rf /dev/net; rmdir /workspace /storage 2>/dev/null || :
+umask 022
 """
 
 # For a machine that has a starter of ours (see :mod:`bot_bottle.backend.smolmachines.starter`).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from bot_bottle.errors import BotBottleError, LaunchError, UnavailableError
 from bot_bottle.installation import installation_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from bot_bottle.backend.limits import EffectiveLimits
     from bot_bottle.secret import Secret
 
@@ -64,6 +67,14 @@ def machine_name(identity: str) -> str:
     return f"bot-bottle-{identity}"
 
 
+class BootError(LaunchError):
+    """A machine did not come up in the engine's own time, as on a host with more to do than it can."""
+
+
+#: The engine's words for a machine of which it heard nothing for its half minute.
+_NO_BOOT = "did not become ready"
+
+
 class Machine:
     """A running machine. It ends when this process does, however that ends; its disk stays."""
 
@@ -75,10 +86,11 @@ class Machine:
     def create(cls, settings: MachineSettings, binding: Binding | None) -> Machine:
         """Make and start a new machine, without any network where there is no ``binding``.
 
-        Raises ``LaunchError`` with nothing left, ``UnavailableError`` where the engine is not installed.
+        Raises ``LaunchError`` with nothing left (``BootError`` where another try may help),
+        ``UnavailableError`` where the engine is not installed.
         """
         name = machine_name(settings.identity)
-        with engine.engine_at_work("the bottle's machine could not be started") as smol:
+        with _told_apart(), engine.engine_at_work("the bottle's machine could not be started") as smol:
             reach = {"allow_hosts": [_NO_NAME], "allow_cidrs": [f"{guest.SIDECAR_ADDRESS}/32"]}
             config = smol.MachineConfig(
                 name=name,
@@ -96,10 +108,10 @@ class Machine:
 
     @classmethod
     def start_again(cls, identity: str, binding: Binding) -> Machine:
-        """Start the machine of a kept bottle; raises ``LaunchError`` where it is gone or does not start."""
+        """Start the machine of a kept bottle; raises as :meth:`create`, and where it is gone."""
         name = machine_name(identity)
         require_kept(identity)
-        with engine.engine_at_work("the bottle's machine could not be started again") as smol:
+        with _told_apart(), engine.engine_at_work("the bottle's machine could not be started again") as smol:
             handle = smol.Machine.connect(name, engine.here(egress_interceptor=_interceptor(smol, binding)))
         return cls(handle, name)
 
@@ -130,6 +142,26 @@ class Machine:
         """Stop the machine in order, so that its disk is whole; raises ``LaunchError``."""
         with engine.engine_at_work("the bottle's machine could not be stopped"):
             self._handle.stop(timeout_secs=0)
+
+
+def boot(start: Callable[[], Machine]) -> Machine:
+    """Start a machine, once more where it did not come up in time; raises what ``start`` raises."""
+    try:
+        return start()
+    except BootError as error:
+        print(f"bot-bottle: {error}; trying once more", file=sys.stderr)
+        return start()
+
+
+@contextlib.contextmanager
+def _told_apart() -> Iterator[None]:
+    """Raise a boot that took too long as ``BootError``."""
+    try:
+        yield
+    except LaunchError as error:
+        if _NO_BOOT in str(error):
+            raise BootError(str(error)) from error
+        raise
 
 
 def gone(name: str) -> LaunchError:
