@@ -1,9 +1,9 @@
 """Which tests run in microVMs, and which of those also where the processor is emulated.
 
 What a test asserts about a shared kernel means nothing in a machine with its own; each such test names what
-takes its place. In emulation (tests.tools.kvmbox) a start takes half a minute and a command a second, so
-there a choice is run: what needs one bottle, and of a bottle's life what ends it in every way; as an ordinary
-user the latter alone.
+takes its place. In emulation (tests.tools.kvmbox) a start takes half a minute and a command two seconds, so
+there a choice is run: what needs one bottle, as root, and of what needs bottles of its own each kind once, as
+root or as an ordinary user.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pytest
 
 BACKEND = "smolmachines"
+#: Set for a run of all tests beside which another runs those of microVMs.
+APART = "BOT_BOTTLE_TEST_MACHINES_APART"
 
 #: Tests about this backend alone.
 _OWN = frozenset({"tests/attacks/test_machine.py", "tests/integration/test_machine.py"})
@@ -36,6 +38,7 @@ OTHERWISE = {
     "test_e1_no_other_network_device_is_seen": _NETWORK,
 }
 
+#: In emulation, whole files of tests, and single ones of others.
 _EMULATED_FILES = frozenset(
     {
         "tests/attacks/test_machine.py",
@@ -47,18 +50,18 @@ _EMULATED_FILES = frozenset(
         "tests/integration/test_machine.py",
     }
 )
-_EMULATED_TESTS = frozenset(
-    {
-        "test_a_headless_session_passes_everything_on_and_leaves_nothing",
-        "test_work_is_kept_and_resume_goes_on_with_it",
-        "test_work_comes_home_running_or_kept",
-        "test_a_killed_launcher_leaves_nothing_running_and_keeps_work_and_record",
-        "test_a_kept_machine_is_ours_starts_with_its_sidecar_only_and_is_swept",
-        "test_a_session_from_question_to_resume",
-        "test_the_terminal_passes_size_keys_and_code_through",
-        "test_claude_works_in_a_bottle_and_never_holds_the_token",
-    }
-)
+#: Test -> as whom it runs in emulation; each needs bottles of its own, and a start takes half a minute there.
+_EMULATED_TESTS = {
+    "tests/integration/test_contract_life.py::"
+    "test_a_killed_launcher_leaves_nothing_running_and_keeps_work_and_record": "user",
+    "tests/integration/test_claude_real.py::test_claude_works_in_a_bottle_and_never_holds_the_token": "user",
+    "tests/integration/test_contract_terminal.py::test_a_session_from_question_to_resume": "root",
+    "tests/integration/test_contract_terminal.py::test_the_terminal_passes_size_keys_and_code_through": "root",
+    "tests/integration/test_contract_work.py::test_work_comes_home_running_or_kept": "root",
+    "tests/integration/test_git_gate_bottle.py::test_an_agent_clones_and_pushes_and_holds_no_key": "root",
+}
+#: The files that hold what an emulated machine runs; to list what others hold would take it a minute.
+EMULATED_PLACES = tuple(sorted({*_EMULATED_FILES, *(test.partition("::")[0] for test in _EMULATED_TESTS)}))
 #: Too much data, too many starts or too many cases for an emulated machine to carry in the time there is.
 _NOT_EMULATED = frozenset(
     {
@@ -66,11 +69,10 @@ _NOT_EMULATED = frozenset(
         "test_output_beyond_the_bound_ends_the_script",
         "test_streams_pass_files_through",
         "test_input_that_nobody_reads_does_no_harm",
-        "test_a9_nothing_about_the_sidecar_can_be_changed",
-        "test_e7_system_calls_that_are_not_the_agents",
         "test_c6_the_token_is_in_no_memory_the_agent_can_read",
         "test_c7_the_ca_key_is_nowhere_and_each_bottle_has_its_own_ca",
         "test_a13_what_the_agent_wrote_changes_nothing_after_resume",
+        "test_a13_nothing_lives_on_after_the_launcher",
         "test_e5_a_link_in_the_home_leads_nowhere_on_the_host",
     }
 )
@@ -86,9 +88,10 @@ def is_left_out(item: pytest.Item) -> bool:
         return False
     if backend != BACKEND or name in _NOT_EMULATED:
         return True
-    if _parameter(item, "account") == "user":
-        return name not in _EMULATED_TESTS
-    return file not in _EMULATED_FILES and name not in _EMULATED_TESTS
+    account = _parameter(item, "account")
+    if (chosen := _EMULATED_TESTS.get(f"{file}::{name}")) is not None:
+        return account != chosen
+    return account != "root" or file not in _EMULATED_FILES
 
 
 def reason_otherwise(item: pytest.Item) -> str:

@@ -7,6 +7,8 @@ import threading
 from pathlib import Path
 from typing import Self
 
+from tests.support.outside import PACE
+
 
 class Watch:
     """Look, again and again while a program runs, for a text in every process's arguments and in a folder."""
@@ -29,7 +31,7 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(0.05):
+        while not self._done.wait(0.05 * PACE):
             self.rounds += 1
             for process in Path("/proc").iterdir():
                 if process.name.isdigit():
