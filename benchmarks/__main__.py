@@ -5,7 +5,19 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks import crowd, docker, egress, git_gate, listing, manifest, memory, reflection, report, start
+from benchmarks import (
+    crowd,
+    docker,
+    egress,
+    git_gate,
+    listing,
+    machines,
+    manifest,
+    memory,
+    reflection,
+    report,
+    start,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +28,7 @@ _ONE: dict[str, Callable[[], report.Table]] = {
     "listing": listing.measure,
     "manifest": manifest.measure,
     "reflection": reflection.measure,
+    "machines": machines.measure,
 }
 _SEVERAL: dict[str, Callable[[], list[report.Table]]] = {
     "egress": egress.measure,

@@ -52,13 +52,16 @@ _EMULATED_FILES = frozenset(
 )
 #: Test -> as whom it runs in emulation; each needs bottles of its own, and a start takes half a minute there.
 _EMULATED_TESTS = {
-    "tests/integration/test_contract_life.py::"
-    "test_a_killed_launcher_leaves_nothing_running_and_keeps_work_and_record": "user",
-    "tests/integration/test_claude_real.py::test_claude_works_in_a_bottle_and_never_holds_the_token": "user",
-    "tests/integration/test_contract_terminal.py::test_a_session_from_question_to_resume": "root",
-    "tests/integration/test_contract_terminal.py::test_the_terminal_passes_size_keys_and_code_through": "root",
-    "tests/integration/test_contract_work.py::test_work_comes_home_running_or_kept": "root",
-    "tests/integration/test_git_gate_bottle.py::test_an_agent_clones_and_pushes_and_holds_no_key": "root",
+    f"tests/integration/{test}": account
+    for test, account in {
+        "test_claude_real.py::test_claude_works_in_a_bottle_and_never_holds_the_token": "user",
+        "test_contract_life.py::"
+        "test_a_killed_launcher_leaves_nothing_running_and_keeps_work_and_record": "user",
+        "test_contract_terminal.py::test_a_session_from_question_to_resume": "root",
+        "test_contract_terminal.py::test_the_terminal_passes_size_keys_and_code_through": "root",
+        "test_contract_work.py::test_work_comes_home_running_or_kept": "root",
+        "test_git_gate_bottle.py::test_an_agent_clones_and_pushes_and_holds_no_key": "root",
+    }.items()
 }
 #: The files that hold what an emulated machine runs; to list what others hold would take it a minute.
 EMULATED_PLACES = tuple(sorted({*_EMULATED_FILES, *(test.partition("::")[0] for test in _EMULATED_TESTS)}))
