@@ -20,6 +20,7 @@ Header: TypeAlias = tuple[bytes, bytes]
 
 #: Blocks of headers that were found clean, since a client sends the same ones with every request.
 _REMEMBERED = 512
+_LONGEST_NAME = 40
 _REMEMBERED_BYTES = 4096
 
 
@@ -103,23 +104,23 @@ class RequestScanner:
         found = [*self._scan(path, "path", rules=rules), *self._scan(query, "query", rules=rules)]
         for name, value in headers:
             place: Place = "cookie" if name.lower() in {b"cookie", b"cookie2"} else "header"
-            field = name[:64].decode("latin-1")
-            found += self._scan(b"%b: %b" % (name, value), place, rules=rules, field=_shown(field))
+            found += self._scan(b"%b: %b" % (name, value), place, rules=rules, field=self._shown(name))
         # What only the whole shows (a value divided over headers) stays where the first pass saw it.
         shown = {one.rule for one in found}
         found += [one for one in suspect if one.rule not in shown]
         return tuple(one for one in found if selection.counts(one))
+
+    def _shown(self, name: bytes) -> str:
+        """Show a header's name unless it is a value itself, in whatever form."""
+        if len(name) > _LONGEST_NAME or self._scan(name, "header", rules=True):
+            return f"a name of {len(name)} characters"
+        return name.decode("latin-1")
 
     def _remember(self, block: bytes, selection: Selection) -> None:
         if len(block) <= _REMEMBERED_BYTES:
             if len(self._clean) >= _REMEMBERED:
                 self._clean.pop(next(iter(self._clean)), None)
             self._clean[block, selection] = None
-
-
-def _shown(name: str) -> str:
-    """Show a header's name unless it is long enough to be a value itself."""
-    return name if len(name) <= 40 else f"a name of {len(name)} characters"
 
 
 def _opaque(path: bytes, segment: bytes) -> Finding:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 #: The real credential. It exists for one test run, so every place that shows its bytes is a leak.
 TOKEN = f"marked-{secrets.token_hex(16)}"
 TOKEN_REF = "ATTACK_SUITE_TOKEN"
+#: A value that the bottle works with and that must not leave it.
+GUARDED = f"Kq7-{secrets.token_hex(10)}-zR"
 
 FRONTMATTER = f"""\
 agent_provider:
@@ -22,6 +24,8 @@ agent_provider:
   argv: [/bin/sh]
 env:
   API_TOKEN: placeholder-only
+  DB_PASSWORD: {GUARDED}
+guard: [DB_PASSWORD]
 egress:
   routes:
     - host: allowed.test
