@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from bot_bottle.manifest.problem import shown
+from bot_bottle.pipelock.selection import DETECTORS, SHORTEST_GUARDED
 from bot_bottle.print_util import bottle_notes, env_lines, origin_text, remote_text, sourced
 
 if TYPE_CHECKING:
@@ -50,9 +51,21 @@ def preflight_lines(
         ("limits", tuple(_limit_line(limit, plan.bottle) for limit in plan.limits)),
         ("workspace", (_workspace_text(plan),)),
         ("audit", (str(plan.audit_path),)),
-        ("note", (*plan.notes, *bottle_notes(plan.bottle))),
+        ("note", (*plan.notes, *_unsearchable(plan), *bottle_notes(plan.bottle))),
     ]
     return layout(rows)
+
+
+def _unsearchable(plan: BottlePlan) -> tuple[str, ...]:
+    """Name what is guarded in vain, so that the operator hears of it."""
+    values = {name: secret.reveal() for name, secret in (*plan.secrets.items(), *plan.marked.items())}
+    values |= {name: plan.guest_env[name] for name in plan.bottle.guard if name in plan.guest_env}
+    short = [name for name, value in values.items() if len(value.strip()) < SHORTEST_GUARDED]
+    return (
+        (f"{', '.join(short)}: shorter than {SHORTEST_GUARDED} characters, so not looked for in traffic",)
+        if short
+        else ()
+    )
 
 
 def declared_rows(
@@ -99,6 +112,7 @@ def declared_rows(
             tuple(sourced(route_text(route), origin_text(route.origin, sources)) for route in routes)
             or ("(no way out)",),
         ),
+        ("guarded", tuple(sourced(name, sources.get(f"guard.{name}")) for name in bottle.guard)),
         (
             "supervise",
             (sourced("on" if bottle.supervise else "off", sources["supervise"]),)
@@ -157,6 +171,12 @@ def route_text(route: EgressRoute) -> str:
         parts.append(f"[auth:{route.auth.shown} {route.auth.token_ref}]")
     if route.tls_passthrough:
         parts.append("[content rules off]")
+    elif route.detectors != DETECTORS:
+        parts.append(f"[content rules: {', '.join(route.detectors) or 'none'}]")
+    if route.on_opaque:
+        parts.append(f"[unreadable content: {route.on_opaque}]")
+    if route.max_body is not None:
+        parts.append(f"[bodies up to {route.max_body} bytes]")
     if route.strip_cookies:
         parts.append("[cookies removed]")
     if route.http2:

@@ -97,7 +97,7 @@ def prepare_plan(
             f"bottle may clone stands in its git.remotes; those are: {known}"
         )
     resolved = resolve_env(bottle.env, host_env, ask)
-    marked = _marked(bottle, host_env)
+    marked = marked_outside(bottle, host_env)
     identity = spec.identity or bottle_state.new_identity(spec.agent_name)
     plan = BottlePlan(
         spec=spec,
@@ -153,7 +153,7 @@ def metadata_for(plan: BottlePlan) -> bottle_state.BottleMetadata:
     )
 
 
-def _marked(bottle: ManifestBottle, host_env: Mapping[str, str]) -> dict[str, Secret]:
+def marked_outside(bottle: ManifestBottle, host_env: Mapping[str, str]) -> dict[str, Secret]:
     """Look up what ``guard`` names outside the bottle's own ``env``."""
     names = [name for name in bottle.guard if name not in bottle.env]
     missing = [name for name in names if not host_env.get(name)]

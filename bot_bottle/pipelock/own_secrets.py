@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.pipelock.numbers import entropy
 from bot_bottle.pipelock.patterns import PatternSet
+from bot_bottle.pipelock.selection import SHORTEST_GUARDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from bot_bottle.secret import Secret
 
-#: Values shorter than this cannot be told from ordinary text and are not searched.
-SHORTEST = 6
 #: The least number of letters and digits that makes a needle by itself.
 _SHORTEST_NEEDLE = 8
 #: Longer values are searched in pieces, any of which is a leak.
@@ -83,7 +82,7 @@ class OwnSecrets:
         unsearchable: list[str] = []
         for name, secret in values.items():
             value = secret.reveal().encode("utf-8", "surrogateescape").strip()
-            if len(value) < SHORTEST:
+            if len(value) < SHORTEST_GUARDED:
                 unsearchable.append(name)
                 continue
             for index, part in enumerate(_parts(value)):

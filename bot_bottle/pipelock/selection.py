@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from bot_bottle.pipelock.finding import Finding, Kind
 
+#: Values shorter than this cannot be told from ordinary text and are not searched.
+SHORTEST_GUARDED: Final = 6
+
 #: The kinds of findings that a route may choose from; every other kind always counts.
 DETECTORS: Final[tuple[Kind, ...]] = ("credential", "financial", "opaque_token")
 

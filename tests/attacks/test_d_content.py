@@ -16,6 +16,8 @@ from tests.attacks.conftest import GUARDED
 from tests.support.outside import new_marker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support.lab import RunningBottle
     from tests.support.outside import World
 
@@ -25,7 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.attack]
 FOUND = "ghp_" + "".join(random.Random(6).choices(string.ascii_letters + string.digits, k=36))
 
 #: How a value is written; every text is safe in a URL, a header and a shell's quotes.
-FORMS = {
+FORMS: dict[str, Callable[[str], str]] = {
     "raw": lambda value: value,
     "hex": lambda value: value.encode().hex(),
     "base64": lambda value: base64.urlsafe_b64encode(value.encode()).decode().rstrip("="),
@@ -65,7 +67,7 @@ def _fits(place: str, form: str) -> bool:
 def test_d1_d3_in_no_form_at_no_place(bottle: RunningBottle, world: World, value: str, reason: str) -> None:
     marker = new_marker("d1")
     # A key by its form is known in what decodes to it; backwards or in base32 that holds for guarded values.
-    forms = FORMS if reason == "own_secret" else dict.fromkeys(("raw", "base64", "hex"))
+    forms = tuple(FORMS) if reason == "own_secret" else ("raw", "base64", "hex")
     cases = [(place, form) for place in PLACES for form in forms if _fits(place, form)]
     if reason != "own_secret":
         cases = [(place, form) for place, form in cases if place != "header-name"]
