@@ -268,8 +268,8 @@ class Exchange:
         if route is None:
             raise TypeError("an allowed request has a route")
         injection = client.proxy.table.injection(route)
-        if injection is not None:
-            client.proxy.table.needles()  # what cannot be searched for in the answer is never sent
+        # What cannot be searched for in the answer is never sent.
+        needles = client.proxy.table.needles() if injection is not None else None
         tail = head_tail(
             authority=upstream_authority(request.scheme, request.host, request.port),
             facts=self.facts,
@@ -287,6 +287,7 @@ class Exchange:
             port=request.port,
             route=route,
             http2=route.http2 and request.scheme == "https" and not self.websocket,
+            needles=needles,
         )
         if target == self._target and not (self.websocket or self._http_1_0 or target == b"*"):
             client.proxy.set_precedent(self._key, self.facts, request, destination, tail)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.egress.http2.upstream import Http2Upstream
     from bot_bottle.egress.policy import Scheme
+    from bot_bottle.egress.redact import Needles
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.sidecar.config import Pin, Roots, UpstreamProxy
 
@@ -45,13 +46,18 @@ _ROOTS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.cr
 
 
 class Destination(NamedTuple):
-    """Where one allowed request goes."""
+    """Where one allowed request goes.
+
+    ``needles`` are what its answer may not show: the credentials of the table that made its head, whatever
+    table holds once the answer comes. There are none where the route has no credential.
+    """
 
     scheme: Scheme
     host: str
     port: int
     route: EgressRoute
     http2: bool = False
+    needles: Needles | None = None
 
     @property
     def key(self) -> PoolKey:

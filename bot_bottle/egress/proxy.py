@@ -356,11 +356,11 @@ class EgressProxy:
         self, exchange: Answered, destination: Destination | None, *, head_request: bool
     ) -> ResponseSink:
         """Give who hears the answer: the exchange, behind a search where its route has a credential."""
-        if destination is None or destination.route.auth is None:
+        if destination is None or destination.needles is None:
             return exchange
         from bot_bottle.egress.reflection import Reflection  # noqa: PLC0415 - only where a credential is used
 
-        host, needles = destination.host, self.table.needles()
+        host, needles = destination.host, destination.needles
 
         def note(message: str) -> None:
             self.record_event("answer", host=host, message=message)
@@ -375,8 +375,7 @@ class EgressProxy:
 
     def conversation(self, destination: Destination) -> Conversation:
         """Give what reads and judges an upgraded connection to ``destination``."""
-        needles = self.table.needles() if destination.route.auth else None
-        return self.content.conversation(destination.host, destination.route, needles)
+        return self.content.conversation(destination.host, destination.route, destination.needles)
 
     def record_event(self, event: str, **fields: str | int) -> None:
         """Put something on record that decides nothing."""

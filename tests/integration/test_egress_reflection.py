@@ -7,15 +7,27 @@ import gzip
 import json
 import threading
 import zlib
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import brotli
 import pytest
 import zstandard
 
+from bot_bottle.egress.policy import RouteTable
 from bot_bottle.egress.routes import RouteAuth
 from bot_bottle.secret import Secret
-from tests.integration.egress_lab import SECONDS, Sidecar, Stream, Upstream, config, ok, route, serve
+from tests.integration.egress_lab import (
+    SECONDS,
+    InProcess,
+    Sidecar,
+    Stream,
+    Upstream,
+    config,
+    ok,
+    route,
+    serve,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -270,3 +282,26 @@ def test_events_come_as_they_are_sent_and_hold_back_only_what_may_begin_a_creden
                     stream.exactly(2)
                 go_on.release()
     assert got == b"data: 1\n\ndata: " + b"*" * len(token) + b"\n\ndata: 2\n\n"
+
+
+def test_a_credential_that_is_replaced_under_way_is_not_shown_either(tmp_path: Path) -> None:
+    """What was written into the head is what is searched for, not what holds by the time of the answer."""
+    handler, heads = serve(echo)
+    labs: list[InProcess] = []
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        labs[0].proxy.decide_by(RouteTable(routes, {"TOKEN": Secret("another-token-0a1b2c3d4e5f")}))
+        return ["127.0.0.1"]
+
+    with Upstream(handler) as upstream:
+        inside = (ip_network("127.0.0.1/32"),)
+        routes = [
+            route("bearer.test", auth=AUTH["bearer.test"], ports=(upstream.port,), ssrf_ip_allowlist=inside)
+        ]
+        with InProcess(tmp_path, config(tmp_path, routes, secrets=SECRETS), resolver=resolve) as lab:
+            labs.append(lab)
+            with lab.tunnel("bearer.test", upstream.port) as stream:
+                status, answer = everything(stream, f"bearer.test:{upstream.port}", "/json")
+    assert TOKEN.encode() in heads[0]
+    assert status == 200
+    assert not any(text in answer for text in FORBIDDEN), answer
