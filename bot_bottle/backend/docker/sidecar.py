@@ -319,6 +319,13 @@ class ContainerSidecar:
             return str(error)
         return ""
 
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LaunchError(self._talk.death("it did not read its config")) from error
+
     def _bring_up(
         self, api: APIClient, config: SidecarConfig, network: str, stack: contextlib.ExitStack
     ) -> Multiplexed:
@@ -349,10 +356,13 @@ class ContainerSidecar:
         self._require_open()
         streams = Multiplexed(api.attach_socket(container, dict.fromkeys(_STREAMS, 1)))
         stack.callback(streams.close)
+        told = memoryview(len(wire).to_bytes(LENGTH_BYTES, "big") + wire)
+        # Its beginning, mostly all of it, is there when the sidecar first looks: an engine takes its time to
+        # say that a container has started.
+        with self._telling():
+            sent = streams.write_now(told)
         api.start(container)
-        try:
-            streams.write(len(wire).to_bytes(LENGTH_BYTES, "big") + wire, _SEND_SECONDS)
-        except OSError as error:
-            raise LaunchError(self._talk.death("it did not read its config")) from error
+        with self._telling():
+            streams.write(told[sent:], _SEND_SECONDS)
         self._streams = streams
         return streams
