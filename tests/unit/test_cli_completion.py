@@ -58,7 +58,7 @@ def complete(tree: Tree, words: str, *, shell: str = "bash") -> tuple[list[str],
     ("words", "expected"),
     [
         ("bot-bottle ", list(COMMANDS)),
-        ("bot-bottle re", ["resume"]),
+        ("bot-bottle res", ["resume"]),
         ("bot-bottle start ", ["helper", "hopeless", "theirs"]),
         ("bot-bottle start he", ["helper"]),
         ("bot-bottle start --backend b", ["bubblewrap"]),
