@@ -10,6 +10,7 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, StreamReset
 
+from bot_bottle.egress.policy import RouteTable
 from tests.integration.egress_lab import (
     TOKEN,
     InProcess,
@@ -358,6 +359,29 @@ def test_content_is_searched_as_it_is_over_http_1(lab: Lab) -> None:
 
 def _message(content: bytes) -> bytes:
     return b"\0" + len(content).to_bytes(4, "big") + content
+
+
+def test_other_routes_end_the_streams_they_do_not_permit(between: Callable[..., Lab]) -> None:
+    def answer(server: http2.Server, request: http2.Request) -> None:
+        if request[":path"] == "/quick":
+            server.answer(request.stream, body=b"x")
+
+    handler, _seen = http2.serve(answer)
+    lab = between(handler)
+    proxy = lab.egress.proxy
+    with lab.http2(HOST) as busy, lab.http2(HOST) as idle:
+        assert idle.get(HOST, "/quick").status == 200
+        stay, go = busy.request(HOST, "/stay"), busy.request(HOST, "/go")
+        while len(lab.egress.records()) < 3:
+            pass
+        narrowed = RouteTable([route(HOST, http2=True, path_allowlist=("/stay", "/quick"))], {})
+        assert lab.egress.call(lambda: proxy.replace_table(narrowed)) >= 2
+        assert busy.wait(go).reset == ErrorCodes.CANCEL
+        assert busy.get(HOST, "/quick").status == 200, "the connection and its other stream go on"
+        assert busy.answers[stay].reset is None
+        assert busy.get(HOST, "/go").reason == "path_not_allowed"
+        idle.until_closed()
+        assert idle.going is not None
 
 
 # Streams.
