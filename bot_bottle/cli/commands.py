@@ -13,6 +13,7 @@ from bot_bottle import __version__
 #: Command -> its module below this package, and the line that ``--help`` shows without importing it.
 COMMANDS: dict[str, tuple[str, str]] = {
     "start": ("start", "Run an agent in a new bottle."),
+    "run": ("run", "Run several agents unattended, side by side."),
     "resume": ("resume", "Go on with a preserved bottle."),
     "list": ("list_", "List bottles that run or are kept; or agents, bottles, active ones."),
     "diff": ("diff", "Show what a bottle changed."),
