@@ -57,7 +57,6 @@ _EMULATED_TESTS = {
         "test_claude_real.py::test_claude_works_in_a_bottle_and_never_holds_the_token": "user",
         "test_contract_life.py::"
         "test_a_killed_launcher_leaves_nothing_running_and_keeps_work_and_record": "user",
-        "test_contract_terminal.py::test_a_session_from_question_to_resume": "root",
         "test_contract_terminal.py::test_the_terminal_passes_size_keys_and_code_through": "root",
         "test_contract_work.py::test_work_comes_home_running_or_kept": "root",
         "test_git_gate_bottle.py::test_an_agent_clones_and_pushes_and_holds_no_key": "root",
@@ -74,7 +73,10 @@ _NOT_EMULATED = frozenset(
         "test_input_that_nobody_reads_does_no_harm",
         "test_c6_the_token_is_in_no_memory_the_agent_can_read",
         "test_c7_the_ca_key_is_nowhere_and_each_bottle_has_its_own_ca",
+        "test_a10_no_descriptor_is_inherited",
+        "test_a13_a_route_the_operator_removed_is_gone_after_resume",
         "test_a13_what_the_agent_wrote_changes_nothing_after_resume",
+        "test_a14_a_connection_opened_before_a_route_was_removed_ends_with_it",
         "test_a13_nothing_lives_on_after_the_launcher",
         "test_e5_a_link_in_the_home_leads_nowhere_on_the_host",
     }
