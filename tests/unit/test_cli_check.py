@@ -45,7 +45,7 @@ def test_the_operators_config_is_checked_too(tree: Tree, capsys: Capture) -> Non
     ("name", "value", "told"),
     [
         ("GH_TOKEN", "ghp_" + "a1B2c3D4e5F6" * 3, True),
-        ("DATABASE_URL", "postgres://app:v9Qz7Lm2xKp4@db.internal/app", True),
+        ("DATABASE_URL", "postgres://app:" + "v9Qz7Lm2xKp4" + "@db.internal/app", True),
         ("DATABASE_URL", "postgres://app:password@localhost/app", False),
         ("ASKED", "?paste ghp_" + "a1B2c3D4e5F6" * 3, False),
         ("EDITOR", "code --wait --new-window", False),
