@@ -211,7 +211,7 @@ def test_a12_the_network_cannot_be_reconfigured(bottle: RunningBottle) -> None:
 def test_a12_the_sidecars_ports_cannot_be_taken(bottle: RunningBottle) -> None:
     code = """
 result = {}
-for port in (53, 80, 443, 9099, 9420):
+for port in (53, 80, 443, 9099, 9100, 9420):
     for address in ("127.0.0.1", "0.0.0.0"):
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

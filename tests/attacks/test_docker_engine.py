@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.attack]
 
 GATEWAYS = (BRIDGE_V4.partition("/")[0], BRIDGE_V6.partition("/")[0] + "1")
-_SIDECAR_PORTS = (53, 80, 443, 9099, 9420)
+_SIDECAR_PORTS = (53, 80, 443, 9099, 9100, 9420)
 
 
 @pytest.fixture(scope="module", autouse=True)

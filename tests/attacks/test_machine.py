@@ -71,7 +71,7 @@ def test_nothing_but_the_sidecars_ports_answers(bottle: RunningBottle, world: Wo
 words = f"GET /{marker} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n".encode()
 ports = (1, 22, 25, 81, 444, 853, 3128, 5432, 8080, 8443, 9098, 9100, 65535)
 tell(here={port: try_tcp(here, port, words) for port in ports},
-     neighbour={port: try_tcp(neighbour, port, words) for port in (53, 80, 443, 9099, 9420)})
+     neighbour={port: try_tcp(neighbour, port, words) for port in (53, 80, 443, 9099, 9100, 9420)})
 """,
         here=HERE,
         neighbour=NEIGHBOUR,

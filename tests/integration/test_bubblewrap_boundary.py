@@ -244,9 +244,9 @@ for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
 print(json.dumps(sorted(found)))
 """
     found = {tuple(pair) for pair in bottle.py(code).json()}
-    expected = {("127.0.0.1", port) for port in (53, 80, 443, 9099, 9420)}
+    expected = {("127.0.0.1", port) for port in (53, 80, 443, 9099, 9100, 9420)}
     if Path("/proc/net/if_inet6").exists():
-        expected |= {("::1", port) for port in (53, 80, 443, 9099, 9420)}
+        expected |= {("::1", port) for port in (53, 80, 443, 9099, 9100, 9420)}
     assert found == expected
 
 
