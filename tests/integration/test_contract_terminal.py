@@ -42,8 +42,13 @@ def test_a_session_from_question_to_resume(lab: Lab) -> None:
         terminal.enter('stty size; echo "<$KEY>"\n')
         terminal.wait_for("33 101")
         terminal.wait_for("<typed-secret>")
-        terminal.resize(44, 111)
         terminal.enter("until stty size | grep '44 111'; do :; done; echo resi''zed\n")
+        for _ in range(20):
+            # A client program that has only just been started does not hear of a new size yet.
+            terminal.resize(44, 110)
+            terminal.resize(44, 111)
+            if terminal.comes("resized", 3):
+                break
         terminal.wait_for("resized")
         terminal.enter("echo kept > file; exit 5\n")
         terminal.wait_for("bot-bottle resume asks-")

@@ -75,6 +75,14 @@ class Terminal:
         before, _, self._unread = self._unread.partition(text.encode())
         return before.decode(errors="replace")
 
+    def comes(self, text: str, seconds: float) -> bool:
+        """Tell whether ``text`` appears within ``seconds``; it stays to be waited for."""
+        deadline = time.monotonic() + seconds
+        while text.encode() not in self._unread:
+            if not self._read(deadline) and time.monotonic() > deadline:
+                return False
+        return True
+
     def signal(self, number: int) -> None:
         """Send the program in front a signal."""
         self._world.call("kill", pid=self.pid, number=number)

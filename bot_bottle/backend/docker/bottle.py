@@ -21,6 +21,7 @@ from bot_bottle.backend.terminal import (
     is_terminal_or_closed,
     leave_on_signals,
     put_back,
+    window_size,
 )
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 
@@ -168,7 +169,8 @@ class DockerBottle(Bottle):
             )
         execs = self._agent.execs
         with execs.slot() as slot:
-            command = [*self._client_argv(tty=True), "/bin/sh", "-c", inside.ON_TERMINAL, "sh", slot, *argv]
+            script = _sized(*window_size()) + inside.ON_TERMINAL
+            command = [*self._client_argv(tty=True), "/bin/sh", "-c", script, "sh", slot, *argv]
             with put_back(), leave_on_signals():
                 code = process.run_attached(command, env=self._client_env)
             if not self._agent.alive():
@@ -199,3 +201,12 @@ def _agent_gone(name: str) -> str:
 def sidecar_gone(name: str) -> str:
     """Say that nothing reaches the network from a bottle any more."""
     return f"the sidecar of bottle {name} has ended; nothing reaches the network from it any more"
+
+
+def _sized(rows: int, columns: int) -> str:
+    """Give a line of shell that tells a terminal its size where nobody has yet.
+
+    The client program tells it too, but only once the program runs, and it gives up after a few tries on an
+    engine that is slow to start it.
+    """
+    return f'[ "$(stty size 2>/dev/null)" != "0 0" ] || stty rows {rows} cols {columns} 2>/dev/null\n'
