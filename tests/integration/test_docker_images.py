@@ -100,8 +100,9 @@ def agent(engine: Engine, text: str, folder: Path, config: DockerConfig = CONFIG
 def test_the_sidecars_image_is_small_runs_as_nobody_and_holds_what_it_needs(engine: Engine) -> None:
     image = ensure_sidecar_image(engine, CONFIG, QUIET)
     base = engine.api.inspect_image(BASE_IMAGE)["Size"]
-    # Two thirds of it are the scanner's rules, twice: the engine, and the program that tells what they are.
-    assert image.size - base < 120 << 20
+    # Half of it is the scanner's rules, twice: the engine, and the program that tells what they are. A fifth
+    # is what speaks MCP with agents.
+    assert image.size - base < 140 << 20
     script = """
 import json, os, ssl, sys
 import bot_bottle.sidecar.service, brotli, httptools, hyperscan, pwd, uvloop, zstandard
