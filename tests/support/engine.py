@@ -101,9 +101,16 @@ class Engine:
         self._socket.chmod(0o666)
 
     def stop(self, number: int) -> None:
-        """End it by a signal and wait for that."""
+        """End it by a signal and wait for that, and for what it runs containers with."""
+        helper = self.folder / "exec" / "containerd" / "containerd.pid"
+        pid = int(helper.read_text()) if helper.exists() else 0
         self._world.call("kill", pid=self._pid, number=number)
         assert self._world.call("wait", pid=self._pid, timeout=60) is not None
+        deadline = time.monotonic() + _START_SECONDS
+        while pid and _is_alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        # Nobody may have asked for its end yet, and then an engine takes the dead one for running.
+        helper.unlink(missing_ok=True)
 
     def close(self) -> None:
         """End the engine and every container in it; remove its files."""
@@ -162,6 +169,15 @@ class Engine:
             added = self._world.run(["env", f"PATH={_SYSTEM_PATH}", *command])
             if added.returncode != 0:
                 raise NoEngineError(f"{' '.join(command)}: {added.err.strip()}")
+
+
+def _is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and was not asked after does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in {"Z", "X"}
 
 
 def gvisor_runtimes() -> dict[str, dict[str, object]]:
