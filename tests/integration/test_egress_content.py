@@ -23,6 +23,7 @@ from tests.integration.egress_lab import (
     serve,
 )
 from tests.support import ws
+from tests.support.family import wait_until
 from tests.support.pipelock import letters
 
 if TYPE_CHECKING:
@@ -328,6 +329,8 @@ def test_a_websocket_is_read_and_judged_message_by_message(tmp_path: Path) -> No
             wire = b"".join(read)
             assert marked not in wire
             assert KEY[:8].encode() not in wire
+            # The last one is put on record when its connection has ended, which nothing tells this client.
+            wait_until(lambda: len(sidecar.records("websocket")) == len(cases), "the record of each")
             ended = sidecar.records("websocket")
             assert {record["host"] for record in ended} == {HOST}
             assert [record["sent_binary"] for record in ended] == [0, 0, 1, 0, 0]
