@@ -7,6 +7,7 @@ once it has gone on.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
@@ -79,7 +80,7 @@ class Stream:
         """Hear that no more should be brought, or that there is room again."""
 
 
-class Endpoint(asyncio.Protocol):
+class Endpoint(asyncio.Protocol, abc.ABC):
     """The transport and the streams of one connection."""
 
     def __init__(
@@ -122,17 +123,17 @@ class Endpoint(asyncio.Protocol):
 
     # What the two sides say.
 
+    @abc.abstractmethod
     def on_event(self, event: Event) -> None:
         """Take what the peer said."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def on_going(self, going: GoAway) -> None:
         """Hear that the peer takes no new streams."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def on_broken(self, reason: str, message: str) -> None:
         """Hear that the connection ends because of what the peer said."""
-        raise NotImplementedError
 
     def on_worked(self) -> None:
         """Hear that everything that had come has been taken."""
@@ -143,9 +144,9 @@ class Endpoint(asyncio.Protocol):
     def on_forgotten(self, stream: Stream) -> None:
         """Hear that a stream is over."""
 
+    @abc.abstractmethod
     def on_lost(self) -> None:
         """Hear that the connection is gone."""
-        raise NotImplementedError
 
     # What asyncio calls.
 
