@@ -10,7 +10,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from bot_bottle.sidecar.control import receive_message, send_message
+from bot_bottle.sidecar.control import receive_or_end, send_message
 
 if TYPE_CHECKING:
     import asyncio
@@ -82,11 +82,9 @@ class SocketChannel:
 
         def on_readable() -> None:
             try:
-                received = receive_message(self._control)
+                received = receive_or_end(self._control)
             except BlockingIOError:
                 return
-            except (OSError, ValueError, TypeError):
-                received = None
             if received is None:
                 loop.remove_reader(self._control.fileno())
                 on_end()

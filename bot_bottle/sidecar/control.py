@@ -27,6 +27,19 @@ def send_message(sock: socket.socket, message: dict[str, object], fds: Sequence[
     socket.send_fds(sock, [json.dumps(message).encode()], list(fds))
 
 
+def receive_or_end(sock: socket.socket) -> tuple[dict[str, object], list[int]] | None:
+    """Receive as :func:`receive_message`, where what is no message is the channel's end too.
+
+    Raises ``BlockingIOError`` where nothing has come yet.
+    """
+    try:
+        return receive_message(sock)
+    except BlockingIOError:
+        raise
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 def receive_message(sock: socket.socket) -> tuple[dict[str, object], list[int]] | None:
     """Receive one message and its descriptors, or ``None`` at the end of the channel.
 

@@ -22,7 +22,7 @@ def harden(launcher_pid: int) -> None:
     Raises ``OSError`` where the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGTERM)
+    prctl(libc, _PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != launcher_pid:
         raise SystemExit(4)
     conceal(libc)
@@ -38,7 +38,7 @@ def ignore_keys() -> None:
 def conceal(libc: ctypes.CDLL | None = None) -> None:
     """Let no process of this user look in, write no core, and take as many descriptors as are allowed."""
     # Not dumpable: no core, no ptrace, and /proc/PID/{environ,mem,fd} belong to root (prctl(2)).
-    _prctl(libc or ctypes.CDLL(None, use_errno=True), _PR_SET_DUMPABLE, 0)
+    prctl(libc or ctypes.CDLL(None, use_errno=True), _PR_SET_DUMPABLE, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, _WANTED_FILES)
@@ -54,7 +54,8 @@ def spare_collector() -> None:
     gc.set_threshold(_COLLECT_AFTER, 10, 10)
 
 
-def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
+def prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
+    """Set one thing of this process (prctl(2)); raises ``OSError`` where the kernel refuses."""
     if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"prctl({option}): {os.strerror(error)}")

@@ -19,7 +19,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-from bot_bottle.sidecar.harden import conceal, ignore_keys
+from bot_bottle.sidecar.harden import conceal, ignore_keys, prctl
 
 _PR_SET_NO_NEW_PRIVS = 38
 _MAX_MEMORY = 1 << 30
@@ -58,9 +58,7 @@ def confine() -> None:
     ):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(limit, (value, value))
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"prctl: {os.strerror(code)}")
+    prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
     system_calls = _seccomp()  # loading libseccomp reads files that are out of reach afterwards
     _landlock(libc)
     if system_calls is not None:

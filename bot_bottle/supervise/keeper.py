@@ -92,6 +92,9 @@ class Keeper:
             return
         self._desk.refresh()
         self._proxy.counted = {origin: self._counter(one) for origin, one in self._terms.counted().items()}
+        self._look_again()
+
+    def _look_again(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -101,10 +104,9 @@ class Keeper:
             self._timer = self._loop.call_later(delay, self._look)
 
     def _look(self) -> None:
-        self._timer = None
         end = self._terms.next_end()
         if end is not None and end > self._now():
-            self._timer = self._loop.call_later(min(end - self._now() + 0.01, _LOOK_SECONDS), self._look)
+            self._look_again()
         else:
             self._apply()
 

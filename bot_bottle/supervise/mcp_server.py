@@ -24,7 +24,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bot_bottle import __version__
-from bot_bottle.sidecar.control import receive_message, send_message
+from bot_bottle.sidecar.control import receive_or_end, send_message
 from bot_bottle.supervise.tools import INSTRUCTIONS, TOOLS
 
 if TYPE_CHECKING:
@@ -73,11 +73,9 @@ class Line:
 
     def _hear(self) -> None:
         try:
-            received = receive_message(self._control)
+            received = receive_or_end(self._control)
         except BlockingIOError:
             return
-        except (OSError, ValueError, TypeError):
-            received = None
         if received is None:
             asyncio.get_running_loop().remove_reader(self._control.fileno())
             if not self.gone.done():

@@ -12,7 +12,7 @@ from bot_bottle.audit import AuditLog
 from bot_bottle.control_client import ControlClient, NotReachableError
 from bot_bottle.errors import LaunchError, UsageError
 from bot_bottle.supervise.grant import Grant, grant_route
-from bot_bottle.supervise.record import ANSWERED, answer_record, past_of, read_past
+from bot_bottle.supervise.record import ANSWERED, answer_record, read_past
 from bot_bottle.supervise.request import request_id
 
 if TYPE_CHECKING:
@@ -155,7 +155,5 @@ def _past(identity: str) -> Past:
     path = paths.audit_path(identity)
     try:
         return read_past(path)
-    except FileNotFoundError:
-        return past_of(())
     except OSError as error:
         raise LaunchError(f"{path}: cannot be read: {error.strerror or error}") from error

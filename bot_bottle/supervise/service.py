@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bot_bottle
-from bot_bottle.sidecar.control import control_pair, receive_message, send_message
+from bot_bottle.sidecar.control import control_pair, receive_or_end, send_message
 from bot_bottle.supervise.relay import FarEnd, Relay
 from bot_bottle.supervise.request import RequestError, clean, request_id
 from bot_bottle.supervise.tools import TOOLS
@@ -107,11 +107,9 @@ class Supervisor:
         if control is None:
             return
         try:
-            received = receive_message(control)
+            received = receive_or_end(control)
         except BlockingIOError:
             return
-        except (OSError, ValueError, TypeError):
-            received = None
         if received is None:
             self._let_go()
             return
