@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from bot_bottle.errors import UnavailableError, UsageError
@@ -12,7 +14,6 @@ from bot_bottle.errors import UnavailableError, UsageError
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 
 def run(
@@ -109,6 +110,31 @@ def start_with(
     stdin, stdout, stderr = stdio
     return subprocess.Popen(
         list(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=env, start_new_session=True
+    )
+
+
+def start_own(
+    module: str,
+    *arguments: str,
+    pass_fds: Sequence[int],
+    stderr: int = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a module of this installation under this interpreter, in a session of its own.
+
+    It reads nothing, what it prints is lost but for ``stderr`` (a descriptor), and its environment is made
+    from nothing; ``env`` is added. Raises ``OSError``.
+    """
+    root = str(Path(__file__).resolve().parent.parent)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": root, "LANG": "C.UTF-8", **(env or {})},
+        cwd="/",
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
     )
 
 

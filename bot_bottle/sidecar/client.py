@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import bot_bottle
 from bot_bottle.errors import LaunchError
+from bot_bottle.process import start_own
 from bot_bottle.sidecar.control import control_pair, receive_message
 from bot_bottle.sidecar.listeners import send_listeners
 
@@ -161,25 +159,11 @@ class SidecarProcess:
 
 
 def _spawn(*, config_fd: int, control_fd: int, words_fd: int) -> subprocess.Popen[bytes]:
-    root = str(Path(bot_bottle.__file__).resolve().parent.parent)
-    argv = [
-        sys.executable,
-        "-P",
-        "-m",
+    numbers = (os.getpid(), config_fd, control_fd)
+    return start_own(
         "bot_bottle.sidecar",
-        str(os.getpid()),
-        str(config_fd),
-        str(control_fd),
-    ]
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": root, "LANG": "C.UTF-8"}
-    env.update({name: os.environ[name] for name in _PASSED_ENV if name in os.environ})
-    return subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=words_fd,
-        env=env,
-        cwd="/",
+        *map(str, numbers),
         pass_fds=(config_fd, control_fd),
-        start_new_session=True,
+        stderr=words_fd,
+        env={name: os.environ[name] for name in _PASSED_ENV if name in os.environ},
     )

@@ -10,13 +10,10 @@ import asyncio
 import contextlib
 import os
 import secrets
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import bot_bottle
+from bot_bottle.process import start_own
 from bot_bottle.sidecar.control import control_pair, receive_or_end, send_message
 from bot_bottle.supervise.relay import FarEnd, Relay
 from bot_bottle.supervise.request import RequestError, clean, request_id
@@ -24,6 +21,7 @@ from bot_bottle.supervise.tools import TOOLS
 
 if TYPE_CHECKING:
     import socket
+    import subprocess
     from collections.abc import Callable, Mapping
 
     from bot_bottle.audit import AuditLog
@@ -91,7 +89,12 @@ class Supervisor:
         self._starts.append(now)
         ours, theirs = control_pair()
         try:
-            self._process = _spawn_server(theirs.fileno())
+            self._process = start_own(
+                "bot_bottle.supervise",
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                env={"PYTHONDONTWRITEBYTECODE": "1"},
+            )
         except OSError:
             ours.close()
             raise
@@ -252,20 +255,6 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _spawn_server(control_fd: int) -> subprocess.Popen[bytes]:
-    root = str(Path(bot_bottle.__file__).resolve().parent.parent)
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "bot_bottle.supervise", str(control_fd)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": root, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd="/",
-        pass_fds=(control_fd,),
-        start_new_session=True,
-    )
 
 
 def _new_id() -> str:
