@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bot_bottle import bottle_state
 from bot_bottle.backend.prepare import metadata_for
-from bot_bottle.backend.provision import place_java_trust, provision
+from bot_bottle.backend.provision import clone_repository, place_java_trust, provision
 from bot_bottle.backend.registry import get_bottle_backend
 from bot_bottle.backend.util import log_ca_fingerprint, select_ca_cert
 from bot_bottle.declared import write_declared
@@ -52,6 +52,7 @@ def launch_bottle(plan: BottlePlan, backend: BottleBackend | None = None) -> Ite
                 bottle.await_ready()
             provision(bottle, plan, resumed=resumed)
             bottle.await_ready()
+            clone_repository(bottle, plan, resumed=resumed)
             place_java_trust(bottle, plan)
             log_ca_fingerprint(*select_ca_cert(plan))
             write_declared(plan)

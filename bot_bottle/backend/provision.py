@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 
 def provision(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> None:
-    """Place the provider's folders and files, then, in a first launch, the workspace.
+    """Place the provider's folders and files, then, in a first launch, the copy of a workspace.
 
+    Nothing of this needs the sidecar, which may still be on its way.
     Everything is unpacked by a process inside the bottle, so a link that an earlier session planted in its
     home leads nowhere but into the bottle.
     """
@@ -36,7 +37,14 @@ def provision(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> None:
             tell_left_out(source)
             progress = CopyProgress(len(source.files))
             send_archive(bottle, AGENT_WORKSPACE, lambda archive: source.write(archive, progress.count))
-    elif plan.spec.repo and not resumed:
+
+
+def clone_repository(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> None:
+    """Clone ``--repo`` through the git gate in a first launch; the sidecar must serve the bottle by then.
+
+    Raises ``LaunchError`` with git's own words.
+    """
+    if plan.spec.repo and not resumed:
         _clone(bottle, plan.spec.repo)
 
 
@@ -48,7 +56,6 @@ def place_java_trust(bottle: Streams, plan: BottlePlan) -> None:
 
 
 def _clone(bottle: Streams, url: str) -> None:
-    """Let the bottle's own git clone through the gate; raises ``LaunchError`` with its words."""
     print(f"bot-bottle: cloning {printable(url)} through the git gate", file=sys.stderr, flush=True)
     script = f"exec git clone --quiet -- {quote(url)} {quote(AGENT_WORKSPACE)}"
     done = bottle.exec_stream(script, stdin=None, stdout=None)

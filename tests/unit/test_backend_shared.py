@@ -144,8 +144,8 @@ class OneShot(LocalStreams):
         self.told.append("await_ready")
 
     def exec_stream(self, script: str, *, stdin: BinaryIO | None, stdout: BinaryIO | None) -> ExecResult:
-        del script, stdout
-        self.told.append("place")
+        del stdout
+        self.told.append(script if script.startswith("exec git") else "place")
         while stdin is not None and stdin.read(1 << 16):
             pass
         return ExecResult(returncode=0, stdout=b"", stderr=b"")
@@ -185,6 +185,22 @@ def test_a_fresh_bottles_files_are_placed_while_its_sidecar_comes_up_and_a_kept_
     bottle = OneShot(0)
     assert run(plan, bottle, monkeypatch) == 0
     assert bottle.told == order
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["fresh", "resumed"])
+def test_a_repository_is_cloned_once_the_gate_answers_and_only_into_a_fresh_bottle(
+    plan: BottlePlan, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    plan = replace(plan, spec=replace(plan.spec, repo="ssh://git@git.test/project.git"))
+    if resumed:
+        bottle_state.create_state(metadata_for(plan))
+        plan = replace(plan, spec=replace(plan.spec, identity=plan.identity))
+    bottle = OneShot(0)
+    assert run(plan, bottle, monkeypatch) == 0
+    clone = [word for word in bottle.told if word.startswith("exec git clone")]
+    assert len(clone) == (0 if resumed else 1)
+    if clone:
+        assert bottle.told.index("await_ready") < bottle.told.index(clone[0])
 
 
 def test_images_are_built_before_anything_is_claimed_and_kept_things_go_before_the_state(
