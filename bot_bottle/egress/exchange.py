@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from bot_bottle.decision import Deny
 from bot_bottle.egress.bodies import LAST_CHUNK, chunk
 from bot_bottle.egress.denial import denial_body, denial_headers, own_head
-from bot_bottle.egress.frames import close_frame
 from bot_bottle.egress.grammar import BadMessageError
 from bot_bottle.egress.headers import head_tail
 from bot_bottle.egress.pool import Destination
 from bot_bottle.egress.target import origin_target, read_request, upstream_authority
+from bot_bottle.egress.tunnel import Tunnel
 from bot_bottle.egress.upstream import UpstreamError
 from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from bot_bottle.egress.precedent import Precedent, PrecedentKey
     from bot_bottle.egress.reload import Successor
     from bot_bottle.egress.upstream import Upstream
-    from bot_bottle.egress.websocket import Conversation
 
 #: How much of a request body waits in memory while its upstream is not connected yet.
 _MAX_WAITING_BYTES = 64 * 1024
@@ -59,7 +58,7 @@ class Exchange:
     _head = b""
     _guard: BodyGuard | GrpcGuard | None = None
     _head_first = False
-    _frames: Conversation | None = None
+    _tunnel: Tunnel | None = None
     _upstream: Upstream | None = None
     _dialling: asyncio.Task[None] | None = None
     _waiting: list[bytes] | None = None
@@ -70,7 +69,6 @@ class Exchange:
     _dropping = False
     _dropped = 0
     _chunked_out = False
-    _tunnelling = False
     _tried_again = False
     _response_begun = False
     _response_done = False
@@ -168,16 +166,9 @@ class Exchange:
             self._client.hold_reading(self, hold=True)
 
     def on_client_bytes(self, data: bytes) -> None:
-        """Pass on what may leave of an upgraded connection's bytes."""
-        if self._upstream is None or self._frames is None:
-            return
-        passed, deny = self._frames.from_client(data)
-        if self._tally is not None:
-            self._tally.bytes_out += len(passed)
-        if passed:
-            self._upstream.write(passed)
-        if deny is not None:
-            self._end_tunnel(deny)
+        """Take bytes of an upgraded connection."""
+        if self._tunnel is not None:
+            self._tunnel.from_client(data)
 
     def on_client_writable(self, *, writable: bool) -> None:
         """Read from the server only while the client keeps up."""
@@ -187,9 +178,8 @@ class Exchange:
     def abandon(self) -> None:
         """Give up: the client is gone or broke its own request."""
         self._finished = True
-        self._record_tunnel()
-        if self._tunnelling and self._upstream is not None:
-            self._upstream.finish()
+        if self._tunnel is not None:
+            self._tunnel.on_client_lost()
             self._upstream = None
         self._let_go()
 
@@ -405,11 +395,17 @@ class Exchange:
         lines = [line.line, *headers.kept]
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         self._client.send(b"\r\n".join(lines))
-        destination = self._destination
-        if destination is None:
+        destination, upstream = self._destination, self._upstream
+        if destination is None or upstream is None:
             raise TypeError("no server answers before it is known which")
-        self._frames = self._client.proxy.conversation(destination)
-        self._response_begun = self._tunnelling = True
+        self._tunnel = Tunnel(
+            self._client.proxy.conversation(destination),
+            client=self._client,
+            upstream=upstream,
+            request=self._judged,
+            tally=self._tally,
+        )
+        self._response_begun = True
         self._client.enter_tunnel(self)
 
     def on_response_body(self, data: bytes) -> None:
@@ -433,42 +429,17 @@ class Exchange:
         self._finish_if_done()
 
     def on_tunnel_data(self, data: bytes) -> None:
-        """Pass bytes of an upgraded connection back."""
-        if self._frames is None:
-            return
-        passed, deny = self._frames.from_server(data)
-        if self._tally is not None:
-            self._tally.bytes_in += len(passed)
-        if passed:
-            self._client.send(passed)
-        if deny is not None:
-            self._end_tunnel(deny)
-
-    def _end_tunnel(self, deny: Deny) -> None:
-        """Close an upgraded connection for what was said in it (RFC 6455, 7.4.1: 1008 is a policy's)."""
-        self._client.proxy.record_content(self._judged, deny)
-        self._let_go()
-        code = 1002 if deny.reason == "websocket_protocol" else 1008
-        self._client.send(close_frame(code, f"{deny.reason}: {deny.rule}"))
-        self._client.finish()
-
-    def _record_tunnel(self) -> None:
-        """Put on record, once, what went through an upgraded connection."""
-        frames, self._frames = self._frames, None
-        if frames is not None:
-            if frames.found:
-                note = "a credential was taken out of the answer"
-                self._client.proxy.record_event("answer", host=self._judged.host, message=note)
-            self._client.proxy.record_event("websocket", host=self._judged.host, **frames.summary())
+        """Take bytes of an upgraded connection."""
+        if self._tunnel is not None:
+            self._tunnel.from_server(data)
 
     def on_upstream_lost(self, error: UpstreamError) -> None:
         """Try once more where that is safe, or tell the client."""
         upstream, self._upstream = self._upstream, None
         if self._finished:
             return
-        if self._tunnelling:
-            self._record_tunnel()
-            self._client.finish()
+        if self._tunnel is not None:
+            self._tunnel.on_server_lost()
             return
         if self._response_begun:
             self._client.flush()
