@@ -191,7 +191,8 @@ def hold_lock(identity: str) -> Iterator[None]:
 def is_running(identity: str) -> bool:
     """Tell whether a launcher holds this identity at this moment."""
     try:
-        descriptor = os.open(bottle_state_dir(identity) / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # For reading, so that who watches the file for its launcher's letting go does not hear of this look.
+        descriptor = os.open(bottle_state_dir(identity) / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _NAME = "control"
 _BACKLOG = 128
 _SECONDS = 30.0
+_NOTE_SECONDS = 2.0
 _AGAIN_SECONDS = 0.01
 _LOOKS = 100
 _PIECE = 64 * 1024
@@ -152,6 +153,11 @@ class ControlClient:
             while data := self._sock.recv(_PIECE):
                 yield data
 
+    def hang_up(self) -> None:
+        """End the conversation from another thread: whoever waits in it hears its end."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Let go."""
         self._sock.close()
@@ -165,6 +171,15 @@ class ControlClient:
     def _lost(self, error: OSError | None) -> NotReachableError:
         why = "it does not answer in time" if isinstance(error, TimeoutError) else "it has ended"
         return NotReachableError(f"the sidecar of {self.identity} is lost: {why}")
+
+
+def note_session(identity: str, state: str, exit_code: int | None = None) -> None:
+    """Put what became of a bottle's session among its events, as far as its sidecar still takes it.
+
+    ``state`` is one of :data:`bot_bottle.sidecar.orders.SESSION_STATES`.
+    """
+    with contextlib.suppress(LaunchError), ControlClient.connect(identity, _NOTE_SECONDS) as client:
+        client.order("session", state=state, exit_code=exit_code)
 
 
 def end_session(identity: str, number: int = signal.SIGTERM) -> bool:

@@ -16,7 +16,7 @@ from bot_bottle.control_client import ControlClient, NotReachableError
 from bot_bottle.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from bot_bottle.audit_chain import Record
@@ -52,7 +52,7 @@ def read_events(identity: str, *, follow: bool = False) -> Iterator[Record]:
 
     Raises ``UsageError`` where there is no log, ``OSError``, and :class:`SidecarGoneError`.
     """
-    reader = _Reader(log_of(identity))
+    reader = LogReader(log_of(identity))
     yield from reader.rest()
     deserted_since: float | None = None
     while follow:
@@ -76,12 +76,16 @@ def read_events(identity: str, *, follow: bool = False) -> Iterator[Record]:
         time.sleep(_LOOK_AGAIN_SECONDS)
 
 
-class _Reader:
-    """Cuts the bytes of one log into records; ``offset`` is how far it was read."""
+class LogReader:
+    """Cuts the bytes of one log into records; ``offset`` is how far it was read.
 
-    def __init__(self, path: Path) -> None:
-        self.offset = 0
+    With ``events`` only records of those kinds are given, and the others' lines are passed over unread.
+    """
+
+    def __init__(self, path: Path, *, offset: int = 0, events: Sequence[str] = ()) -> None:
+        self.offset = offset
         self._path = path
+        self._marks = tuple(event_mark(event) for event in events)
         self._line = b""
 
     def take(self, data: bytes) -> Iterator[Record]:
@@ -89,13 +93,25 @@ class _Reader:
         self.offset += len(data)
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
+            if self._marks and not any(mark in line for mark in self._marks):
+                continue
             record = parse(line + b"\n")
             if record is not None:
                 yield record
 
     def rest(self) -> Iterator[Record]:
-        """Read what the file has beyond the offset."""
+        """Read what the file has beyond the offset; raises ``OSError``."""
+        for data in self.pieces():
+            yield from self.take(data)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Give the bytes that the file has beyond the offset, for :meth:`take`; raises ``OSError``."""
         with self._path.open("rb") as file:
             file.seek(self.offset)
             while data := file.read(_PIECE):
-                yield from self.take(data)
+                yield data
+
+
+def event_mark(event: str) -> bytes:
+    """Give the bytes that the line of every ``event`` has, and no other line: quotes in texts are escaped."""
+    return f'"event":"{event}"'.encode()

@@ -1,6 +1,8 @@
 """The operator's config file ``~/.bot-bottle/config.toml``: the machine's own facts, not a bottle's.
 
     backend = "bubblewrap"
+    on_request = ["/home/me/bin/tell-me"]   # run when an agent asks, with the request as JSON to read
+    notify = true                           # and a notification on the desktop (notify-send)
 
     [egress]
     upstream_ca = "/path/ca.pem"      # trusted for upstream servers, in addition to the system's roots
@@ -87,9 +89,15 @@ class SmolmachinesConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorConfig:
-    """The config file's settings; the empty one is what a missing file means."""
+    """The config file's settings; the empty one is what a missing file means.
+
+    ``on_request`` is an argv that is run for each request of an agent's, ``notify`` asks for a notification
+    on the desktop.
+    """
 
     backend: str = ""
+    on_request: tuple[str, ...] = ()
+    notify: bool = False
     upstream_ca: str = ""
     upstream_ca_pem: str = field(default="", repr=False)
     proxy: UpstreamProxy | None = None
@@ -128,13 +136,15 @@ def read_ca_file(path: Path) -> str:
 
 
 def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
-    _known(data, ("backend", "egress", "pins", "docker", "smolmachines"), path, "")
+    _known(data, ("backend", "on_request", "notify", "egress", "pins", "docker", "smolmachines"), path, "")
     egress = _table(data, "egress", path)
     _known(egress, ("upstream_ca", *_PROXY_KEYS), path, "egress.")
     upstream_ca, pem = _cas(egress, "upstream_ca", path, "egress.")
     pins = _table(data, "pins", path)
     return OperatorConfig(
         backend=_text(data, "backend", path, ""),
+        on_request=_argv(data, "on_request", path),
+        notify=_flag(data, "notify", path, ""),
         upstream_ca=upstream_ca,
         upstream_ca_pem=pem,
         proxy=_proxy(egress, path),
@@ -148,9 +158,7 @@ def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
 
 def _proxy(table: Mapping[str, object], path: Path) -> UpstreamProxy | None:
     texts = {key: _text(table, key, path, "egress.") for key in ("proxy", "proxy_user", "proxy_password_ref")}
-    resolves, bypass = table.get("proxy_resolves", False), table.get("no_proxy", [])
-    if not isinstance(resolves, bool):
-        raise ManifestError(f"{path}: egress.proxy_resolves: must be true or false, without quotes")
+    resolves, bypass = _flag(table, "proxy_resolves", path, "egress."), table.get("no_proxy", [])
     if not isinstance(bypass, list) or not all(isinstance(entry, str) for entry in bypass):
         raise ManifestError(f'{path}: egress.no_proxy: must be a list of texts, such as ["*.corp.example"]')
     if not texts["proxy"]:
@@ -295,6 +303,26 @@ def _text(table: Mapping[str, object], key: str, path: Path, prefix: str) -> str
     if not isinstance(value, str):
         raise ManifestError(f"{path}: {prefix}{shown(key)}: must be text in quotes")
     return value
+
+
+def _flag(table: Mapping[str, object], key: str, path: Path, prefix: str) -> bool:
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise ManifestError(f"{path}: {prefix}{key}: must be true or false, without quotes")
+    return value
+
+
+def _argv(table: Mapping[str, object], key: str, path: Path) -> tuple[str, ...]:
+    """Read a program with its arguments; no shell ever reads them."""
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) and "\0" not in one for one in value):
+        raise ManifestError(
+            f"{path}: {key}: must be a list of texts, a program and its arguments, "
+            'such as ["tell-me", "--loud"]'
+        )
+    if value and not value[0]:
+        raise ManifestError(f"{path}: {key}: the first text is the program to run, and it is empty")
+    return tuple(value)
 
 
 def _refuse_foreign(info: os.stat_result, path: Path, what: str) -> None:

@@ -48,12 +48,19 @@ def preflight_lines(
         ("pins", tuple(f"{host} -> {pin_text(pin)} (config.toml)" for host, pin in plan.pins.items())),
         ("proxy", (plan.upstream_proxy.shown,) if plan.upstream_proxy else ()),
         ("upstream CA", (_ca_text(plan.upstream_ca_pem, upstream_ca),) if plan.upstream_ca_pem else ()),
+        ("on request", _told_by(plan)),
         ("limits", tuple(_limit_line(limit, plan.bottle) for limit in plan.limits)),
         ("workspace", (_workspace_text(plan),)),
         ("audit", (str(plan.audit_path),)),
         ("note", (*plan.notes, *_unsearchable(plan), *bottle_notes(plan.bottle))),
     ]
     return layout(rows)
+
+
+def _told_by(plan: BottlePlan) -> tuple[str, ...]:
+    """Say how the operator hears of what the agent asks for."""
+    command = (f"runs {shown(' '.join(plan.on_request), 200)} (config.toml)",) if plan.on_request else ()
+    return (*command, *(("a notification on the desktop (config.toml)",) if plan.notify else ()))
 
 
 def _unsearchable(plan: BottlePlan) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -111,6 +112,44 @@ def start_with(
     return subprocess.Popen(
         list(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=env, start_new_session=True
     )
+
+
+class BoundedCommand:
+    """A command of the operator's that runs while other things go on; it and all it starts can be ended.
+
+    It stands in a session of its own, without a terminal, and what it prints is lost. Raises ``OSError``
+    where it cannot be started.
+    """
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=env,
+            start_new_session=True,
+        )
+
+    def finish(self, given: bytes, timeout: float) -> int | None:
+        """Give it its standard input and wait for its exit code; None where ``timeout`` seconds were over."""
+        try:
+            self._process.communicate(given, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+            return None
+        finally:
+            if self._process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    self._process.stdin.close()
+        return self._process.returncode
+
+    def kill(self) -> None:
+        """End it and its session's group; safe to call again, and from another thread."""
+        if self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def start_own(

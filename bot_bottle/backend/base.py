@@ -74,7 +74,7 @@ class BottlePlan:
     ``guest_env`` is the whole environment of the agent (placeholders, proxy and CA variables, the
     manifest's ``env``) and is not printed by value. ``secrets`` and ``git_remotes`` are for the sidecar
     alone. ``marked`` are the operator's values that must not leave (the bottle's ``guard``) and that are not
-    in ``guest_env``.
+    in ``guest_env``. ``on_request`` and ``notify`` say how the operator is told of what the agent asks for.
     """
 
     spec: BottleSpec
@@ -94,6 +94,8 @@ class BottlePlan:
     marked: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     limits: tuple[LimitStatus, ...] = ()
     notes: tuple[str, ...] = ()
+    on_request: tuple[str, ...] = ()
+    notify: bool = False
 
     def print(self) -> None:
         """Show the preflight on stderr: names, never values."""

@@ -13,6 +13,7 @@ from bot_bottle.backend.prepare import metadata_for
 from bot_bottle.backend.provision import clone_repository, place_java_trust, provision
 from bot_bottle.backend.registry import get_bottle_backend
 from bot_bottle.backend.util import log_ca_fingerprint, select_ca_cert
+from bot_bottle.control_client import note_session
 from bot_bottle.declared import write_declared
 from bot_bottle.errors import BotBottleError, LaunchError, UsageError
 
@@ -58,7 +59,7 @@ def launch_bottle(plan: BottlePlan, backend: BottleBackend | None = None) -> Ite
             write_declared(plan)
             bottle_state.mark_preserved(plan.identity)
             up = True
-            with _renewing(plan):
+            with _renewing(plan), _announcing(plan):
                 yield bottle
     except BaseException as error:
         discard(plan, backend)
@@ -77,6 +78,15 @@ def _renewing(plan: BottlePlan) -> AbstractContextManager[object]:
     from bot_bottle.renewal import Renewer  # noqa: PLC0415 - few bottles have any
 
     return Renewer(plan.identity, plan.provision.renewals)
+
+
+def _announcing(plan: BottlePlan) -> AbstractContextManager[object]:
+    """Tell the operator of what the agent asks for while the body runs, where they want to be told."""
+    if not plan.on_request and not plan.notify:
+        return nullcontext()
+    from bot_bottle.announce import announcer_for  # noqa: PLC0415 - few operators have any
+
+    return announcer_for(plan)
 
 
 def discard(plan: BottlePlan, backend: BottleBackend | None = None) -> None:
@@ -131,6 +141,7 @@ def run_session(
             except _TimeIsUpError:
                 exit_code, timed_out = EXIT_TIMEOUT, True
                 _say(f"the agent was ended after {timeout:g} s (--timeout)")
+            note_session(plan.identity, "timed out" if timed_out else "ended", exit_code)
     except BaseException:
         if started:
             _say_resume(plan.identity, "the session was cut short")

@@ -119,6 +119,8 @@ def prepare_plan(
         git_remotes=git_remotes,
         marked=marked,
         limits=backend.limits(bottle),
+        on_request=config.on_request if bottle.supervise else (),
+        notify=config.notify and bottle.supervise,
     )
     backend.check(plan)
     return plan

@@ -30,6 +30,8 @@ Answer: TypeAlias = dict[str, object]
 #: How many lines of a change are put on record; the digests stand for the rest.
 _MAX_LINES = 100
 _MAX_SECRETS = 256
+#: What a launcher may tell of the agent's session.
+SESSION_STATES = ("started", "resumed", "attached", "detached", "frozen", "thawed", "timed out", "ended")
 _MAX_SECRET_CHARS = 64 * 1024
 
 HALT = Deny(
@@ -77,6 +79,7 @@ class Desk:
             "reload": self._reload,
             "panic": self._panic,
             "lift": self._lift,
+            "session": self._session,
         }
 
     def take(self, name: str, carry_out: Callable[[Order], Answer]) -> None:
@@ -174,6 +177,16 @@ class Desk:
             self._proxy.replace_table(self._table)
             self.refresh()
             self._on_halt(None)
+        return {}
+
+    def _session(self, order: Order) -> Answer:
+        """Put on record what only the launcher knows: what became of the agent's session."""
+        state, code = order.get("state"), order.get("exit_code")
+        if state not in SESSION_STATES or not (code is None or type(code) is int):
+            raise OrderError(f"state is one of {', '.join(SESSION_STATES)}, exit_code a number or null")
+        ended = {"exit_code": code} if type(code) is int else {}
+        if not self._record("session", state=str(state), **ended):
+            raise OrderError("it cannot be put on record")
         return {}
 
     def _record(self, event: str, **fields: str | int | list[str]) -> bool:

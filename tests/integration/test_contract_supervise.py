@@ -12,6 +12,9 @@ from bot_bottle.sidecar.listeners import SUPERVISE_PORT
 from tests.support.family import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from tests.support.lab import Lab, RunningBottle
 
 pytestmark = pytest.mark.integration
@@ -44,7 +47,19 @@ def _reason(bottle: RunningBottle, url: str) -> str:
     return str(bottle.sh(f"curl -sS -m 10 {url}").out)
 
 
-def test_an_agent_asks_and_a_yes_opens_a_host_for_a_while(lab: Lab) -> None:
+@pytest.fixture
+def told(lab: Lab) -> Iterator[Path]:
+    """Let the operator's own command hear of requests; gives where it writes what it was given."""
+    config, sink = lab.home / "config.toml", lab.user_home / "told.json"
+    before = config.read_text()
+    lab.write(
+        "config.toml", f'on_request = ["/bin/sh", "-c", "cat >{sink}.new; mv {sink}.new {sink}"]\n{before}'
+    )
+    yield sink
+    lab.write("config.toml", before)
+
+
+def test_an_agent_asks_and_a_yes_opens_a_host_for_a_while(lab: Lab, told: Path) -> None:
     lab.declare("asking", _BOTTLE)
     with lab.launch("asking") as bottle:
         assert "host_not_allowed" in _reason(bottle, "https://asked.test/docs/")
@@ -54,7 +69,7 @@ def test_an_agent_asks_and_a_yes_opens_a_host_for_a_while(lab: Lab) -> None:
             host="asked.test",
             paths=["/docs/"],
             methods=["GET"],
-            reason="to \\u001b[2J read",
+            reason="to \x1b[2J read",
         )
         asking = threading.Thread(target=lambda: answers.append(bottle.sh(script, timeout=60).out))
         asking.start()
@@ -63,6 +78,10 @@ def test_an_agent_asks_and_a_yes_opens_a_host_for_a_while(lab: Lab) -> None:
         assert "GET asked.test /docs/" in shown.out
         assert "\x1b" not in shown.out
         (request,) = _requests(lab, bottle.identity)
+        wait_until(told.exists, "the operator's command")
+        heard = json.loads(told.read_text())
+        assert (heard["request"], heard["identity"]) == (request["request"], bottle.identity)
+        assert heard["why"] == "to ?[2J read"
         assert lab.cli("approve", request["request"]).returncode == 2, "nobody is asked without a terminal"
         said = lab.cli("approve", request["request"], "--yes", "--for", "2h", "--words", "read on")
         assert said.returncode == 0, said.err

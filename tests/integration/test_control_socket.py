@@ -321,6 +321,16 @@ def test_panic_stops_everything_until_it_is_lifted(world: World) -> None:
     assert [one["decision"] for one in world.sidecar.records("panic")] == ["deny", "lifted"]
 
 
+def test_what_a_launcher_tells_of_the_session_is_an_event(world: World) -> None:
+    with world.control() as client:
+        client.order("session", state="ended", exit_code=3)
+        for wrong in ({"state": "gone"}, {"state": "ended", "exit_code": "0"}, {"state": ["ended"]}):
+            with pytest.raises(OrderRefusedError):
+                client.order("session", **wrong)
+    recorded = [(one["state"], one["exit_code"]) for one in world.sidecar.records("session")]
+    assert recorded == [("ended", 3)]
+
+
 def read_until(events: Iterator[bytes], done: Callable[[bytes], bool]) -> bytes:
     data = b""
     for piece in events:

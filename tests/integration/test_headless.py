@@ -42,6 +42,8 @@ def test_a_task_from_stdin_and_one_object_at_the_end(lab: Lab) -> None:
     assert result["decisions"] == {"allowed": 1, "denied": 1, "failed": 0}
     assert result["denials"] == [{"host": "elsewhere.test", "reason": "host_not_allowed", "count": 1}]
     assert [state["identity"] for state in lab.states("headless")] == [result["identity"]]
+    ended = lab.cli("logs", result["identity"], "--event", "session", "--json").json()
+    assert (ended["state"], ended["exit_code"]) == ("ended", 3)
     assert lab.cli("cleanup", result["identity"], "--yes").returncode == 0
 
 

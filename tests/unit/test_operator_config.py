@@ -35,7 +35,8 @@ def test_a_missing_file_is_an_empty_one(tmp_path: Path) -> None:
 def test_everything_it_can_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ca = write(tmp_path / "ca.pem", f"a comment\n{PEM}junk\n{PEM}")
     text = (
-        f'backend = "bubblewrap"\n[egress]\nupstream_ca = "{ca}"\n[pins]\n'
+        'backend = "bubblewrap"\non_request = ["tell", "a b"]\nnotify = true\n'
+        f'[egress]\nupstream_ca = "{ca}"\n[pins]\n'
         '"API.Example.com" = "127.0.0.1:8443"\n"a.example" = "10.0.0.1"\n"b.example" = "[::1]:443"\n'
         '"c.example" = "2001:DB8::1"\n'
     )
@@ -43,6 +44,7 @@ def test_everything_it_can_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     write(tmp_path / "config.toml", text)
     config = load_operator_config()
     assert config.backend == "bubblewrap"
+    assert (config.on_request, config.notify) == (("tell", "a b"), True)
     assert config.upstream_ca_pem == PEM.strip() + "\n" + PEM
     assert config.pins == {
         "api.example.com": Pin(address="127.0.0.1", port=8443),
@@ -58,6 +60,10 @@ def test_everything_it_can_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("backend = bubblewrap", "not valid TOML"),
         ("backend = 1", "backend: must be text"),
         ("bakend = 'x'", "did you mean backend?"),
+        ("on_request = 'tell-me'", "on_request: must be a list of texts, a program and its arguments"),
+        ("on_request = ['a', 1]", "on_request: must be a list of texts"),
+        ("on_request = ['', 'a']", "on_request: the first text is the program to run, and it is empty"),
+        ("notify = 'yes'", "notify: must be true or false, without quotes"),
         ("egress = 1", r"write \[egress\]"),
         ("[egress]\nupstreamca = 'x'", "egress.upstreamca: unknown key; did you mean upstream_ca?"),
         ("[egress]\nupstream_ca = 'ca.pem'", "absolute path"),

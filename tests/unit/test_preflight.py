@@ -93,6 +93,12 @@ def test_an_operators_own_addresses_and_roots_are_shown(plan: BottlePlan) -> Non
     assert "upstream CA" not in rows(plan)
 
 
+def test_how_the_operator_hears_of_requests_is_shown(plan: BottlePlan) -> None:
+    told = rows(replace(plan, on_request=("tell-me", "--loud"), notify=True))["on request"]
+    assert told == ["runs tell-me --loud (config.toml)", "a notification on the desktop (config.toml)"]
+    assert "on request" not in rows(plan)
+
+
 def test_each_route_is_one_line_with_all_it_opens() -> None:
     route = EgressRoute(
         host="api.example",

@@ -1,0 +1,207 @@
+"""The operator is told of what an agent asks for: by a command of theirs, and on their desktop.
+
+A thread of the launcher hears the bottle's events. What the agent wrote reaches the command as JSON on its
+standard input, cut to printable text, and never as an argument; what the desktop is shown holds none of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Self
+
+from bot_bottle import paths, process
+from bot_bottle.control_client import ControlClient, NotReachableError
+from bot_bottle.errors import BotBottleError
+from bot_bottle.events import LogReader
+from bot_bottle.supervise.record import ASKED
+from bot_bottle.supervise.request import AgentRequest, clean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from bot_bottle.audit_chain import Record
+    from bot_bottle.backend.base import BottlePlan
+    from bot_bottle.secret import Secret
+
+#: How long one command may take, in seconds.
+RUN_SECONDS = 10.0
+#: At most so many requests are announced within so many seconds; an agent can ask faster than a human reads.
+PACE = 10
+PACE_SECONDS = 60.0
+#: How long the end of a session waits for a command that runs, in seconds.
+_END_SECONDS = 2.0
+_AGAIN_SECONDS = 0.2
+_MAX_CHARS = 20_000
+_DESKTOP = "notify-send"
+
+
+def announcer_for(plan: BottlePlan, say: Callable[[str], None] | None = None) -> Announcer:
+    """Make what tells the operator of the requests of ``plan``'s bottle, from now on."""
+    return Announcer(
+        plan.identity,
+        on_request=plan.on_request,
+        notify=plan.notify,
+        about={"agent": plan.spec.agent_name, "bottle": plan.bottle.name, "backend": plan.backend_name},
+        env=without_secrets(os.environ, (*plan.secrets.values(), *plan.marked.values())),
+        say=say,
+    )
+
+
+def without_secrets(env: Mapping[str, str], secrets: Iterable[Secret]) -> dict[str, str]:
+    """Give an environment without the variables that hold one of ``secrets``."""
+    values = {secret.reveal() for secret in secrets}
+    return {name: value for name, value in env.items() if value not in values}
+
+
+def details(request: AgentRequest, identity: str, about: Mapping[str, str]) -> bytes:
+    """Give what the command reads: one JSON object, its texts printable but for line feeds."""
+    obj: dict[str, object] = {
+        "identity": identity,
+        **about,
+        **request.to_record(),
+        "summary": request.summary,
+    }
+    return json.dumps({name: _clean(value) for name, value in obj.items()}).encode() + b"\n"
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return clean(value, _MAX_CHARS)
+    return [_clean(one) for one in value] if isinstance(value, list) else value
+
+
+class Announcer:
+    """Tells of one bottle's requests while its session lasts; a context manager around it."""
+
+    def __init__(
+        self,
+        identity: str,
+        *,
+        on_request: Sequence[str] = (),
+        notify: bool = False,
+        about: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        say: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``about`` is what the command is told of the bottle besides, ``env`` its whole environment.
+
+        ``say`` tells the operator of what could not be done; by default on stderr.
+        """
+        self._identity = identity
+        self._on_request = tuple(on_request)
+        self._notify = notify
+        self._about = dict(about or {})
+        self._env = dict(env or {})
+        self._say = say or _say
+        self._clock = clock
+        self._times: deque[float] = deque()
+        self._missing: set[str] = set()
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._client: ControlClient | None = None
+        self._command: process.BoundedCommand | None = None
+        self._thread = threading.Thread(target=self._hear, name="announcer", daemon=True)
+
+    def __enter__(self) -> Self:
+        path = paths.audit_path(self._identity)
+        self._reader = LogReader(path, offset=_size(path), events=[ASKED])
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        with self._lock:
+            self._over.set()
+            if self._client is not None:
+                self._client.hang_up()
+        self._thread.join(_END_SECONDS)
+        if self._thread.is_alive():
+            with self._lock:
+                if self._command is not None:
+                    self._command.kill()
+            self._thread.join(_END_SECONDS)
+
+    def _hear(self) -> None:
+        while not self._over.is_set():
+            with contextlib.suppress(NotReachableError, BotBottleError, OSError):
+                self._listen()
+            self._over.wait(_AGAIN_SECONDS)
+
+    def _listen(self) -> None:
+        """Hear what comes until the sidecar or the session ends; a slow command costs nothing but time.
+
+        A reader that is dropped meanwhile goes on from its offset.
+        """
+        with ControlClient.connect(self._identity) as client:
+            with self._lock:
+                if self._over.is_set():
+                    return
+                self._client = client
+            try:
+                for data in client.events(self._reader.offset):
+                    self._announce(self._reader.take(data))
+            finally:
+                with self._lock:
+                    self._client = None
+
+    def _announce(self, records: Iterable[Record]) -> None:
+        for record in records:
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # a record of another version
+                self._tell(AgentRequest.from_record(record))
+
+    def _tell(self, request: AgentRequest) -> None:
+        now = self._clock()
+        while self._times and now - self._times[0] >= PACE_SECONDS:
+            self._times.popleft()
+        if len(self._times) >= PACE:
+            self._say(f"{request.id}: not announced, since more than {PACE} requests came within a minute")
+            return
+        self._times.append(now)
+        if self._on_request:
+            self._run(self._on_request, details(request, self._identity, self._about), request, "on_request")
+        if self._notify:
+            words = f"asks for {request.kind} ({request.id}); see: bot-bottle requests"
+            argv = (_DESKTOP, "--app-name=bot-bottle", "--", self._identity, words)
+            self._run(argv, b"", request, "notify")
+
+    def _run(self, argv: Sequence[str], given: bytes, request: AgentRequest, key: str) -> None:
+        if self._over.is_set():
+            return
+        try:
+            command = process.BoundedCommand(argv, env=self._env)
+        except OSError as error:
+            if key in self._missing:
+                return
+            self._missing.add(key)
+            why = error.strerror or str(error)
+            self._say(f"{request.id}: {key} of config.toml: {argv[0]} cannot be run: {why}")
+            return
+        with self._lock:
+            self._command = command
+        try:
+            code = command.finish(given, RUN_SECONDS)
+        finally:
+            with self._lock:
+                self._command = None
+        if code is None:
+            self._say(f"{request.id}: {key} of config.toml: {argv[0]} was ended after {RUN_SECONDS:g} s")
+        elif code and not self._over.is_set():
+            self._say(f"{request.id}: {key} of config.toml: {argv[0]} ended with exit code {code}")
+
+
+def _size(path: os.PathLike[str]) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - takes whatever names a path
+    except OSError:
+        return 0
+
+
+def _say(text: str) -> None:
+    safe = "".join(char if char.isprintable() else "?" for char in text)
+    print(f"bot-bottle: {safe}", file=sys.stderr, flush=True)
