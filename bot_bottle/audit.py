@@ -319,13 +319,17 @@ def verify(path: Path) -> AuditVerdict:
     return AuditVerdict(ok=True, records=records, ended=ended, error_line=None, message=message)
 
 
-def read_records(path: Path, *, offset: int = 0) -> Iterator[dict[str, object]]:
-    """Give the records from byte ``offset`` on; what is no record is left out (see :func:`verify`)."""
+def read_records(path: Path, *, offset: int = 0, event: str = "") -> Iterator[dict[str, object]]:
+    """Give the records from byte ``offset`` on; what is no record is left out (see :func:`verify`).
+
+    With ``event`` only those of that event: a long log is gone through at the disk's pace.
+    """
+    mark = f'"event":"{event}"'.encode() if event else b""
     with path.open("rb") as file:
         file.seek(offset)
         for line in file:
-            record = parse(line)
-            if record is not None:
+            record = parse(line) if mark in line else None
+            if record is not None and (not event or record.get("event") == event):
                 yield record
 
 

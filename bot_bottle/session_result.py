@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from bot_bottle.usage import UsedByModel, usage_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -32,7 +34,7 @@ class Decided:
     """What a session's part of the record says.
 
     ``failed`` counts requests that were allowed and met no upstream. ``denials`` are (host, reason, how
-    often), the most frequent first.
+    often), the most frequent first. ``used`` is what answers said they used of a model.
     """
 
     allowed: int = 0
@@ -40,6 +42,7 @@ class Decided:
     failed: int = 0
     denials: tuple[tuple[str, str, int], ...] = ()
     pushes: tuple[Push, ...] = ()
+    used: UsedByModel = field(default_factory=UsedByModel)
 
 
 def decided(records: Iterable[Mapping[str, object]]) -> Decided:
@@ -47,7 +50,11 @@ def decided(records: Iterable[Mapping[str, object]]) -> Decided:
     counts: Counter[str] = Counter()
     denials: Counter[tuple[str, str]] = Counter()
     pushes: list[Push] = []
+    used = UsedByModel()
     for record in records:
+        if usage := usage_of(record):
+            used.add(usage)
+            continue
         event, decision = record.get("event"), _text(record.get("decision"))
         if event == "git_push_result":
             _settle_push(pushes, record)
@@ -66,6 +73,7 @@ def decided(records: Iterable[Mapping[str, object]]) -> Decided:
         failed=counts["error"],
         denials=tuple((host, reason, count) for (host, reason), count in denials.most_common(MAX_DENIALS)),
         pushes=tuple(pushes),
+        used=used,
     )
 
 
@@ -123,6 +131,7 @@ class SessionResult:
                 }
                 for push in self.decided.pushes
             ],
+            "tokens": self.decided.used.to_json(),
             "preserved": self.preserved,
             "workspace": self.workspace or None,
             "audit_log": self.audit_log,

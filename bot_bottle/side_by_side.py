@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TICK_SECONDS = 0.2
-_HEAD = ("AGENT", "STATE", "TIME", "EXIT", "ALLOWED", "DENIED", "PUSHED", "IDENTITY")
+_HEAD = ("AGENT", "STATE", "TIME", "EXIT", "ALLOWED", "DENIED", "PUSHED", "TOKENS", "IDENTITY")
 _COMMAND = (sys.executable, "-m", "bot_bottle", "start")
 
 
@@ -69,7 +69,7 @@ class Run:
 def row(run: Run, now: float) -> tuple[str, ...]:
     """Give a run's cells for the table, at ``now`` of the clock that it began by."""
     if not run.ended:
-        return (run.agent, "running", _span(now - run.began), "", "", "", "", "")
+        return (run.agent, "running", _span(now - run.began), "", "", "", "", "", "")
     decisions, pushes = run.result.get("decisions"), run.result.get("pushes")
     counted = decisions if isinstance(decisions, dict) else {}
     listed = pushes if isinstance(pushes, list) else []
@@ -82,6 +82,7 @@ def row(run: Run, now: float) -> tuple[str, ...]:
         str(counted.get("allowed", "")),
         str(counted.get("denied", "")),
         str(len(taken)) if counted else "",
+        _tokens(run.result.get("tokens")),
         str(run.result.get("identity", "")),
     )
 
@@ -179,6 +180,13 @@ class Runs:
         sys.stderr.write(up + "".join(f"\x1b[2K{line}\n" for line in lines))
         sys.stderr.flush()
         self._drawn = len(lines)
+
+
+def _tokens(tokens: object) -> str:
+    """Write what was used of models, in and out; nothing where no answer said."""
+    if not isinstance(tokens, dict) or not tokens.get("answers"):
+        return ""
+    return f"{tokens.get('input_tokens')}+{tokens.get('output_tokens')}"
 
 
 def _span(seconds: float) -> str:

@@ -140,7 +140,13 @@ def _places(config_dir: str) -> tuple[str, str]:
 
 
 def _api_route(auth: RouteAuth) -> EgressRoute:
-    return EgressRoute(host=API_HOST, auth=auth, tls_passthrough=True, origin=f"agent_provider.{TEMPLATE}")
+    return EgressRoute(
+        host=API_HOST,
+        auth=auth,
+        tls_passthrough=True,
+        usage="messages",
+        origin=f"agent_provider.{TEMPLATE}",
+    )
 
 
 def _first_start_files(folder: str, state_file: str, key: str, supervise_url: str) -> list[ProvisionFile]:

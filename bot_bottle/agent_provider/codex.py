@@ -181,6 +181,7 @@ def _route(host: str, paths: tuple[str, ...], token_ref: str, placeholder: str) 
         methods=("GET", "POST"),
         auth=RouteAuth(scheme="Bearer", token_ref=token_ref, placeholders=(placeholder,)),
         tls_passthrough=True,
+        usage="responses",
         origin=f"agent_provider.{TEMPLATE}",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,10 @@ from bot_bottle.cli.output import print_json, print_table
 from bot_bottle.errors import BotBottleError, LaunchError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bot_bottle.manifest.model import Manifest
+    from bot_bottle.usage import UsedByModel
 
 _STATUS_SECONDS = 5.0
 
@@ -90,9 +94,10 @@ def _identity(identity: str, *, as_json: bool) -> None:
         "workspace": _workspace(identity, data.backend if data else ""),
         "audit": str(audit_path) if audit_path.exists() else None,
     }
+    used = _used(audit_path)
     live, why = _status(identity) if state.status == "running" else (None, "")
     if as_json:
-        print_json({**facts, "sidecar": live})
+        print_json({**facts, "tokens": used.to_json(), "sidecar": live})
         return
     for label, value in facts.items():
         if value is not None:
@@ -101,6 +106,29 @@ def _identity(identity: str, *, as_json: bool) -> None:
         print(f"{'sidecar':<10}: {why}")
     if live is not None:
         _print_live(live)
+    if used:
+        _print_used(used)
+
+
+def _used(audit_path: Path) -> UsedByModel:
+    """Sum up what answers said they used, in all sessions of an identity, as far as it can be read."""
+    from bot_bottle import audit, usage  # noqa: PLC0415
+
+    used = usage.UsedByModel()
+    with contextlib.suppress(OSError):
+        for record in audit.read_records(audit_path, event=usage.EVENT):
+            if one := usage.usage_of(record):
+                used.add(one)
+    return used
+
+
+def _print_used(used: UsedByModel) -> None:
+    """Show what was used of each model."""
+    sums = [*used.models.items(), *([("(all)", used.total)] if len(used.models) > 1 else [])]
+    print_table(
+        ("MODEL", "ANSWERS", "TOKENS IN", "OF THEM CACHED", "TOKENS OUT"),
+        ((model or "(not named)", *(str(count) for count in one.to_json().values())) for model, one in sums),
+    )
 
 
 def _status(identity: str) -> tuple[dict[str, Any] | None, str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bot_bottle.decision import Deny
+    from bot_bottle.egress.frames import Event
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.policy import EgressRequest
     from bot_bottle.egress.redact import Needles
@@ -234,17 +235,25 @@ class ContentGuard:
             too_large=lambda: content_denial.too_large(request.host, route),
         )
 
-    def conversation(self, host: str, route: EgressRoute, needles: Needles | None) -> Conversation:
+    def conversation(
+        self,
+        host: str,
+        route: EgressRoute,
+        needles: Needles | None,
+        hear: Callable[[Event], None] | None = None,
+    ) -> Conversation:
         """Give what reads and judges the WebSocket of a handshake that was allowed.
 
-        ``needles`` are what no answer may show.
+        ``needles`` are what no answer may show; ``hear`` is told of the server's frames.
         """
         from bot_bottle.egress.websocket import Conversation  # noqa: PLC0415 - loaded with the parts
 
         if self._parts is None:
             raise RuntimeError("a conversation is judged after its handshake")
         parts = self._parts
-        return Conversation(parts.scanner, self.selection(route), host=host, route=route, needles=needles)
+        return Conversation(
+            parts.scanner, self.selection(route), host=host, route=route, needles=needles, hear=hear
+        )
 
     def selection(self, route: EgressRoute) -> Selection:
         """Give what counts on ``route``."""

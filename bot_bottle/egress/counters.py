@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bot_bottle.usage import UsedByModel
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -17,7 +19,7 @@ _BUCKETS = 27
 class Tally:
     """The counts of one route. Bytes are of heads and bodies of requests (out), of bodies of answers (in)."""
 
-    __slots__ = ("bytes_in", "bytes_out", "denied", "errors", "latencies", "longest", "requests")
+    __slots__ = ("bytes_in", "bytes_out", "denied", "errors", "latencies", "longest", "requests", "used")
 
     def __init__(self) -> None:
         self.requests = 0
@@ -27,6 +29,8 @@ class Tally:
         self.bytes_in = 0
         self.longest = 0.0
         self.latencies = [0] * (_BUCKETS + 1)
+        #: What answers said that they used of a model, where a route says how they tell.
+        self.used = UsedByModel()
 
     @property
     def answers(self) -> int:
@@ -51,7 +55,7 @@ class Tally:
                 return min(2.0**number / 1e6, self.longest)
         return 0.0
 
-    def to_wire(self) -> dict[str, int | float]:
+    def to_wire(self) -> dict[str, object]:
         """Give the counts for JSON; latencies in milliseconds."""
         return {
             "requests": self.requests,
@@ -62,6 +66,7 @@ class Tally:
             "latency_p50_ms": _milliseconds(self.percentile(0.5)),
             "latency_p95_ms": _milliseconds(self.percentile(0.95)),
             "latency_max_ms": _milliseconds(self.longest),
+            **({"usage": self.used.to_json()} if self.used else {}),
         }
 
 

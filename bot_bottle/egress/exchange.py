@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.grammar import StatusLine
     from bot_bottle.egress.grpc_content import GrpcGuard
     from bot_bottle.egress.headers import RequestHeaders, ResponseHeaders
+    from bot_bottle.egress.metering import Metered
     from bot_bottle.egress.policy import EgressRequest
     from bot_bottle.egress.precedent import Precedent, PrecedentKey
     from bot_bottle.egress.reload import Successor
@@ -59,6 +60,7 @@ class Exchange:
     _guard: BodyGuard | GrpcGuard | None = None
     _head_first = False
     _tunnel: Tunnel | None = None
+    _meter: Metered | None = None
     _upstream: Upstream | None = None
     _dialling: asyncio.Task[None] | None = None
     _waiting: list[bytes] | None = None
@@ -218,6 +220,8 @@ class Exchange:
     # Inside.
 
     def _let_go(self) -> None:
+        if self._meter is not None:
+            self._meter.settle()
         if self._dialling is not None:
             self._dialling.cancel()
             self._dialling = None
@@ -358,7 +362,8 @@ class Exchange:
         client = self._client
         self._upstream = upstream
         head_request = self._method == b"HEAD"
-        sink = client.proxy.guarded(self, self._destination, head_request=head_request)
+        self._meter = client.proxy.metered(self, self._destination)
+        sink = client.proxy.guarded(self._meter or self, self._destination, head_request=head_request)
         upstream.begin(sink, head_request=head_request, chunked=self.facts.chunked)
         if self.facts.has_body:
             waiting, self._waiting = self._waiting or (), None

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.ca import CertificateAuthority
     from bot_bottle.egress.counters import Tally
     from bot_bottle.egress.headers import RequestHeaders
+    from bot_bottle.egress.metering import Metered
     from bot_bottle.egress.policy import Policy
     from bot_bottle.egress.pool import Destination, Resolver
     from bot_bottle.egress.reflection import Answered
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.websocket import Conversation
     from bot_bottle.sidecar.config import SidecarConfig
     from bot_bottle.sidecar.listeners import ListenerRole
+    from bot_bottle.usage import Usage
 
 _MAX_DNS_NAMES = 256
 _MAX_RECORDED_PATH = 1024
@@ -367,6 +369,30 @@ class EgressProxy:
 
         return Reflection(exchange, needles, head_request=head_request, note=note)
 
+    def metered(self, exchange: Answered, destination: Destination | None) -> Metered | None:
+        """Give who hears the answer first, where its route says how answers tell what they used."""
+        if destination is None or destination.route.usage is None:
+            return None
+        from bot_bottle.egress.metering import Metered  # noqa: PLC0415 - only where it is said
+
+        return Metered(exchange, destination.route.usage, self._usage_note(destination))
+
+    def _usage_note(self, destination: Destination) -> Callable[[Usage], None]:
+        def note(usage: Usage) -> None:
+            if self.content.carries_secret(usage.model):
+                usage = usage._replace(model="")
+            self.counters.of(destination.route.host).used.add(usage)
+            self.record_event(
+                "usage",
+                host=destination.host,
+                model=usage.model,
+                input_tokens=usage.input,
+                cached_tokens=usage.cached,
+                output_tokens=usage.output,
+            )
+
+        return note
+
     def record_content(self, request: EgressRequest, deny: Deny) -> None:
         """Put on record that a request was refused by what came behind its head, which was clean."""
         self._tally(request).denied += 1
@@ -375,7 +401,12 @@ class EgressProxy:
 
     def conversation(self, destination: Destination) -> Conversation:
         """Give what reads and judges an upgraded connection to ``destination``."""
-        return self.content.conversation(destination.host, destination.route, destination.needles)
+        route, hear = destination.route, None
+        if route.usage is not None:
+            from bot_bottle.egress.metering import hears_messages  # noqa: PLC0415 - as in metered
+
+            hear = hears_messages(route.usage, self._usage_note(destination))
+        return self.content.conversation(destination.host, route, destination.needles, hear)
 
     def record_event(self, event: str, **fields: str | int) -> None:
         """Put something on record that decides nothing."""

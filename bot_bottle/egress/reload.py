@@ -144,8 +144,8 @@ def _whole(route: EgressRoute) -> EgressRoute:
 
 
 def _bare(route: EgressRoute) -> EgressRoute:
-    """Give a route without what :func:`decide` has just judged by."""
-    return replace(route, origin="", path_allowlist=(), methods=(), ports=route.effective_ports)
+    """Give a route without what :func:`decide` has just judged by, and what decides nothing."""
+    return replace(route, origin="", path_allowlist=(), methods=(), ports=route.effective_ports, usage=None)
 
 
 def _digest(routes: Sequence[EgressRoute]) -> str:

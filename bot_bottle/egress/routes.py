@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from bot_bottle.errors import UsageError
 from bot_bottle.pipelock.selection import DETECTORS
@@ -25,6 +25,10 @@ Network: TypeAlias = IPv4Network | IPv6Network
 #: ``ask`` refuses as ``block`` does until a human can be asked at run time.
 OnMatch: TypeAlias = Literal["block", "ask"]
 OnOpaque: TypeAlias = Literal["deny", "allow"]
+
+#: By which API a host answers whose answers are read for what they used of a model (``egress/usage.py``).
+UsageApiName: TypeAlias = Literal["messages", "responses", "chat-completions", "generate-content"]
+USAGE_API_NAMES: tuple[UsageApiName, ...] = get_args(UsageApiName)
 
 #: Ports a route opens when it does not say: 443 always, 80 only where no credential is injected.
 DEFAULT_PORTS = (443, 80)
@@ -61,8 +65,8 @@ class EgressRoute:
     request they find something in, ``on_opaque`` of one that cannot be read (``None``: what says that it is
     text must be readable), ``max_body`` the most bytes of a body. ``ssrf_ip_allowlist`` names the otherwise
     refused networks this host may resolve to. ``strip_cookies`` keeps the bottle's own cookies from it.
-    ``http2`` offers HTTP/2 to its clients and to its server, by ALPN. ``origin`` says where the route was
-    declared.
+    ``http2`` offers HTTP/2 to its clients and to its server, by ALPN. ``usage`` names the API by which the
+    host's answers say how much of a model they used. ``origin`` says where the route was declared.
     """
 
     host: str
@@ -78,6 +82,7 @@ class EgressRoute:
     on_opaque: OnOpaque | None = None
     max_body: int | None = None
     http2: bool = False
+    usage: UsageApiName | None = None
     origin: str = "manifest"
 
     @property
@@ -103,6 +108,7 @@ class EgressRoute:
             "on_opaque": self.on_opaque,
             "max_body": self.max_body,
             "http2": self.http2,
+            "usage": self.usage,
             "origin": self.origin,
         }
 
@@ -124,6 +130,7 @@ class EgressRoute:
             on_opaque=_on_opaque(obj["on_opaque"]),
             max_body=_count(obj["max_body"]),
             http2=obj["http2"] is True,
+            usage=usage_api(obj["usage"]),
             origin=_text(obj["origin"]),
         )
 
@@ -200,6 +207,7 @@ def _merge_provider_route(routes: tuple[EgressRoute, ...], provided: EgressRoute
                 auth=provided.auth or route.auth,
                 tls_passthrough=provided.tls_passthrough or route.tls_passthrough,
                 http2=provided.http2 or route.http2,
+                usage=route.usage or provided.usage,
                 path_allowlist=route.path_allowlist or provided.path_allowlist,
                 methods=route.methods or provided.methods,
                 ports=route.ports or provided.ports,
@@ -219,6 +227,7 @@ def _lift(route: ManifestRoute, origin: str) -> EgressRoute:
         auth=_lift_auth(route.auth) if route.auth else None,
         tls_passthrough=route.pipelock.tls_passthrough,
         http2=route.http2,
+        usage=route.usage,
         ssrf_ip_allowlist=tuple(ip_network(text) for text in route.pipelock.ssrf_ip_allowlist),
         strip_cookies=route.strip_cookies,
         detectors=route.pipelock.detectors,
@@ -264,6 +273,16 @@ def _on_opaque(value: object) -> OnOpaque | None:
     if value is None:
         return None
     return "allow" if _text(value) == "allow" else "deny"
+
+
+def usage_api(value: object) -> UsageApiName | None:
+    """Read the name of an API; ``None`` for none. Raises ``ValueError`` for one that is not known."""
+    if value in {None, ""}:
+        return None
+    for name in USAGE_API_NAMES:
+        if name == value:
+            return name
+    raise ValueError("expected the name of an API")
 
 
 def _count(value: object) -> int | None:

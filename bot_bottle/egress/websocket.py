@@ -71,13 +71,19 @@ class Conversation:
         host: str,
         route: EgressRoute,
         needles: Needles | None = None,
+        hear: Callable[[Event], None] | None = None,
         draw: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        """``needles`` are what no message of the server's may show, ``draw`` gives random bytes for masks."""
+        """Judge what the client says to ``host``, whose ``route`` it is.
+
+        ``needles`` are what no message of the server's may show; ``hear`` is told of the server's frames;
+        ``draw`` gives random bytes for masks.
+        """
         self._scanner = scanner
         self._selection = selection
         self._host = host
         self._route = route
+        self._hear = hear
         self._draw = draw
         self._session = Session(scanner.own)
         self._from_client = FrameReader(masked=True)
@@ -127,6 +133,8 @@ class Conversation:
             for event in self._from_server.feed(data):
                 if isinstance(event, Begin):
                     self.received.note(event)
+                if self._hear is not None:
+                    self._hear(event)
                 if answers is not None:
                     answers.take(event)
         except FrameError as error:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from bot_bottle.agent_provider.registry import known_templates
+from bot_bottle.egress.routes import USAGE_API_NAMES
 from bot_bottle.git_gate.policy import DEFAULT_BRANCHES, DEFAULT_MAX_BYTES, DEFAULT_MAX_OBJECTS
 from bot_bottle.manifest import values
 from bot_bottle.manifest.hosts import parse_host_pattern, parse_remote_host
@@ -55,6 +56,7 @@ Placeholder = Annotated[str, AfterValidator(values.placeholder), _text(values.PL
 Detector = Annotated[str, AfterValidator(values.detector), WithJsonSchema({"enum": list(DETECTORS)})]
 OnMatch = Annotated[str, AfterValidator(values.on_match), WithJsonSchema({"enum": ["block", "ask"]})]
 OnOpaque = Annotated[str, AfterValidator(values.on_opaque), WithJsonSchema({"enum": ["deny", "allow"]})]
+UsageApi = Annotated[str, AfterValidator(values.usage_api), WithJsonSchema({"enum": list(USAGE_API_NAMES)})]
 Workspace = Annotated[str, AfterValidator(values.workspace), WithJsonSchema({"enum": ["copy", "empty"]})]
 #: An operator's own providers have names too, which a schema made elsewhere cannot know.
 Template = Annotated[
@@ -137,6 +139,11 @@ class RouteKeys(_Keys):
     auth: AuthKeys | None = Field(default=None, examples=[{"scheme": "Bearer", "token_ref": "MY_TOKEN"}])
     http2: bool = Field(
         default=False, description="offer HTTP/2 to clients and server, as gRPC needs it", examples=[True]
+    )
+    usage: UsageApi = Field(
+        default="",
+        description="the API by which the host's answers say what they used of a model",
+        examples=["chat-completions"],
     )
     pipelock: PipelockKeys = Field(default=PipelockKeys(), examples=[{"tls_passthrough": True}])
     strip_cookies: bool = Field(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_network
 
+from bot_bottle.egress.routes import USAGE_API_NAMES
 from bot_bottle.manifest.problem import shown
 from bot_bottle.pipelock.selection import DETECTORS
 
@@ -269,6 +270,13 @@ def on_opaque(text: str) -> str:
     """Accept what becomes of content that cannot be read."""
     if text not in {"deny", "allow"}:
         raise ValueError(f"{shown(text, 20)!r} is no answer to unreadable content; write deny or allow")
+    return text
+
+
+def usage_api(text: str) -> str:
+    """Accept the name of the API by which a host's answers say what they used."""
+    if text not in USAGE_API_NAMES:
+        raise ValueError(f"{shown(text, 20)!r} is no API that is known; write {', '.join(USAGE_API_NAMES)}")
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -41,12 +42,15 @@ def run_example(lab: Lab, world: World, name: str, program: Path, variable: str,
     task, answer = new_marker("task"), new_marker("answer")
     world.call("model", final_text=answer)
     env = {"PATH": f"{program.parent}{os.pathsep}{lab.env['PATH']}", variable: key}
+    argv = ("start", name, "--yes", "--headless", "--json", "--prompt", f"Say it: {task}")
     with Watch(key, lab.home) as watch:
-        run = lab.cli(
-            "start", name, "--yes", "--headless", "--prompt", f"Say it: {task}", env=env, timeout=240
-        )
+        run = lab.cli(*argv, env=env, timeout=240)
     assert run.returncode == 0, run.out + run.err
-    assert answer in run.out
+    assert answer in run.err
+    tokens = json.loads(run.out)["tokens"]
+    assert tokens["answers"] >= 1
+    assert all(one["input_tokens"] >= 11 and one["output_tokens"] >= 5 for one in tokens["models"])
+    assert all("scripted" in one["model"] or name == "opencode" for one in tokens["models"])
     assert watch.found == set()
     asked = [seen for seen in world.records().requests if task.encode() in seen.body]
     assert any(b"Be brief." in seen.body for seen in asked)

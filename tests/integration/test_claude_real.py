@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot_bottle.agent_provider.claude_login import PLACEHOLDER_TOKEN
+from bot_bottle.audit import read_records
 from bot_bottle.demo.messages_api import tool_results
 from tests.support.outside import new_marker
 from tests.support.watch import Watch
@@ -77,6 +78,13 @@ def test_a_claude_session_is_on_record_and_leaves_no_state(lab: Lab, world: Worl
     logs = [path for path in (lab.home / "audit").glob("claude-*.jsonl") if marker in path.read_text()]
     assert len(logs) == 1
     assert token not in logs[0].read_text()
+    used = [one for one in read_records(logs[0]) if one["event"] == "usage"]
+    streamed = [seen for seen in world.records().requests if marker.encode() in seen.body]
+    assert len(used) >= 2  # at least one for the call of the tool and one for the last words
+    assert len(used) <= len(streamed)
+    for one in used:
+        assert (one["host"], one["input_tokens"], one["output_tokens"]) == ("api.anthropic.com", 12, 8)
+        assert str(one["model"]).startswith("claude-")
     verified = lab.cli("audit", "verify", logs[0].stem)
     assert verified.returncode == 0, verified.out + verified.err
 

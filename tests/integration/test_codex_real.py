@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bot_bottle.audit import read_records
 from tests.support.codex_login import CodexLogin
 from tests.support.engine import engine_api
 from tests.support.npm import installed
@@ -109,6 +110,12 @@ def kept(lab: Lab, name: str) -> Path:
     return state
 
 
+def used(log: Path) -> list[tuple[object, ...]]:
+    """Give what the record says that each answer of the model used."""
+    fields = ("host", "model", "input_tokens", "output_tokens")
+    return [tuple(one[name] for name in fields) for one in read_records(log) if one["event"] == "usage"]
+
+
 def kept_files(lab: Lab, state: Path) -> dict[Path, bytes]:
     """Read all that is left of a bottle, the volume of its home included."""
     places = [state]
@@ -160,6 +167,8 @@ def test_codex_works_over_its_websocket_and_never_holds_the_token(
     } == {}
     log = lab.home / "audit" / f"{state.name}.jsonl"
     assert login.found_in(log.read_bytes() + run.stdout + run.stderr) == []
+    assert set(used(log)) == {("chatgpt.com", "scripted", 12, 8)}
+    assert len(used(log)) >= 2  # one for the call of the tool, one for the last words
     assert watch.rounds > 0
     assert watch.found == set()
     verified = lab.cli("audit", "verify", state.name)
@@ -198,6 +207,9 @@ def test_codex_falls_back_to_streamed_http(
     # Content rules can only read what is not compressed.
     assert all(one.values("content-encoding") == [] for one in posts)
     assert "tool-42" in results(posts)
+    (log,) = (lab.home / "audit").glob(f"{name}-?????.jsonl")
+    assert set(used(log)) == {("chatgpt.com", "scripted", 12, 8)}
+    assert len(used(log)) == len(posts)
 
 
 def test_codex_works_with_an_api_key(lab: Lab, world: World, env: dict[str, str]) -> None:

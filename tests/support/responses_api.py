@@ -71,7 +71,7 @@ class ScriptedResponses:
 
     def _events(self, body: bytes) -> Iterator[Json]:
         request = json.loads(body)
-        answer: Json = {"id": "resp_scripted", "object": "response", "output": []}
+        answer: Json = {"id": "resp_scripted", "object": "response", "model": "scripted", "output": []}
         yield {"type": "response.created", "response": answer}
         if request.get("generate") is not False:
             yield from self._items(request)

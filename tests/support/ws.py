@@ -14,7 +14,7 @@ ASK = (
     "Sec-WebSocket-Version: 13\r\n"
 )
 
-TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 KEY = b"\x01\x82\x03\xc4"
 

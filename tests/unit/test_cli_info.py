@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot_bottle import bottle_state
+from bot_bottle import audit, bottle_state, paths
 from bot_bottle.bottle_state import BottleMetadata
 from bot_bottle.cli import main
 from tests.support.cli_home import declare, record, scripted_home, state
@@ -178,6 +178,30 @@ def test_info_of_an_identity_says_where_its_workspace_lies(
     assert main(["info", "one-aaaaa", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["workspace"]
     assert told is None if place is None else told.endswith(place)
+
+
+def test_info_sums_up_what_all_sessions_of_an_identity_used(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state("one-aaaaa", kept=True)
+    for session in range(2):
+        log = audit.AuditLog.open(paths.audit_path("one-aaaaa"))
+        log.append("request", decision="allow", host="a.example", path='/"event":"usage"')
+        for model, tokens in (("m-1", 100), ("\x1b[2J", 5)):
+            log.append("usage", model=model, input_tokens=tokens, cached_tokens=session, output_tokens=1)
+        log.close()
+    assert main(["info", "one-aaaaa"]) == 0
+    out = capsys.readouterr().out
+    lines = [line.split() for line in out.splitlines()[-4:]]
+    assert lines[0][:2] == ["MODEL", "ANSWERS"]
+    assert lines[1:] == [
+        ["m-1", "2", "200", "1", "2"],
+        ["?[2J", "2", "10", "1", "2"],
+        ["(all)", "4", "210", "2", "4"],
+    ]
+    assert main(["info", "one-aaaaa", "--json"]) == 0
+    tokens = json.loads(capsys.readouterr().out)["tokens"]
+    assert (tokens["answers"], tokens["input_tokens"], len(tokens["models"])) == (4, 210, 2)
 
 
 def test_info_of_a_removed_bottle_points_to_its_record(

@@ -121,6 +121,15 @@ def test_stdout_holds_one_object_and_the_agents_output_goes_to_stderr(
         log.append(
             "git_push_result", remote="origin", refs=["create refs/heads/x 0..1"], taken=True, message=""
         )
+        for model, cached in (("m-1", 30), ("m-1", 0), ("m-2", 0)):
+            log.append(
+                "usage",
+                host="a.example",
+                model=model,
+                input_tokens=50,
+                cached_tokens=cached,
+                output_tokens=7,
+            )
         log.close()
         return 7
 
@@ -143,6 +152,17 @@ def test_stdout_holds_one_object_and_the_agents_output_goes_to_stderr(
             "taken": True,
         }
     ]
+    one = {"input_tokens": 50, "cached_tokens": 0, "output_tokens": 7}
+    assert result["tokens"] == {
+        "answers": 3,
+        "input_tokens": 150,
+        "cached_tokens": 30,
+        "output_tokens": 21,
+        "models": [
+            {"model": "m-1", "answers": 2, "input_tokens": 100, "cached_tokens": 30, "output_tokens": 14},
+            {"model": "m-2", "answers": 1, **one},
+        ],
+    }
     assert result["preserved"] is True
     assert result["workspace"] == str(bottle_state.bottle_state_dir(state.identity) / "workspace")
     assert isinstance(result["duration_seconds"], float)

@@ -28,14 +28,15 @@ def test_a_run_shows_what_its_session_came_to(tmp_path: Path) -> None:
     out = (
         '{"identity": "a-12345", "exit_code": 7, "ended_by": "agent",'
         ' "decisions": {"allowed": 3, "denied": 1},'
-        ' "pushes": [{"taken": true}, {"taken": false}]}'
+        ' "pushes": [{"taken": true}, {"taken": false}],'
+        ' "tokens": {"answers": 2, "input_tokens": 900, "output_tokens": 42}}'
     )
     run = run_of(tmp_path, out, "", 7)
     assert row(run, 3725.0)[:3] == ("a", "running", "1:02:05")
     assert run.look()
     assert not run.look()
     run.took = 61
-    assert row(run, 0) == ("a", "ended by agent", "1:01", "7", "3", "1", "1", "a-12345")
+    assert row(run, 0) == ("a", "ended by agent", "1:01", "7", "3", "1", "1", "900+42", "a-12345")
     assert not (tmp_path / "out").exists()
 
 
@@ -47,7 +48,7 @@ def test_a_run_that_was_refused_shows_its_own_sentence(tmp_path: Path) -> None:
 
 
 def test_a_table_is_as_wide_as_its_cells_and_safe_to_print() -> None:
-    head, first, second = table([["a", "running", "0:01", "", "", "", "", ""], ["b\x1b", *["x"] * 6, "b-1"]])
+    head, first, second = table([["a", "running", "0:01", *[""] * 6], ["b\x1b", *["x"] * 7, "b-1"]])
     assert head.index("STATE") == first.index("running")
     assert second.startswith("b?")
 
