@@ -160,7 +160,14 @@ class Bottle(ABC):
 
         transfer.cp_out(self, guest, host)
 
-    def await_ready(self) -> None:  # noqa: B027 - not abstract: see below
+    def await_ca(self) -> None:  # noqa: B027 - not abstract: see below
+        """Wait until the sidecar has made its CA and the bottle trusts it; safe to call again.
+
+        The sidecar may not serve the bottle yet: until :meth:`await_ready` only files can be placed. Most
+        backends yield nothing before that, so that there is nothing to wait for.
+        """
+
+    def await_ready(self) -> None:  # noqa: B027 - as above
         """Wait until the sidecar serves the bottle and the bottle trusts it; safe to call again.
 
         Until then files can be placed, and nothing of the agent's may run. Most backends yield nothing before

@@ -52,9 +52,10 @@ def launch_bottle(plan: BottlePlan, backend: BottleBackend | None = None) -> Ite
             if resumed:  # what an earlier session left in its home is let near nothing before that
                 bottle.await_ready()
             provision(bottle, plan, resumed=resumed)
+            bottle.await_ca()
+            place_java_trust(bottle, plan)  # while the sidecar may still be opening its ports
             bottle.await_ready()
             clone_repository(bottle, plan, resumed=resumed)
-            place_java_trust(bottle, plan)
             log_ca_fingerprint(*select_ca_cert(plan))
             write_declared(plan)
             bottle_state.mark_preserved(plan.identity)

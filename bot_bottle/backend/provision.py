@@ -49,7 +49,7 @@ def clone_repository(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> Non
 
 
 def place_java_trust(bottle: Streams, plan: BottlePlan) -> None:
-    """Place Java's truststore, made anew at every launch, as the CA is; the sidecar must be up."""
+    """Place Java's truststore, made anew at every launch, as the CA is; the CA must be there by then."""
     content = java_truststore(select_ca_cert(plan)[0].read_text("ascii"))
     place = _in_home(AGENT_JAVA_TRUST)
     send_archive(bottle, AGENT_HOME, lambda archive: add_bytes(archive, place, content, 0o644))

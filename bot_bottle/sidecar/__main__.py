@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from bot_bottle.sidecar.harden import harden
+from bot_bottle.sidecar.harden import harden, suspend_collector
 
 
 def main(argv: list[str]) -> int:
@@ -17,6 +17,7 @@ def main(argv: list[str]) -> int:
         return 2
     launcher_pid, config_fd, control_fd = (int(arg) for arg in argv)
     harden(launcher_pid)
+    suspend_collector()
     # Nothing heavy before the process is hardened.
     from bot_bottle.sidecar.channel import SocketChannel  # noqa: PLC0415
     from bot_bottle.sidecar.service import run  # noqa: PLC0415

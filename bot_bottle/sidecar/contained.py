@@ -7,7 +7,7 @@ import signal
 import sys
 
 from bot_bottle.sidecar.handover import wait_for_one
-from bot_bottle.sidecar.harden import conceal, ignore_keys
+from bot_bottle.sidecar.harden import conceal, ignore_keys, suspend_collector
 
 
 def main() -> int:
@@ -19,6 +19,7 @@ def main() -> int:
         return 2
     conceal()
     ignore_keys()
+    suspend_collector()
     # The first process of a PID namespace is spared the signals it does not handle (pid_namespaces(7)).
     signal.signal(signal.SIGALRM, lambda *_: os._exit(4))
     # Nothing but messages may reach the stream they go out on.

@@ -47,11 +47,16 @@ def conceal(libc: ctypes.CDLL | None = None) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def suspend_collector() -> None:
+    """Look for no garbage while the sidecar loads: all that is loaded stays."""
+    gc.disable()
+
+
 def spare_collector() -> None:
-    """Look for garbage less often: requests leave no cycles behind, and what was loaded until now stays."""
-    gc.collect()
+    """Look for garbage from now on, but seldom: requests leave no cycles, and what was loaded stays."""
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 10, 10)
+    gc.enable()
 
 
 def prctl(libc: ctypes.CDLL, option: int, value: int) -> None:

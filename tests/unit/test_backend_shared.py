@@ -140,6 +140,9 @@ class OneShot(LocalStreams):
         self.outcome = outcome
         self.told: list[str] = []
 
+    def await_ca(self) -> None:
+        self.told.append("await_ca")
+
     def await_ready(self) -> None:
         self.told.append("await_ready")
 
@@ -171,7 +174,10 @@ def run(
 @pytest.mark.parametrize(
     ("resumed", "order"),
     # The last is the truststore: it holds the CA, which the sidecar brings.
-    [(False, ["place", "await_ready", "place"]), (True, ["await_ready", "place", "await_ready", "place"])],
+    [
+        (False, ["place", "await_ca", "place", "await_ready"]),
+        (True, ["await_ready", "place", "await_ca", "place", "await_ready"]),
+    ],
     ids=["fresh", "resumed"],
 )
 def test_a_fresh_bottles_files_are_placed_while_its_sidecar_comes_up_and_a_kept_homes_after(

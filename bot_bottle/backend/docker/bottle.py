@@ -64,22 +64,32 @@ class DockerBottle(Bottle):
         sidecar: Sidecar,
         client_env: Mapping[str, str],
         *,
-        come_up: Callable[[], None],
+        trust: Callable[[], None],
+        serve: Callable[[], None],
     ) -> None:
-        """``come_up`` is called once: it waits until the sidecar serves the bottle and is trusted in it."""
+        """``trust``, then ``serve``, are called once: they wait for the sidecar's CA, and for its ports."""
         self.name = name
         self._agent = agent
         self._sidecar = sidecar
         self._client_env = dict(client_env)
-        self._come_up = come_up
+        self._trust = trust
+        self._serve = serve
+        self._trusting = False
         self._ready = False
         self._closed = False
         self._syncing = threading.Lock()
 
+    def await_ca(self) -> None:
+        """Wait for the sidecar's CA and have it in the bottle. See :class:`Bottle`."""
+        if not self._trusting:
+            self._trust()
+            self._trusting = True
+
     def await_ready(self) -> None:
         """Wait for the sidecar: its CA in the bottle, its ports served. See :class:`Bottle`."""
         if not self._ready:
-            self._come_up()
+            self.await_ca()
+            self._serve()
             self._ready = True
 
     def agent_argv(self, argv: Sequence[str], *, tty: bool = True) -> list[str]:

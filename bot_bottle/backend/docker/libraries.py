@@ -20,7 +20,7 @@ from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from bot_bottle.backend.docker.progress import Progress
 
@@ -35,6 +35,9 @@ _LIBRARIES = (
     "typing-extensions", "typing-inspection", "uvicorn",
 )  # fmt: skip
 _PIP_SECONDS = 600.0
+_DIST_INFO = ".dist-info"
+#: Runs of what stands for one dash in a project's name (PEP 503).
+_SEPARATORS = re.compile(r"[-_.]+")
 
 #: What nothing runs, and what says how a library came here rather than what it is.
 _UNWANTED = frozenset({"__pycache__", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
@@ -75,13 +78,37 @@ class BaseFacts:
 
 
 def library_pins() -> dict[str, str]:
-    """Give the libraries in the versions that this installation itself runs on."""
-    found = {}
+    """Give the libraries in the versions that this installation itself runs on.
+
+    Asked at every launch, so the names of the folders that say what is installed are read once for all; a
+    library that has none (a distribution's package) is asked after by itself.
+    """
+    found, named = {}, _named_versions(sys.path)
     for name in _LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            found[name] = named.get(name) or importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue  # a dependency of another library's older or newer release
+    return found
+
+
+def _named_versions(places: Iterable[str]) -> dict[str, str]:
+    """Read versions off folder names (``Some_Name-1.2.dist-info``); what the path has first is what runs.
+
+    Source: Python Packaging User Guide, "Recording installed projects".
+    """
+    found: dict[str, str] = {}
+    for place in places:
+        try:
+            folders = [entry.name for entry in os.scandir(place or ".")]
+        except OSError:
+            continue  # an archive, or a folder that is not there
+        for folder in folders:
+            name, dash, version = folder.removesuffix(_DIST_INFO).partition("-")
+            if dash and folder.endswith(_DIST_INFO):
+                # An underscore stands for what a folder's name cannot hold: that version is asked after.
+                known = "" if "_" in version else version
+                found.setdefault(_SEPARATORS.sub("-", name).lower(), known)
     return found
 
 
