@@ -16,7 +16,8 @@ import pytest
 from hypothesis import settings
 
 from bot_bottle.backend.registry import known_backend_names
-from tests.support import machine_tests
+from tests.support import container_tests, machine_tests
+from tests.support.container_tests import GVISOR
 from tests.support.engine import Engine, NoEngineError, gvisor_trouble
 from tests.support.lab import Lab
 from tests.support.machine_image import NoImageError, machine_image
@@ -50,8 +51,7 @@ def pytest_configure() -> None:
 _FIRST_IMAGES_SECONDS = 420
 
 
-#: How docker with gVisor's kernel is named among the backends, and the tests that run there too.
-GVISOR = "gvisor"
+#: The tests that run in gVisor too.
 _IN_GVISOR = {
     "tests/attacks/test_a_no_route.py",
     "tests/attacks/test_gvisor.py",
@@ -63,9 +63,14 @@ _IN_GVISOR = {
 _EMULATED_SECONDS = 400
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what proves nothing more in gVisor; give slow places the time that they take."""
-    items[:] = [item for item in items if not (_is_left_out(item) or machine_tests.is_left_out(item))]
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what proves nothing more somewhere; give slow places the time that they take."""
+    left_out: list[pytest.Item] = []
+    kept: list[pytest.Item] = []
+    for item in items:
+        (left_out if any(leaves_out(item) for leaves_out in _NOT_RUN) else kept).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
     for item in items:
         spec = getattr(item, "callspec", None)
         if PACE > 1:
@@ -80,6 +85,15 @@ def _is_left_out(item: pytest.Item) -> bool:
     spec = getattr(item, "callspec", None)
     in_gvisor = spec is not None and spec.params.get("backend") == GVISOR
     return in_gvisor and item.nodeid.partition("::")[0] not in _IN_GVISOR
+
+
+#: What decides that a test is none of this run.
+_NOT_RUN = (
+    _is_left_out,
+    machine_tests.is_left_out,
+    container_tests.is_left_out,
+    container_tests.is_of_other_part,
+)
 
 
 def cannot(reason: str, backend: str = "") -> NoReturn:

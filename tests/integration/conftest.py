@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import cannot
 from tests.support.git_gate_fixtures import (  # noqa: F401 - fixtures
     gate_lab,
     gate_scanner,
     gate_ssh_agent,
     gate_sshd,
 )
-from tests.support.outside import download_cache
+from tests.support.npm import installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,23 +26,7 @@ PACKAGE = "@anthropic-ai/claude-code"
 @pytest.fixture(scope="session")
 def claude() -> Path:
     """Install the program from npm into the cache, unless it is there."""
-    prefix = download_cache() / "claude"
-    program = prefix / "node_modules" / ".bin" / "claude"
-    if not program.exists():
-        npm = shutil.which("npm")
-        if npm is None:
-            cannot("npm is not installed, so the real claude program cannot be fetched")
-        result = subprocess.run(
-            [npm, "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(prefix), PACKAGE],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        if result.returncode != 0:
-            shutil.rmtree(prefix, ignore_errors=True)
-            cannot(f"npm could not install {PACKAGE}: {result.stderr.strip()[-500:]}")
-    return program
+    return installed(PACKAGE, "claude")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.outside import download_cache, new_marker
+from tests.support.outside import alone_in_cache, new_marker
 
 if TYPE_CHECKING:
     from tests.support.lab import Lab
@@ -96,14 +96,14 @@ def _look(name: str, python: str) -> str:
 
 def _packages() -> Path | None:
     """Install :data:`PACKAGES` unless they are there; None where that fails."""
-    target = download_cache() / "python-clients"
-    if not target.exists():
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(partial), *PACKAGES]
-        if subprocess.run(pip, capture_output=True, timeout=120, check=False).returncode != 0:
-            return None
-        partial.rename(target)
+    with alone_in_cache("python-clients") as target:
+        if not target.exists():
+            partial = target.with_name(f".{target.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(partial), *PACKAGES]
+            if subprocess.run(pip, capture_output=True, timeout=120, check=False).returncode != 0:
+                return None
+            partial.rename(target)
     return target
 
 

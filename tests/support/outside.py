@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -19,7 +21,7 @@ from bot_bottle.demo.upstreams import Seen
 from tests.support.sinkhole import Packet, Question
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -54,6 +56,15 @@ def download_cache() -> Path:
     folder = Path(place) if place else Path.home() / ".cache" / "bot-bottle-tests"
     folder.mkdir(parents=True, exist_ok=True)
     return folder.absolute()
+
+
+@contextlib.contextmanager
+def alone_in_cache(name: str) -> Iterator[Path]:
+    """Give the folder ``name`` of the cache, once no other run of tests is filling it any more."""
+    place = download_cache() / name
+    with place.with_name(f".{name}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
