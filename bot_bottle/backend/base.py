@@ -218,10 +218,14 @@ class Prepared:
 
 
 class BottleBackend(ABC):
-    """What isolates. ``sidecar_address`` is where a bottle's programs find its sidecar."""
+    """What isolates. ``sidecar_address`` is where a bottle's programs find its sidecar.
+
+    ``not_prevented`` says, a sentence each, what this boundary lets through that another's would not.
+    """
 
     name: str
     sidecar_address: str = "127.0.0.1"
+    not_prevented: tuple[str, ...] = ()
 
     @property
     @abstractmethod

@@ -9,78 +9,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from bot_bottle.verify.inside import PRELUDE
+
 if TYPE_CHECKING:
     from tests.support.lab import RunningBottle
-
-PRELUDE = """
-import ctypes, errno, json, os, socket, ssl, struct, sys
-
-CA = "/etc/ssl/certs/ca-certificates.crt"
-SIDECAR = os.environ.get("http_proxy", "//127.0.0.1:9099").partition("//")[2].rpartition(":")[0]
-socket.setdefaulttimeout(5)
-
-def proxy():
-    return socket.create_connection((SIDECAR, 9099))
-
-def read_head(sock):
-    data = b""
-    while b"\\r\\n\\r\\n" not in data:
-        more = sock.recv(1)
-        if not more:
-            break
-        data += more
-    return data
-
-def connect(authority, host=None):
-    "Open a CONNECT tunnel; gives the socket and the proxy's answer."
-    sock = proxy()
-    authority = authority if isinstance(authority, bytes) else authority.encode()
-    host = authority if host is None else host.encode()
-    sock.sendall(b"CONNECT " + authority + b" HTTP/1.1\\r\\nHost: " + host + b"\\r\\n\\r\\n")
-    return sock, read_head(sock)
-
-def tls(sock, sni, verify=True):
-    context = ssl.create_default_context(cafile=CA)
-    context.check_hostname = verify and sni is not None
-    if not verify:
-        context.verify_mode = ssl.CERT_NONE
-    return context.wrap_socket(sock, server_hostname=sni)
-
-def ask(sock, request):
-    "Send bytes and read what comes until the other side has nothing more to say."
-    sock.sendall(request if isinstance(request, bytes) else request.encode())
-    return read_answer(sock)
-
-def read_answer(sock):
-    "Read one HTTP response by its Content-Length."
-    try:
-        head = read_head(sock)
-        length = 0
-        for line in head.split(b"\\r\\n"):
-            if line.lower().startswith(b"content-length:"):
-                length = int(line.split(b":")[1])
-        body = b""
-        while len(body) < length:
-            more = sock.recv(length - len(body))
-            if not more:
-                break
-            body += more
-        return (head + body).decode("latin-1")
-    except OSError as error:
-        return "error: " + str(error)
-
-def tell(**result):
-    print(json.dumps(result))
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-def syscall(number, *args):
-    "Give 0 or the errno's name."
-    ctypes.set_errno(0)
-    longs = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
-    result = libc.syscall(ctypes.c_long(number), *longs)
-    return "ok" if result >= 0 else errno.errorcode[ctypes.get_errno()]
-"""
 
 
 def run(bottle: RunningBottle, code: str, **values: object) -> dict[str, Any]:
@@ -107,3 +39,6 @@ def status(answer: str) -> int:
     """Give a response's status code, 0 where there was none."""
     parts = answer.split(" ", 2)
     return int(parts[1]) if len(parts) > 2 and parts[0].startswith("HTTP/") else 0
+
+
+__all__ = ["PRELUDE", "refusal", "run", "status"]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bot_bottle.verify.sinkhole import PUBLIC_V4
 from tests.attacks import inside
 from tests.support.outside import new_marker
-from tests.support.sinkhole import PUBLIC_V4
 
 if TYPE_CHECKING:
     from tests.support.lab import RunningBottle

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bot_bottle.demo.upstreams import Seen
-from tests.support.sinkhole import Packet, Question
+from bot_bottle.verify.sinkhole import Packet, Question
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

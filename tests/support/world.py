@@ -20,7 +20,8 @@ import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.support import namespaces
+from bot_bottle.verify import namespaces
+from tests.support.closed_folders import open_to_everyone
 
 TCP_PORTS = (22, 25, 80, 443, 853, 3128, 5432, 8080, 8443, 9099, 9418)
 UDP_PORTS = (123, 443, 853, 5353, 9999)
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
         Path("/etc/nsswitch.conf"), "passwd: files\ngroup: files\nhosts: files dns\n", scratch
     )
     if os.getuid() == 0:
-        namespaces.open_to_everyone(Path(path) for path in config["readable"])
+        open_to_everyone(Path(path) for path in config["readable"])
     namespaces.own_every_address()
     control = _Control(scratch)
     server = _Server(argv[1], control)
@@ -58,7 +59,8 @@ class _Control:
         from bot_bottle.demo.authority import Authority  # noqa: PLC0415
         from bot_bottle.demo.messages_api import ScriptedModel  # noqa: PLC0415
         from bot_bottle.demo.upstreams import Answer, ScriptedServer, Seen, hello  # noqa: PLC0415
-        from tests.support import echo, forward, other_models, responses_api, sinkhole  # noqa: PLC0415
+        from bot_bottle.verify import sinkhole  # noqa: PLC0415
+        from tests.support import echo, forward, other_models, responses_api  # noqa: PLC0415
 
         authority = Authority("Scripted outside")
         (scratch / "outside-ca.pem").write_text(authority.pem)

@@ -54,6 +54,7 @@ class BubblewrapBackend(BottleBackend):
     """The default backend: no daemon, no root, no image."""
 
     name = NAME
+    not_prevented = ("The kernel is shared: an exploit within what the filter permits gets out.",)
     boundary = "Linux namespaces and seccomp, shared kernel"
 
     def probe(self) -> ProbeResult:

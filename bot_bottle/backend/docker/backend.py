@@ -59,6 +59,11 @@ class DockerBackend(BottleBackend):
         self._engine: Engine | None = None
         self._images: tuple[str, str] | None = None
 
+    not_prevented = (
+        "The kernel is shared (in gVisor, a part of it): an exploit within what the filter permits gets out.",
+        "Who may speak to the engine is root on its machine; a bottle cannot, the operator's programs can.",
+    )
+
     @property
     def boundary(self) -> str:
         """Say what stands between agent and host; needs the engine. Raises ``UnavailableError``."""

@@ -54,6 +54,10 @@ class SmolmachinesBackend(BottleBackend):
     def __init__(self) -> None:
         self._image = ""
 
+    not_prevented = (
+        "A flaw in KVM or the engine's process ends in that process, one of the operator's account.",
+    )
+
     @property
     def boundary(self) -> str:
         """Say what stands between agent and host."""

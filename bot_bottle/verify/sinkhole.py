@@ -1,4 +1,4 @@
-"""What is not HTTP in the scripted outside: a DNS server, a UDP sink and a packet log."""
+"""What is not HTTP where every address is a sinkhole: a DNS server, a UDP sink and a packet log."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def tcp_listeners(ports: tuple[int, ...]) -> tuple[socket.socket, ...]:
 
 def _tcp_listeners(port: int) -> list[socket.socket]:
     return [
-        socket.create_server(("0.0.0.0", port), backlog=128),
+        socket.create_server(("0.0.0.0", port), backlog=128),  # noqa: S104 - every address is what this is for
         socket.create_server(("::", port), family=socket.AF_INET6, backlog=128),
     ]
 
@@ -220,7 +220,7 @@ def _tcp_listeners(port: int) -> list[socket.socket]:
 def _udp_sockets(port: int) -> list[socket.socket]:
     v4 = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     v4.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-    v4.bind(("0.0.0.0", port))
+    v4.bind(("0.0.0.0", port))  # noqa: S104 - as above
     v6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     v6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     v6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)

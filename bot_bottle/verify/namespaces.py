@@ -1,4 +1,7 @@
-"""Linux namespaces for tests: a world of its own where every address there is ends at a sinkhole."""
+"""A world of its own for this process, where every address there is ends at a sinkhole.
+
+It takes no privilege where ordinary accounts may make user namespaces (user_namespaces(7)).
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,6 @@ import os
 import socket
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -30,7 +29,7 @@ def _check(result: int, what: str) -> None:
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
-    """Call mount(2)."""
+    """Attach a file system or a file; see its manual page. Raises ``OSError``."""
     _check(
         _libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode()),
         f"mount {source} on {target}",
@@ -57,26 +56,6 @@ def cover_file(target: Path, content: str, scratch: Path) -> None:
         source.write_text(content)
         source.chmod(0o644)
         mount(str(source), str(target.resolve()), "", MS_BIND)
-
-
-def open_to_everyone(paths: Iterable[Path]) -> None:
-    """Make ``paths`` reachable for any uid where a closed folder (a 0700 home) stands above them.
-
-    The closed folder is covered by an empty one, for this mount namespace only, that holds nothing but the
-    named paths; nothing on disk changes.
-    """
-    behind: dict[Path, list[Path]] = {}
-    for path in paths:
-        closed = next((p for p in reversed(path.parents) if not p.stat().st_mode & 0o001), None)
-        if closed is not None:
-            behind.setdefault(closed, []).append(path)
-    for closed, hidden in behind.items():
-        handles = [(path, os.open(path, os.O_PATH)) for path in hidden]
-        mount("none", str(closed), "tmpfs", 0, "mode=0755")
-        for path, handle in handles:
-            path.mkdir(parents=True, exist_ok=True)
-            mount(f"/proc/self/fd/{handle}", str(path), "", MS_BIND | MS_REC)
-            os.close(handle)
 
 
 def own_every_address() -> None:
