@@ -2,8 +2,8 @@
 
 The engine's own expressions are compiled into one Hyperscan set; the engine is asked only about the stretch
 around a match. Compiling takes seconds, so the result is kept in a file, for this engine, library and
-processor, and is made only once there is enough to scan. Where it was kept, the engine itself is loaded for
-the first content that the gate sees something in.
+processor, and is made only once there is enough to scan, or ahead by who builds an image. Where it was kept,
+the engine itself is loaded for the first content that the gate sees something in.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ _ALL: Final = "all"
 _COMBINED: Final = "combined"
 _NAMES: Final = (_SURE, _ALL, _COMBINED)
 
+#: Where an image has its gates: root's, and in a file system that is read-only by the time anything runs.
+AHEAD: Final = Path("/opt/bot-bottle/gates")
+
 
 class GatedEngine:
     """An engine behind its gates, one for all its rules and one for those it is sure of.
@@ -66,13 +69,15 @@ class GatedEngine:
             return self._engine
 
     def take_kept_gates(self) -> bool:
-        """Load the gates that an earlier process kept; tells whether all were there."""
-        if self._folder is None:
-            return False
-        kept = {name: _restored(_path(self._folder, name)) for name in _NAMES}
-        gates = {name: gate for name, gate in kept.items() if gate is not None}
-        if len(gates) == len(_NAMES):
-            self._gates = gates
+        """Load the gates that an earlier process kept, or an image has; tells whether all were there."""
+        for folder in (self._folder, AHEAD):
+            if folder is None or not folder.is_dir():
+                continue
+            kept = {name: _restored(_path(folder, name)) for name in _NAMES}
+            gates = {name: gate for name, gate in kept.items() if gate is not None}
+            if len(gates) == len(_NAMES):
+                self._gates = gates
+                break
         return self.gated
 
     def make_gates(self) -> None:
@@ -137,6 +142,16 @@ class GatedEngine:
         if self._folder is not None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomic(_path(self._folder, name), gate.image(), mode=0o600)
+
+
+def make_ahead(folder: Path = AHEAD) -> None:
+    """Compile the gates into ``folder``, to be read by every account; raises what compiling them raises."""
+    from bot_bottle.pipelock.engine import Betterleaks, require_betterleaks  # noqa: PLC0415 - as in loader.py
+
+    require_betterleaks()
+    GatedEngine(Betterleaks, folder).make_gates()
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o444)
 
 
 def _counts(hit: EngineHit, *, sure: bool) -> bool:

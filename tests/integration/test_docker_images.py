@@ -107,6 +107,7 @@ def test_the_sidecars_image_is_small_runs_as_nobody_and_holds_what_it_needs(engi
 import json, os, ssl, sys
 import bot_bottle.sidecar.service, brotli, httptools, hyperscan, pwd, uvloop, zstandard
 from bot_bottle.pipelock.engine import Betterleaks
+from bot_bottle.pipelock.gate import AHEAD, GatedEngine
 from cryptography.hazmat.primitives.asymmetric import ec
 ec.generate_private_key(ec.SECP256R1())
 own = [os.stat(path) for path in ("/run/bot-bottle", "/var/lib/bot-bottle")]
@@ -114,6 +115,8 @@ print(json.dumps({"uid": os.getuid(), "gid": os.getgid(), "path": sys.path[0],
                   "dirs": [[one.st_uid, oct(one.st_mode)] for one in own],
                   "account": pwd.getpwuid(os.getuid()).pw_name,
                   "rules": len(Betterleaks().patterns(sure=False)) > 200,
+                  "gates": GatedEngine(Betterleaks, None).take_kept_gates(),
+                  "closed": [os.access(path, os.W_OK) for path in (AHEAD, *AHEAD.iterdir())],
                   "roots": len(ssl.create_default_context().get_ca_certs()) > 50,
                   "heavy": sorted({"pydantic", "click", "rich", "yaml"} & set(sys.modules))}))
 """
@@ -125,6 +128,8 @@ print(json.dumps({"uid": os.getuid(), "gid": os.getgid(), "path": sys.path[0],
         "dirs": [[SIDECAR_UID, "0o40700"]] * 2,
         "account": "sidecar",
         "rules": True,
+        "gates": True,
+        "closed": [False] * 4,
         "roots": True,
         "heavy": [],
     }

