@@ -32,6 +32,7 @@ IDENTITY_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,62}-[a-z0-9]{5}")
 _METADATA = "metadata.json"
 _PRESERVE = "preserve"
 _LOCK = "lock"
+_TERMINAL = "terminal"
 _MAX_METADATA = 1 << 20
 
 
@@ -40,7 +41,8 @@ class BottleMetadata:
     """What ``resume`` and ``list`` need to know of one launch.
 
     ``backend`` is empty in files older than the field, and empty means docker. ``started_at`` is UTC in
-    ISO 8601. ``exit_code`` is that of the last session, None while there was none.
+    ISO 8601. ``exit_code`` is that of the last session, None while there was none; ``ended`` says in words
+    how that session came to its end.
     """
 
     identity: str
@@ -52,17 +54,19 @@ class BottleMetadata:
     compose_project: str = ""
     backend: str = ""
     exit_code: int | None = None
+    ended: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BottleStateSummary:
     """One state folder as ``list`` shows it; ``status`` is ``running``, ``preserved`` or ``unfinished``,
-    or ``ended`` where nothing but its log is left.
+    or ``ended`` where nothing but its log is left. ``detached`` tells of a running one that has no terminal.
     """
 
     identity: str
     metadata: BottleMetadata | None
     status: str
+    detached: bool = False
 
 
 def bottle_state_dir(identity: str) -> Path:
@@ -145,6 +149,7 @@ def read_metadata(identity: str) -> BottleMetadata | None:
         compose_project=_text(obj.get("compose_project")),
         backend=_text(obj.get("backend")),
         exit_code=obj["exit_code"] if type(obj.get("exit_code")) is int else None,
+        ended=_text(obj.get("ended")),
     )
 
 
@@ -203,6 +208,11 @@ def is_running(identity: str) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def is_detached(identity: str) -> bool:
+    """Tell whether a running bottle's terminal is held by its launcher, to be attached to."""
+    return (bottle_state_dir(identity) / _TERMINAL).is_socket()
 
 
 def launcher_of(identity: str) -> int | None:
@@ -293,7 +303,12 @@ def _summary(identity: str) -> BottleStateSummary:
     except OSError:
         # One folder that cannot be looked into does not hide the others, and is removed on request only.
         status = "preserved"
-    return BottleStateSummary(identity=identity, metadata=metadata, status=status)
+    return BottleStateSummary(
+        identity=identity,
+        metadata=metadata,
+        status=status,
+        detached=status == "running" and is_detached(identity),
+    )
 
 
 def _text(value: object) -> str:

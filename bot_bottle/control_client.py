@@ -10,20 +10,18 @@ import json
 import os
 import signal
 import socket
-import stat
 import time
 from typing import TYPE_CHECKING, Self
 
-from bot_bottle import bottle_state
+from bot_bottle import bottle_state, local_socket
 from bot_bottle.errors import LaunchError
-from bot_bottle.files import PRIVATE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _NAME = "control"
-_BACKLOG = 128
 _SECONDS = 30.0
 _NOTE_SECONDS = 2.0
 _AGAIN_SECONDS = 0.01
@@ -48,26 +46,13 @@ class OrderRefusedError(LaunchError):
     """The sidecar did not carry an order out; the text is its own sentence."""
 
 
-@contextlib.contextmanager
-def control_listener(state_dir: Path) -> Iterator[socket.socket]:
+def control_listener(state_dir: Path) -> AbstractContextManager[socket.socket]:
     """Listen at a bottle's control socket while the body runs; the lock on the state is the caller's.
 
     Close it once it has been handed over: while any copy is open, who connects waits for an answer.
     Raises ``OSError``.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    place = state_dir / _NAME
-    try:
-        place.unlink(missing_ok=True)  # what a killed launcher left
-        with _folder(state_dir) as folder:
-            listener.bind(f"{folder}/{_NAME}")
-        place.chmod(PRIVATE_FILE)  # before anybody can connect
-        listener.listen(_BACKLOG)
-        yield listener
-    finally:
-        listener.close()
-        with contextlib.suppress(OSError):
-            place.unlink(missing_ok=True)
+    return local_socket.listening(state_dir, _NAME, socket.SOCK_STREAM)
 
 
 class ControlClient:
@@ -85,15 +70,9 @@ class ControlClient:
         Raises :class:`NotReachableError`, and ``UsageError`` for what is no identity.
         """
         state_dir = bottle_state.bottle_state_dir(identity)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(seconds)
         try:
-            status = (state_dir / _NAME).lstat()
-            if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid():
-                raise OSError("it is no socket of this user")
-            _connect(sock, state_dir, seconds)
+            sock = local_socket.connect(state_dir, _NAME, socket.SOCK_STREAM, seconds)
         except OSError as error:
-            sock.close()
             raise NotReachableError(
                 f"the sidecar of {identity} does not listen: {_why(error)}",
                 deserted=isinstance(error, ConnectionRefusedError),
@@ -222,31 +201,6 @@ def wait_until_ended(identity: str, seconds: float) -> bool:
             return False
         time.sleep(0.05)
     return True
-
-
-def _connect(sock: socket.socket, state_dir: Path, seconds: float) -> None:
-    """Connect, trying on while the queue is full: with a bound on waiting the kernel says so at once."""
-    deadline = time.monotonic() + seconds
-    with _folder(state_dir) as folder:
-        while True:
-            try:
-                sock.connect(f"{folder}/{_NAME}")
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_AGAIN_SECONDS)
-            else:
-                return
-
-
-@contextlib.contextmanager
-def _folder(path: Path) -> Iterator[str]:
-    """Give a short name of a folder: a socket's address holds 107 bytes (unix(7)), a home may have more."""
-    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
 
 
 def _why(error: OSError) -> str:

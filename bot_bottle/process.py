@@ -152,6 +152,28 @@ class BoundedCommand:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 
+def start_on_terminal(
+    argv: Sequence[str], terminal: int, *, env: Mapping[str, str] | None = None, stderr: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program in front of ``terminal`` (a descriptor), in a session of its own.
+
+    Without ``env`` it gets this process's own environment, without ``stderr`` (a descriptor) the terminal.
+    Raises ``UsageError`` where it cannot be started.
+    """
+    starter = str(Path(__file__).with_name("in_front.py"))
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", starter, *argv],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal if stderr is None else stderr,
+            env=env,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise UsageError(f"{argv[0]} cannot be started ({error.strerror})") from error
+
+
 def start_own(
     module: str,
     *arguments: str,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bot_bottle.agent_provider.plan import AgentProvisionPlan
+    from bot_bottle.backend.terminal import OperatorSide
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.git_gate.remote import GateRemote
     from bot_bottle.manifest.model import Manifest, ManifestBottle
@@ -123,12 +124,15 @@ class Bottle(ABC):
         """Give the argv that runs ``argv`` as the agent, as this backend runs it (for display)."""
 
     @abstractmethod
-    def exec_agent(self, argv: Sequence[str], *, tty: bool = True) -> int:
+    def exec_agent(self, argv: Sequence[str], *, tty: bool = True, side: OperatorSide | None = None) -> int:
         """Run ``argv`` as the agent in the workspace and give its exit code (128 + N for signal N).
 
         With ``tty`` the operator's terminal is attached through a pseudo-terminal made inside the bottle
         (size, resize, Ctrl-C pass through); without, stdin, stdout and stderr are pumped through pipes,
         so the agent never holds one of the operator's own descriptors.
+
+        With ``side`` nothing of this process's own streams is used: ``tty`` attaches that in place of the
+        terminal, and without ``tty`` it is shown both outputs, and the agent has nothing to read.
         """
 
     @abstractmethod

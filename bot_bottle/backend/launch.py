@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from bot_bottle import bottle_state
+from bot_bottle.attach.output import CURRENT
 from bot_bottle.backend.prepare import metadata_for
 from bot_bottle.backend.provision import clone_repository, place_java_trust, provision
 from bot_bottle.backend.registry import get_bottle_backend
+from bot_bottle.backend.terminal import window_size
 from bot_bottle.backend.util import log_ca_fingerprint, select_ca_cert
 from bot_bottle.control_client import note_session
 from bot_bottle.declared import write_declared
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+    from bot_bottle.attach.background import Background
+    from bot_bottle.attach.console import Console
     from bot_bottle.backend.base import Bottle, BottleBackend, BottlePlan
 
+#: An exit code of 128 + N says that signal N ended it.
+_SIGNALLED = 128
 #: What a session ends with whose time was up, as timeout(1) has it.
 EXIT_TIMEOUT = 124
 
@@ -124,31 +130,77 @@ class SessionEnd:
 
 
 def run_session(
-    plan: BottlePlan, *, tty: bool, timeout: float | None = None, backend: BottleBackend | None = None
+    plan: BottlePlan,
+    *,
+    tty: bool,
+    timeout: float | None = None,
+    backend: BottleBackend | None = None,
+    background: Background | None = None,
 ) -> SessionEnd:
     """Run the agent once and settle; ``backend`` is :func:`launch_bottle`'s.
 
-    ``tty`` attaches the operator's terminal. Ctrl-C while the bottle comes up leaves nothing behind; once
-    the agent runs, it belongs to the agent. After ``timeout`` seconds the agent and all that it started are
-    killed, and its work is kept; only the main thread can be told so.
+    ``tty`` attaches the operator's terminal, or, with ``background``, one that is held here and told of there
+    once the agent runs. Ctrl-C while the bottle comes up leaves nothing behind; once the agent runs, it
+    belongs to the agent. After ``timeout`` seconds the agent and all that it started are killed, and its work
+    is kept; only the main thread can be told so.
     """
     started = timed_out = False
     try:
         with launch_bottle(plan, backend) as bottle:
             started = True
-            try:
-                with _alarm(timeout):
-                    exit_code = bottle.exec_agent(plan.provision.argv, tty=tty)
-            except _TimeIsUpError:
-                exit_code, timed_out = EXIT_TIMEOUT, True
-                _say(f"the agent was ended after {timeout:g} s (--timeout)")
+            with _console(plan, tty, background) as side:
+                try:
+                    with _alarm(timeout):
+                        exit_code = bottle.exec_agent(plan.provision.argv, tty=tty, side=side)
+                except _TimeIsUpError:
+                    exit_code, timed_out = EXIT_TIMEOUT, True
+                    _say(f"the agent was ended after {timeout:g} s (--timeout)")
+                if side is not None:
+                    side.ended(exit_code)
             note_session(plan.identity, "timed out" if timed_out else "ended", exit_code)
-    except BaseException:
+    except BaseException as error:
         if started:
+            _note_end(plan.identity, None, _cut_short(error))
             _say_resume(plan.identity, "the session was cut short")
         raise
     settle(plan.identity, exit_code, keep=plan.spec.keep, backend=backend)
     return SessionEnd(exit_code=exit_code, timed_out=timed_out)
+
+
+def _console(
+    plan: BottlePlan,
+    tty: bool,  # noqa: FBT001 - one place calls it
+    background: Background | None,
+) -> AbstractContextManager[Console | None]:
+    """Give what a detached agent is shown on; None for one on the operator's own terminal."""
+    if background is None:
+        return nullcontext()
+    from bot_bottle.attach.console import Console  # noqa: PLC0415 - most sessions have a terminal
+
+    report = {
+        "identity": plan.identity,
+        "agent": plan.spec.agent_name,
+        "bottle": plan.bottle.name,
+        "backend": plan.backend_name,
+        "output": str(plan.state_dir / CURRENT),
+    }
+    return Console(
+        plan.state_dir,
+        terminal=tty,
+        size=window_size(),
+        begun=lambda: background.up(plan.state_dir, report),
+    )
+
+
+def _cut_short(error: BaseException) -> str:
+    """Say how a session ended that its agent did not end; what is unexpected may quote a credential."""
+    if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > _SIGNALLED:
+        return f"the session was ended by {signal.Signals(error.code - _SIGNALLED).name}"
+    if isinstance(error, KeyboardInterrupt):
+        return "the session was ended by Ctrl-C"
+    if isinstance(error, BotBottleError):
+        return f"the session was cut short: {error}"
+    return f"the session was cut short by an unexpected {type(error).__name__}"
 
 
 class _TimeIsUpError(BaseException):
@@ -186,13 +238,19 @@ def settle(
         except (OSError, BotBottleError) as error:
             _say(f"not all of {identity} could be removed ({error}). Try: bot-bottle cleanup {identity}")
         return
+    words = f"the agent ended with exit code {exit_code}"
+    _note_end(identity, exit_code, words)
+    _say_resume(identity, words)
+
+
+def _note_end(identity: str, exit_code: int | None, words: str) -> None:
+    """Keep how a session ended, for who looks later."""
     try:
         metadata = bottle_state.read_metadata(identity)
         if metadata is not None:
-            bottle_state.write_metadata(replace(metadata, exit_code=exit_code))
+            bottle_state.write_metadata(replace(metadata, exit_code=exit_code, ended=words))
     except (OSError, UsageError) as error:
         _say(f"the exit code could not be recorded: {error}")
-    _say_resume(identity, f"the agent ended with exit code {exit_code}")
 
 
 def _say_resume(identity: str, what: str) -> None:

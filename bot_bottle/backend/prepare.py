@@ -38,6 +38,8 @@ AGENT_PATH = f"/opt/bot-bottle/bin:/usr/local/bin:/usr/bin:/bin:{AGENT_HOME}/.lo
 
 # What the terminal is, and nothing else of the operator's environment.
 _TERMINAL_VARIABLES = ("TERM", "COLORTERM", "TZ")
+#: What nearly every terminal understands.
+_TERMINAL_TYPE = "xterm-256color"
 
 
 def prepare(
@@ -140,6 +142,11 @@ def with_answers(plan: BottlePlan, ask: Callable[[str, str], str]) -> BottlePlan
     if not asked:
         return plan
     return replace(plan, guest_env={**plan.guest_env, **resolve_env(asked, {}, ask).forwarded})
+
+
+def with_terminal_type(plan: BottlePlan) -> BottlePlan:
+    """Give the agent of a plan made without a terminal the type of those that will be attached to it."""
+    return replace(plan, guest_env={"TERM": _TERMINAL_TYPE, **plan.guest_env})
 
 
 def metadata_for(plan: BottlePlan) -> bottle_state.BottleMetadata:

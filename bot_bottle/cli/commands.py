@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "start": ("start", "Run an agent in a new bottle."),
     "run": ("run", "Run several agents unattended, side by side."),
     "resume": ("resume", "Go on with a preserved bottle."),
+    "attach": ("attach", "Join this terminal to a bottle that runs without one."),
     "list": ("list_", "List bottles that run or are kept; or agents, bottles, active ones."),
     "diff": ("diff", "Show what a bottle changed."),
     "pull": ("pull", "Bring a bottle's work home as a branch, scanned."),

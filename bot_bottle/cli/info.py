@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bot_bottle import bottle_state, paths
+from bot_bottle.attach.output import CURRENT
 from bot_bottle.cli import complete, terminal
 from bot_bottle.cli.output import print_json, print_table
 from bot_bottle.errors import BotBottleError, LaunchError, UsageError
@@ -15,6 +16,7 @@ from bot_bottle.errors import BotBottleError, LaunchError, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bot_bottle.bottle_state import BottleStateSummary
     from bot_bottle.manifest.model import Manifest
     from bot_bottle.usage import UsedByModel
 
@@ -83,6 +85,7 @@ def _identity(identity: str, *, as_json: bool) -> None:
     facts: dict[str, object] = {
         "identity": identity,
         "status": state.status,
+        "detached": state.detached,
         "agent": data.agent_name if data else None,
         "bottle": data.bottle_name if data else None,
         "backend": data.backend if data else None,
@@ -90,6 +93,9 @@ def _identity(identity: str, *, as_json: bool) -> None:
         "copy_cwd": data.copy_cwd if data else None,
         "started_at": data.started_at if data else None,
         "exit_code": data.exit_code if data else None,
+        "ended": (data.ended or None) if data else None,
+        "next": _next(state),
+        "output": _output(identity),
         "state": str(paths.state_dir(identity)),
         "workspace": _workspace(identity, data.backend if data else ""),
         "audit": str(audit_path) if audit_path.exists() else None,
@@ -100,7 +106,7 @@ def _identity(identity: str, *, as_json: bool) -> None:
         print_json({**facts, "tokens": used.to_json(), "sidecar": live})
         return
     for label, value in facts.items():
-        if value is not None:
+        if value is not None and not (label == "detached" and not value):
             print(f"{label:<10}: {bottle_state.printable(str(value))}")
     if why:
         print(f"{'sidecar':<10}: {why}")
@@ -129,6 +135,19 @@ def _print_used(used: UsedByModel) -> None:
         ("MODEL", "ANSWERS", "TOKENS IN", "OF THEM CACHED", "TOKENS OUT"),
         ((model or "(not named)", *(str(count) for count in one.to_json().values())) for model, one in sums),
     )
+
+
+def _next(state: BottleStateSummary) -> str | None:
+    """Say how to go on with it."""
+    if state.status == "running":
+        return f"bot-bottle attach {state.identity}" if state.detached else None
+    return f"bot-bottle resume {state.identity}" if state.status == "preserved" else None
+
+
+def _output(identity: str) -> str | None:
+    """Say where the last that a detached agent wrote is: raw, as it came."""
+    place = paths.state_dir(identity) / CURRENT
+    return str(place) if place.is_file() else None
 
 
 def _status(identity: str) -> tuple[dict[str, Any] | None, str]:

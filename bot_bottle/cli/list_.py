@@ -53,7 +53,8 @@ def _identities(*, as_json: bool, everything: bool) -> None:
         agent, backend, started = (
             (data.agent_name, data.backend, data.started_at) if data else ("?", "?", "?")
         )
-        rows.append((state.identity, state.status, agent, backend, started, exit_code))
+        status = "detached" if state.detached else state.status
+        rows.append((state.identity, status, agent, backend, started, exit_code))
     print_table(_HEAD, rows)
 
 
@@ -62,12 +63,14 @@ def _state_json(state: BottleStateSummary) -> dict[str, object]:
     return {
         "identity": state.identity,
         "status": state.status,
+        "detached": state.detached,
         "agent": data.agent_name if data else None,
         "bottle": data.bottle_name if data else None,
         "backend": data.backend if data else None,
         "cwd": data.cwd if data else None,
         "started_at": data.started_at if data else None,
         "exit_code": data.exit_code if data else None,
+        "ended": (data.ended or None) if data else None,
     }
 
 

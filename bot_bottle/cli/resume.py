@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bot_bottle.cli import complete, session, terminal
-from bot_bottle.cli.task import headless_options
+from bot_bottle.cli.task import detach_option, headless_options
 
 if TYPE_CHECKING:
     from bot_bottle.cli.task import Unattended
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.argument("identity", shell_complete=complete.identities)
 @click.option("--dry-run", is_flag=True, help="Show what would start, and start nothing.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before starting.")
+@detach_option
 @headless_options
 @click.option("--keep", is_flag=True, help="Keep home and workspace after exit code 0 too.")
 def command(
@@ -40,6 +41,9 @@ def command(
     from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
 
     dry_run = session.wants_dry_run(flag=dry_run)
+    background = session.go_on_as_two(unattended, dry_run=dry_run)
+    if isinstance(background, int):
+        return background
     metadata = bottle_state.read_metadata(identity)
     if metadata is None:
         kept = ", ".join(state.identity for state in bottle_state.list_states()) or "none"
@@ -69,4 +73,5 @@ def command(
         yes=yes,
         dry_run=dry_run,
         unattended=unattended,
+        background=background,
     )

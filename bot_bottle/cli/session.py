@@ -10,8 +10,9 @@ from bot_bottle.cli import terminal
 from bot_bottle.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from bot_bottle.attach.background import Background
     from bot_bottle.backend.base import BottleBackend, BottleSpec
     from bot_bottle.backend.launch import SessionEnd
     from bot_bottle.cli.task import Unattended
@@ -30,14 +31,19 @@ def launch(
     yes: bool,
     dry_run: bool = False,
     unattended: Unattended,
+    background: Background | None = None,
 ) -> int:
     """Plan, show, ask and run; gives the agent's exit code (0 for a dry run, 1 for a no).
 
     With ``unattended.as_json`` stdout gets one object on how the session ended, and the agent's own output
-    goes to stderr.
+    goes to stderr. With ``background`` it is left alone once its agent runs.
     """
     from bot_bottle.backend.launch import run_session  # noqa: PLC0415 - `--help` must stay light
-    from bot_bottle.backend.prepare import prepare_plan, with_answers  # noqa: PLC0415
+    from bot_bottle.backend.prepare import (  # noqa: PLC0415
+        prepare_plan,
+        with_answers,
+        with_terminal_type,
+    )
     from bot_bottle.preflight import print_preflight  # noqa: PLC0415
 
     plan = prepare_plan(spec, backend, config, ask=_asked_later(spec, dry_run=dry_run))
@@ -54,17 +60,47 @@ def launch(
         terminal.say(["bot-bottle: nothing was started"])
         return 1
     plan = with_answers(plan, terminal.ask_secret)
-    tty = not spec.headless and terminal.owns_terminal()
+    tty = not spec.headless and (background is not None or terminal.owns_terminal())
+    if background is not None:
+        plan = with_terminal_type(plan)
 
     def session() -> SessionEnd:
         terminal.end_in_order_on_signals()
-        return run_session(plan, tty=tty, timeout=unattended.timeout, backend=backend)
+        if background is not None:
+            background.leave()
+        return run_session(plan, tty=tty, timeout=unattended.timeout, backend=backend, background=background)
 
-    if unattended.as_json:
+    if unattended.as_json and background is None:
         from bot_bottle.cli.result import run_and_report  # noqa: PLC0415
 
         return run_and_report(plan, session).exit_code
     return session().exit_code
+
+
+def go_on_as_two(unattended: Unattended, *, dry_run: bool) -> Background | int | None:
+    """Go on as two processes where a launch is to be detached; the one in front waits and gets a code."""
+    if not unattended.detach or dry_run:
+        return None
+    from bot_bottle.attach.background import Background, split  # noqa: PLC0415 - as above
+
+    found = split()
+    if isinstance(found, Background):
+        return found
+    return found.exit_code if found.report is None else _tell(found.report, as_json=unattended.as_json)
+
+
+def _tell(report: Mapping[str, str], *, as_json: bool) -> int:
+    """Say what runs in the background now: its identity alone on stdout, for scripts."""
+    if as_json:
+        from bot_bottle.cli.output import print_json  # noqa: PLC0415 - as above
+
+        print_json(report)
+        return 0
+    identity = report["identity"]
+    words = f"{identity} runs without this terminal; join one to it: bot-bottle attach {identity}"
+    terminal.say([f"bot-bottle: {words}; end it: bot-bottle stop {identity}"])
+    print(identity)
+    return 0
 
 
 def require_answer(*, yes: bool, dry_run: bool) -> None:

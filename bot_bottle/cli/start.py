@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bot_bottle.cli import complete, session, terminal
-from bot_bottle.cli.task import headless_options
+from bot_bottle.cli.task import detach_option, headless_options
 
 if TYPE_CHECKING:
     from bot_bottle.cli.task import Unattended
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     shell_complete=complete.backends,
     help="What isolates (default: what works here).",
 )
+@detach_option
 @headless_options
 @click.option("--keep", is_flag=True, help="Keep home and workspace after exit code 0 too.")
 def command(
@@ -50,7 +51,7 @@ def command(
     """Run the agent NAME in a new bottle and take everything down when it ends.
 
     Exit code 0 removes the bottle's home and workspace unless --keep is given; any other end keeps them for
-    `bot-bottle resume`.
+    `bot-bottle resume`. With --detach this command ends once the agent runs, and prints its identity.
     """
     from bot_bottle.backend.base import BottleSpec  # noqa: PLC0415
     from bot_bottle.backend.registry import choose_backend  # noqa: PLC0415
@@ -61,6 +62,9 @@ def command(
     if repo and copy_cwd:
         raise UsageError("--repo and --cwd are two workspaces; give one of them")
     dry_run = session.wants_dry_run(flag=dry_run)
+    background = session.go_on_as_two(unattended, dry_run=dry_run)
+    if isinstance(background, int):
+        return background
     cwd = terminal.current_folder()
     manifest = Manifest.resolve(cwd)
     terminal.warn(manifest.warnings)
@@ -78,4 +82,13 @@ def command(
         prompt=unattended.task,
         keep=keep,
     )
-    return session.launch(spec, chosen, config, why=why, yes=yes, dry_run=dry_run, unattended=unattended)
+    return session.launch(
+        spec,
+        chosen,
+        config,
+        why=why,
+        yes=yes,
+        dry_run=dry_run,
+        unattended=unattended,
+        background=background,
+    )

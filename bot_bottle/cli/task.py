@@ -41,12 +41,16 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unattended:
-    """How a run goes without its operator; ``timeout`` is in seconds."""
+    """How a run goes without its operator; ``timeout`` is in seconds.
+
+    ``detach`` says that it goes on without the terminal, headless or not.
+    """
 
     headless: bool
     task: str = field(default="", repr=False)
     timeout: float | None = None
     as_json: bool = False
+    detach: bool = False
 
 
 def headless_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -60,18 +64,19 @@ def headless_options(command: Callable[..., int]) -> Callable[..., int]:
         prompt_file: Path | None,
         timeout: float | None,
         as_json: bool,
+        detach: bool = False,
         **others: object,
     ) -> int:
         options = {
             "--prompt": prompt is not None,
             "--prompt-file": prompt_file is not None,
             "--timeout": timeout is not None,
-            "--json": as_json,
+            "--json": as_json and not detach,  # which prints what was started
         }
         if not headless:
             _refuse_without_headless(options)
         task = read_task(prompt, prompt_file)
-        unattended = Unattended(headless=headless, task=task, timeout=timeout, as_json=as_json)
+        unattended = Unattended(headless=headless, task=task, timeout=timeout, as_json=as_json, detach=detach)
         return command(unattended=unattended, **others)
 
     wrapped: Callable[..., int] = with_task
@@ -96,8 +101,19 @@ _OPTIONS = (
         help="End a headless run after 90s, 30m or 2h with exit code 124.",
     ),
     click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON object on how a headless run ended."
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Print one JSON object on how a headless run ended, or on what was detached.",
     ),
+)
+
+
+detach_option = click.option(
+    "--detach",
+    "-d",
+    is_flag=True,
+    help="Let it live on without this terminal; `bot-bottle attach` joins one to it.",
 )
 
 

@@ -83,8 +83,8 @@ class ScriptedBottle:
     def await_ready(self) -> None:
         """Be ready at once."""
 
-    def exec_agent(self, argv: Sequence[str], *, tty: bool = True) -> int:
-        del argv, tty
+    def exec_agent(self, argv: Sequence[str], *, tty: bool = True, side: object = None) -> int:
+        del argv, tty, side
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome

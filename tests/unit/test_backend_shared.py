@@ -153,7 +153,7 @@ class OneShot(LocalStreams):
             pass
         return ExecResult(returncode=0, stdout=b"", stderr=b"")
 
-    def exec_agent(self, argv: object, *, tty: bool) -> int:
+    def exec_agent(self, argv: object, *, tty: bool, side: object = None) -> int:
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome
@@ -306,9 +306,9 @@ class Filling(OneShot):
         super().__init__(outcome)
         self.stack = stack
 
-    def exec_agent(self, argv: object, *, tty: bool) -> int:
+    def exec_agent(self, argv: object, *, tty: bool, side: object = None) -> int:
         self.stack.enter_context(no_room())
-        return super().exec_agent(argv, tty=tty)
+        return super().exec_agent(argv, tty=tty, side=side)
 
 
 def test_a_disk_that_the_agent_filled_changes_neither_its_exit_code_nor_the_way_on(

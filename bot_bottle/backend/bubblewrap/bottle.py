@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING, BinaryIO
 
 from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
-from bot_bottle.backend.bubblewrap.terminal import attach
+from bot_bottle.backend.carry import carry
 from bot_bottle.backend.pump import Pipes, pump
 from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
 from bot_bottle.backend.terminal import (
@@ -16,7 +16,7 @@ from bot_bottle.backend.terminal import (
     has_terminal,
     is_terminal_or_closed,
     leave_on_signals,
-    window_size,
+    own_terminal,
 )
 from bot_bottle.errors import LaunchError, UsageError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.backend.bubblewrap.sandbox import Sandbox
     from bot_bottle.backend.streams import Input, Sink
+    from bot_bottle.backend.terminal import OperatorSide
 
 _SHELL = "/bin/sh"
 
@@ -45,14 +46,21 @@ class BubblewrapBottle(Bottle):
         """Give bubblewrap's argv with ``argv`` as its command, which PID 1 starts in the same place."""
         return [*self._shown_argv, "--", *argv]
 
-    def exec_agent(self, argv: Sequence[str], *, tty: bool = True) -> int:
+    def exec_agent(self, argv: Sequence[str], *, tty: bool = True, side: OperatorSide | None = None) -> int:
         """Run the agent; with ``tty`` on the operator's terminal, if there is one. See :class:`Bottle`.
 
         Raises ``UsageError`` where the program cannot be run.
         """
         self._require_open()
+        if side is not None:
+            if tty:
+                return self._exec_on_terminal(argv, side)
+            side.begun()
+            with leave_on_signals():
+                return self._exec_on_pipes(argv, None, side.show, side.show)
         if tty and has_terminal():
-            return self._exec_on_terminal(argv)
+            with own_terminal() as own:
+                return self._exec_on_terminal(argv, own)
         stdin: Input = None if is_terminal_or_closed(STDIN) else STDIN
         with leave_on_signals():
             return self._exec_on_pipes(argv, stdin, descriptor_sink(STDOUT), descriptor_sink(STDERR))
@@ -90,13 +98,13 @@ class BubblewrapBottle(Bottle):
         self._closed = True
         self._sandbox.stop()
 
-    def _exec_on_terminal(self, argv: Sequence[str]) -> int:
+    def _exec_on_terminal(self, argv: Sequence[str], side: OperatorSide) -> int:
         try:
-            process = self._sandbox.init.spawn(argv, self._env, AGENT_WORKSPACE, size=window_size())
+            process = self._sandbox.init.spawn(argv, self._env, AGENT_WORKSPACE, size=side.sizes()[-1])
         except OSError as error:
             raise cannot_run(argv, error.errno or errno.EIO) from error
         try:
-            return attach(process)
+            return carry(process, side)
         finally:
             process.close()
 

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import shutil
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO
 
 from bot_bottle import process
 from bot_bottle.backend import inside
 from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
+from bot_bottle.backend.carry import ClientOnTerminal, carry
 from bot_bottle.backend.docker.execs import AGENT, Command, NoProgramError
 from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
 from bot_bottle.backend.terminal import (
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.backend.docker.agent import AgentContainer
     from bot_bottle.backend.streams import Input, Sink
+    from bot_bottle.backend.terminal import OperatorSide
 
     class Sidecar(Protocol):
         """The sidecar, as far as the bottle needs it."""
@@ -96,7 +99,7 @@ class DockerBottle(Bottle):
         """Give the client program's argv that runs ``argv``; the environment is added inside."""
         return [*self._client_argv(tty=tty), *argv]
 
-    def exec_agent(self, argv: Sequence[str], *, tty: bool = True) -> int:
+    def exec_agent(self, argv: Sequence[str], *, tty: bool = True, side: OperatorSide | None = None) -> int:
         """Run the agent; with ``tty`` on the operator's terminal, if there is one. See :class:`Bottle`.
 
         Raises ``UsageError`` where the program cannot be run, ``UnavailableError`` where the terminal needs
@@ -107,14 +110,10 @@ class DockerBottle(Bottle):
         if not self._sidecar.alive():
             raise LaunchError(sidecar_gone(self.name))
         try:
-            if tty and has_terminal():
-                code = self._exec_on_terminal(argv)
+            if tty and (side is not None or has_terminal()):
+                code = self._exec_on_terminal(argv, side)
             else:
-                stdin: Input = None if is_terminal_or_closed(STDIN) else STDIN
-                with leave_on_signals():
-                    code = self._run(
-                        Command(argv=tuple(argv)), stdin, descriptor_sink(STDOUT), descriptor_sink(STDERR)
-                    )
+                code = self._exec_on_pipes(Command(argv=tuple(argv)), side)
         except NoProgramError as error:
             raise cannot_run(argv, _ERRNO[error.code]) from error
         return code
@@ -152,6 +151,15 @@ class DockerBottle(Bottle):
         self._closed = True
         self._agent.close()
 
+    def _exec_on_pipes(self, command: Command, side: OperatorSide | None) -> int:
+        stdin: Input = None if side is not None or is_terminal_or_closed(STDIN) else STDIN
+        sinks = (descriptor_sink(STDOUT), descriptor_sink(STDERR))
+        if side is not None:
+            sinks = (side.show, side.show)
+            side.begun()
+        with leave_on_signals():
+            return self._run(command, stdin, *sinks)
+
     def _run(
         self, command: Command, stdin: Input, stdout: Sink, stderr: Sink, timeout: float | None = None
     ) -> int:
@@ -171,7 +179,7 @@ class DockerBottle(Bottle):
             if self._ready and self._sidecar.alive():
                 self._sidecar.sync()
 
-    def _exec_on_terminal(self, argv: Sequence[str]) -> int:
+    def _exec_on_terminal(self, argv: Sequence[str], side: OperatorSide | None) -> int:
         if shutil.which(_CLIENT, path=self._client_env.get("PATH")) is None:
             raise UnavailableError(
                 "an agent on a terminal needs the client program 'docker', which is not on PATH; "
@@ -179,10 +187,15 @@ class DockerBottle(Bottle):
             )
         execs = self._agent.execs
         with execs.slot() as slot:
-            script = _sized(*window_size()) + inside.ON_TERMINAL
+            size = window_size() if side is None else side.sizes()[-1]
+            script = _sized(*size) + inside.ON_TERMINAL
             command = [*self._client_argv(tty=True), "/bin/sh", "-c", script, "sh", slot, *argv]
-            with put_back(), leave_on_signals():
-                code = process.run_attached(command, env=self._client_env)
+            if side is not None:
+                with closing(ClientOnTerminal(command, size, env=self._client_env)) as client:
+                    code = carry(client, side)
+            else:
+                with put_back(), leave_on_signals():
+                    code = process.run_attached(command, env=self._client_env)
             if not self._agent.alive():
                 raise LaunchError(_agent_gone(self.name))
             execs.require_ran(slot, code)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from bot_bottle import process
 from bot_bottle.backend import inside
 from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
+from bot_bottle.backend.carry import ClientOnTerminal, carry
 from bot_bottle.backend.pump import Pipes, pump
 from bot_bottle.backend.smolmachines import engine, guest
 from bot_bottle.backend.smolmachines.client import ClientProcess, CommandOutput
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from bot_bottle.backend.smolmachines.guest import Starter
     from bot_bottle.backend.smolmachines.machine import Machine
     from bot_bottle.backend.streams import Input, Sink
+    from bot_bottle.backend.terminal import OperatorSide
     from bot_bottle.sidecar.client import SidecarProcess
 
 _SHELL = "/bin/sh"
@@ -57,7 +59,7 @@ class SmolmachinesBottle(Bottle):
         """Give the client program's argv that runs ``argv``; the environment is added inside."""
         return [*self._client_argv(tty=tty), *argv]
 
-    def exec_agent(self, argv: Sequence[str], *, tty: bool = True) -> int:
+    def exec_agent(self, argv: Sequence[str], *, tty: bool = True, side: OperatorSide | None = None) -> int:
         """Run the agent; with ``tty`` on the operator's terminal, if there is one. See :class:`Bottle`.
 
         Raises ``UsageError`` where the program cannot be run.
@@ -65,12 +67,16 @@ class SmolmachinesBottle(Bottle):
         self._require_alive()
         if not self._sidecar.alive():
             raise LaunchError(_sidecar_gone(self.name))
-        if tty and has_terminal():
-            code = self._exec_on_terminal(argv)
+        if tty and (side is not None or has_terminal()):
+            code = self._exec_on_terminal(argv, side)
         else:
-            stdin: Input = None if is_terminal_or_closed(STDIN) else STDIN
+            stdin: Input = None if side is not None or is_terminal_or_closed(STDIN) else STDIN
+            sinks = (descriptor_sink(STDOUT), descriptor_sink(STDERR))
+            if side is not None:
+                sinks = (side.show, side.show)
+                side.begun()
             with leave_on_signals():
-                code = self._run(argv, stdin, descriptor_sink(STDOUT), descriptor_sink(STDERR))
+                code = self._run(argv, stdin, *sinks)
         if not self._sidecar.alive():
             print(f"bot-bottle: {_sidecar_gone(self.name)}", file=sys.stderr)
         return code
@@ -151,7 +157,7 @@ class SmolmachinesBottle(Bottle):
             raise LaunchError(f"a command could not be run in the bottle: {output.words or 'no answer'}")
         return 255 if client_code is None else client_code
 
-    def _exec_on_terminal(self, argv: Sequence[str]) -> int:
+    def _exec_on_terminal(self, argv: Sequence[str], side: OperatorSide | None) -> int:
         with self._slot() as slot:
             script, place = guest.write_call_script(slot)
             if self._machine.run_given(script, guest.call_words((slot, *argv))) != 0:
@@ -159,8 +165,17 @@ class SmolmachinesBottle(Bottle):
             words = self._starter.terminal
             command = [*self._client_argv(tty=True), *words, _SHELL, guest.ON_TERMINAL, place]
             # The client's own words would stand on the agent's screen; the machine's terminal has one stream.
-            with put_back(), leave_on_signals(), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-                code = process.run_attached(command, env=engine.client_env(), stderr=nowhere.fileno())
+            with contextlib.ExitStack() as stack:
+                nowhere = stack.enter_context(open(os.devnull, "wb")).fileno()  # noqa: PTH123
+                env = engine.client_env()
+                if side is not None:
+                    client = ClientOnTerminal(command, side.sizes()[-1], env=env, stderr=nowhere)
+                    stack.callback(client.close)
+                    code = carry(client, side)
+                else:
+                    stack.enter_context(put_back())
+                    stack.enter_context(leave_on_signals())
+                    code = process.run_attached(command, env=env, stderr=nowhere)
             if not self._machine.alive():
                 raise gone(self.name)
             self._require_ran(slot, argv, code)
