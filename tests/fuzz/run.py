@@ -6,7 +6,9 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["bot_bottle.egress"]):
+_READERS = ["egress", "git_gate", "manifest", "pipelock.unpack", "retrieval", "supervise.request"]
+
+with atheris.instrument_imports(include=[f"bot_bottle.{name}" for name in _READERS]):
     from tests.fuzz.targets import TARGETS
 
 if __name__ == "__main__":

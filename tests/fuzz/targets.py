@@ -24,6 +24,8 @@ from bot_bottle.egress.target import Arrival, origin_target, read_request, with_
 from bot_bottle.egress.tls import ServerContexts, SniSSLObject
 from bot_bottle.egress.tls_stream import TlsStream
 from bot_bottle.egress.upstream import UpstreamConnection, UpstreamError
+from tests.fuzz import written
+from tests.fuzz.checks import cut, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,17 +36,6 @@ if TYPE_CHECKING:
 
 PLAIN = Arrival(via="transparent", scheme="http", port=80)
 PROXY = Arrival(via="absolute", scheme="http")
-
-
-def require(condition: object, what: str) -> None:
-    """Fail where ``condition`` does not hold, also under ``python -O``."""
-    if not condition:
-        raise RuntimeError(what)
-
-
-def cut(data: bytes, step: int) -> list[bytes]:
-    """Cut ``data`` into pieces of ``step`` bytes."""
-    return [data[index : index + step] for index in range(0, len(data), step)]
 
 
 # Requests: reading, writing and reading again is the identity, in pieces of any size.
@@ -385,4 +376,11 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "policy": policy,
     "hello": hello,
     "http2": http2,
+    "frames": written.frames,
+    "names": written.names,
+    "push": written.push,
+    "agents": written.agents,
+    "asks": written.asks,
+    "workspace": written.workspace,
+    "packed": written.packed,
 }

@@ -65,8 +65,9 @@ def test_the_session_ends_and_goes_on_once_the_engine_is_back(lab: Lab, engine: 
     wait_until(lambda: b"host_not_allowed" in log.read_bytes(), "the agent worked")
     engine.stop(number)
     try:
-        assert lab.world.call("wait", pid=pid, timeout=120) == 4
+        ended = lab.world.call("wait", pid=pid, timeout=120)
         said = log.read_text()
+        assert ended == 4, said
         (state,) = lab.states(name)
         identity = str(state["identity"])
         assert state["status"] == "preserved"
