@@ -8,6 +8,7 @@ log, so that a reader that does not read holds nothing up there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -48,10 +49,10 @@ class ControlThread:
                 return  # closed just now
 
     def close(self) -> None:
-        """Stop serving; safe to call again."""
-        if self._thread.is_alive():
+        """Stop serving; safe to call again, from several threads at a time."""
+        with contextlib.suppress(RuntimeError):  # another caller's close has just closed the loop
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(_STOP_SECONDS)
+        self._thread.join(_STOP_SECONDS)
 
     def _tell(self) -> None:
         if self._server is not None:
