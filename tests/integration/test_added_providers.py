@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "providers"
+#: Without a model's name it first asks another model which one to take, and for a minute and a half does not
+#: believe that the scripted answer is none.
+_SETTINGS = {"gemini": "env: {GEMINI_MODEL: gemini-2.5-pro}\n"}
 
 
 def run_example(lab: Lab, world: World, name: str, program: Path, variable: str, key: str) -> list[Seen]:
@@ -38,7 +41,8 @@ def run_example(lab: Lab, world: World, name: str, program: Path, variable: str,
         shutil.copytree(EXAMPLES / name, target)
         for path in (target.parent, target, *target.iterdir()):
             path.chmod(0o700 if path.is_dir() else 0o600)
-    lab.declare(name, f"agent_provider: {{template: {name}}}\n", prompt="Be brief.")
+    settings = f"agent_provider: {{template: {name}}}\n{_SETTINGS.get(name, '')}"
+    lab.declare(name, settings, prompt="Be brief.")
     task, answer = new_marker("task"), new_marker("answer")
     world.call("model", final_text=answer)
     env = {"PATH": f"{program.parent}{os.pathsep}{lab.env['PATH']}", variable: key}

@@ -183,9 +183,9 @@ class ContainerSidecar:
         if self._closed:
             return
         self._closing = True
-        if self._control is not None:
-            self._control.close()
         try:
+            if self._control is not None:
+                self._control.close()
             self._brought_up.wait(_START_SECONDS)
             if self._streams is not None and not self._talk.over:
                 with contextlib.suppress(LaunchError):
