@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from bot_bottle.backend.registry import known_backend_names
-from tests.support import container_tests, machine_tests
+from tests.support import container_tests, evidence, machine_tests
 from tests.support.container_tests import GVISOR
 from tests.support.engine import Engine, NoEngineError, gvisor_trouble
 from tests.support.lab import Lab
@@ -24,7 +24,7 @@ from tests.support.machine_image import NoImageError, machine_image
 from tests.support.outside import PACE, REPO, Account, World, accounts, download_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 _PROBE = """
 import json, sys
@@ -94,6 +94,14 @@ _NOT_RUN = (
     container_tests.is_left_out,
     container_tests.is_of_other_part,
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note what became of each test, where this run was told to."""
+    report = yield
+    evidence.note(item, report)
+    return report
 
 
 def cannot(reason: str, backend: str = "") -> NoReturn:
