@@ -115,6 +115,8 @@ def remove_bottle(identity: str, backend: BottleBackend | None = None) -> None:
     Raises ``BotBottleError`` or ``OSError``; the state folder is then still there to try again from.
     """
     metadata = bottle_state.read_metadata(identity)
+    # Killed on the way, what is left is half a bottle: for cleanup to remove, and for nobody to go on with.
+    bottle_state.clear_preserve_marker(identity)
     # Metadata older than its backend field belongs to launches that kept all they had in the state folder.
     if metadata is not None and metadata.backend:
         (backend or get_bottle_backend(metadata.backend)).forget(identity)
