@@ -184,6 +184,8 @@ def route_text(route: EgressRoute) -> str:
         parts.append(f"[unreadable content: {route.on_opaque}]")
     if route.max_body is not None:
         parts.append(f"[bodies up to {route.max_body} bytes]")
+    if route.answers == "block":
+        parts.append("[answers that give orders: blocked]")
     if route.strip_cookies:
         parts.append("[cookies removed]")
     if route.http2:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.egress.websocket import Conversation
     from bot_bottle.pipelock.finding import Finding
+    from bot_bottle.pipelock.instructions import Reader
     from bot_bottle.pipelock.loader import LateEngine
     from bot_bottle.pipelock.request import Header, RequestScanner
     from bot_bottle.pipelock.scanner import Scanner
@@ -54,6 +55,7 @@ class Parts:
     scanner: Scanner
     requests: RequestScanner
     session: Session
+    answers: Reader
 
 
 class ContentGuard:
@@ -115,6 +117,7 @@ class ContentGuard:
 
     def _make(self, guarded: Mapping[str, Secret]) -> Parts:
         # Native libraries, none of which a bottle that never speaks should pay for.
+        from bot_bottle.pipelock.instructions import Reader  # noqa: PLC0415
         from bot_bottle.pipelock.loader import clock  # noqa: PLC0415
         from bot_bottle.pipelock.own_secrets import OwnSecrets  # noqa: PLC0415
         from bot_bottle.pipelock.request import RequestScanner  # noqa: PLC0415
@@ -125,7 +128,8 @@ class ContentGuard:
         own = OwnSecrets(guarded)
         scanner = Scanner(profile="egress", engine=engine, own=own, clock=clock)
         engine.require()
-        return Parts(scanner=scanner, requests=RequestScanner(scanner), session=Session(own))
+        answers = self._parts.answers if self._parts is not None else Reader(self._cache)
+        return Parts(scanner=scanner, requests=RequestScanner(scanner), session=Session(own), answers=answers)
 
     def _loaded(self, parts: Parts | None, failure: str, guarded: Mapping[str, Secret]) -> None:
         self._parts, self._failure = parts, failure
@@ -254,6 +258,12 @@ class ContentGuard:
         return Conversation(
             parts.scanner, self.selection(route), host=host, route=route, needles=needles, hear=hear
         )
+
+    def reader(self, route: EgressRoute) -> Reader | None:
+        """Give what reads the answers on ``route``; ``None`` where nobody shall."""
+        if self._parts is None or route.answers == "off":
+            return None
+        return self._parts.answers
 
     def selection(self, route: EgressRoute) -> Selection:
         """Give what counts on ``route``."""

@@ -357,8 +357,18 @@ class EgressProxy:
     def guarded(
         self, exchange: Answered, destination: Destination | None, *, head_request: bool
     ) -> ResponseSink:
-        """Give who hears the answer: the exchange, behind a search where its route has a credential."""
-        if destination is None or destination.needles is None:
+        """Give who hears the answer: the exchange, behind who reads it for orders, behind a search where its
+        route has a credential.
+        """
+        if destination is None:
+            return exchange
+        reader = self.content.reader(destination.route)
+        if reader is not None:
+            from bot_bottle.egress.answers import read_for  # noqa: PLC0415 - loaded with what reads
+
+            record = self.record_event
+            exchange = read_for(exchange, reader, destination, head_request=head_request, record=record)
+        if destination.needles is None:
             return exchange
         from bot_bottle.egress.reflection import Reflection  # noqa: PLC0415 - only where a credential is used
 

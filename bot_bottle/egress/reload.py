@@ -95,6 +95,8 @@ def describe_route(route: EgressRoute) -> str:
         said.append("detectors " + (",".join(route.detectors) or "none"))
     if route.on_match != "block":
         said.append(f"on_match {route.on_match}")
+    if route.responses != "warn":
+        said.append(f"responses {route.responses}")
     if route.ssrf_ip_allowlist:
         said.append("addresses " + ",".join(map(str, route.ssrf_ip_allowlist)))
     # What is added to routes later is said too, plainly, rather than forgotten.
@@ -133,6 +135,7 @@ _SAID = frozenset(
         "ssrf_ip_allowlist",
         "detectors",
         "on_match",
+        "responses",
         "origin",
     ]
 )

@@ -25,6 +25,8 @@ Network: TypeAlias = IPv4Network | IPv6Network
 #: ``ask`` refuses as ``block`` does until a human can be asked at run time.
 OnMatch: TypeAlias = Literal["block", "ask"]
 OnOpaque: TypeAlias = Literal["deny", "allow"]
+#: What becomes of an answer that orders an agent about.
+Responses: TypeAlias = Literal["off", "warn", "block"]
 
 #: By which API a host answers whose answers are read for what they used of a model (``egress/usage.py``).
 UsageApiName: TypeAlias = Literal["messages", "responses", "chat-completions", "generate-content"]
@@ -63,7 +65,8 @@ class EgressRoute:
     content rules off for the host; the connection is still intercepted, and the bottle's own secrets are
     refused all the same. ``detectors`` are the rules that are on otherwise, ``on_match`` what becomes of a
     request they find something in, ``on_opaque`` of one that cannot be read (``None``: what says that it is
-    text must be readable), ``max_body`` the most bytes of a body. ``ssrf_ip_allowlist`` names the otherwise
+    text must be readable), ``max_body`` the most bytes of a body, ``responses`` what becomes of answers that
+    order an agent about. ``ssrf_ip_allowlist`` names the otherwise
     refused networks this host may resolve to. ``strip_cookies`` keeps the bottle's own cookies from it.
     ``http2`` offers HTTP/2 to its clients and to its server, by ALPN. ``usage`` names the API by which the
     host's answers say how much of a model they used. ``origin`` says where the route was declared.
@@ -81,9 +84,15 @@ class EgressRoute:
     on_match: OnMatch = "block"
     on_opaque: OnOpaque | None = None
     max_body: int | None = None
+    responses: Responses = "warn"
     http2: bool = False
     usage: UsageApiName | None = None
     origin: str = "manifest"
+
+    @property
+    def answers(self) -> Responses:
+        """What becomes of an answer that orders an agent about; content rules that are off look at none."""
+        return "off" if self.tls_passthrough else self.responses
 
     @property
     def effective_ports(self) -> tuple[int, ...]:
@@ -107,6 +116,7 @@ class EgressRoute:
             "on_match": self.on_match,
             "on_opaque": self.on_opaque,
             "max_body": self.max_body,
+            "responses": self.responses,
             "http2": self.http2,
             "usage": self.usage,
             "origin": self.origin,
@@ -129,6 +139,7 @@ class EgressRoute:
             on_match="ask" if _text(obj["on_match"]) == "ask" else "block",
             on_opaque=_on_opaque(obj["on_opaque"]),
             max_body=_count(obj["max_body"]),
+            responses=_responses(obj["responses"]),
             http2=obj["http2"] is True,
             usage=usage_api(obj["usage"]),
             origin=_text(obj["origin"]),
@@ -234,6 +245,7 @@ def _lift(route: ManifestRoute, origin: str) -> EgressRoute:
         on_match=route.pipelock.on_match,
         on_opaque=route.pipelock.on_opaque,
         max_body=route.pipelock.max_body,
+        responses=route.pipelock.responses,
         origin=origin,
     )
 
@@ -283,6 +295,15 @@ def usage_api(value: object) -> UsageApiName | None:
         if name == value:
             return name
     raise ValueError("expected the name of an API")
+
+
+def _responses(value: object) -> Responses:
+    match _text(value):
+        case "off":
+            return "off"
+        case "warn":
+            return "warn"
+    return "block"
 
 
 def _count(value: object) -> int | None:

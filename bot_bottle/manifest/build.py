@@ -241,9 +241,14 @@ def manifest_route(keys: RouteKeys) -> ManifestRoute:
             on_match="ask" if keys.pipelock.on_match == "ask" else "block",
             on_opaque=_on_opaque(keys.pipelock.on_opaque),
             max_body=keys.pipelock.max_body,
+            responses=_responses(keys.pipelock.responses),
         ),
         strip_cookies=keys.strip_cookies,
     )
+
+
+def _responses(text: str) -> Literal["off", "warn", "block"]:
+    return "off" if text == "off" else "block" if text == "block" else "warn"
 
 
 def _on_opaque(text: str) -> Literal["deny", "allow"] | None:

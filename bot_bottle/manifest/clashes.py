@@ -134,9 +134,14 @@ def _opened(new: ManifestRoute, old: ManifestRoute) -> tuple[str, ...]:
         "pipelock.detectors": not {*old.pipelock.detectors} <= {*new.pipelock.detectors},
         "pipelock.on_match": old.pipelock.on_match == "block" != new.pipelock.on_match,
         "pipelock.on_opaque": _lets_pass(new.pipelock.on_opaque) > _lets_pass(old.pipelock.on_opaque),
+        "pipelock.responses": _LEVELS.index(new.pipelock.responses) < _LEVELS.index(old.pipelock.responses),
         "pipelock.max_body": (new.pipelock.max_body or _NO_BOUND) > (old.pipelock.max_body or _NO_BOUND),
     }
     return tuple(key for key, is_grown in grown.items() if is_grown)
+
+
+#: What ``responses`` says, the strictest last.
+_LEVELS = ("off", "warn", "block")
 
 
 def _lets_pass(on_opaque: str | None) -> int:

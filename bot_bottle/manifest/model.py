@@ -65,6 +65,7 @@ class ManifestPipelock:
     on_match: Literal["block", "ask"] = "block"
     on_opaque: Literal["deny", "allow"] | None = None
     max_body: int | None = None
+    responses: Literal["off", "warn", "block"] = "warn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

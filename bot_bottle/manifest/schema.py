@@ -57,6 +57,9 @@ Detector = Annotated[str, AfterValidator(values.detector), WithJsonSchema({"enum
 OnMatch = Annotated[str, AfterValidator(values.on_match), WithJsonSchema({"enum": ["block", "ask"]})]
 OnOpaque = Annotated[str, AfterValidator(values.on_opaque), WithJsonSchema({"enum": ["deny", "allow"]})]
 UsageApi = Annotated[str, AfterValidator(values.usage_api), WithJsonSchema({"enum": list(USAGE_API_NAMES)})]
+Responses = Annotated[
+    str, AfterValidator(values.responses), WithJsonSchema({"enum": ["off", "warn", "block"]})
+]
 Workspace = Annotated[str, AfterValidator(values.workspace), WithJsonSchema({"enum": ["copy", "empty"]})]
 #: An operator's own providers have names too, which a schema made elsewhere cannot know.
 Template = Annotated[
@@ -117,6 +120,11 @@ class PipelockKeys(_Keys):
     )
     max_body: Positive | None = Field(
         default=None, description="the most bytes of one request's body", examples=[1048576]
+    )
+    responses: Responses = Field(
+        default="warn",
+        description="what becomes of an answer that orders an agent about; off looks at none, warn records",
+        examples=["off", "warn", "block"],
     )
 
 

@@ -280,6 +280,13 @@ def usage_api(text: str) -> str:
     return text
 
 
+def responses(text: str) -> str:
+    """Accept what becomes of an answer that orders an agent about."""
+    if text not in {"off", "warn", "block"}:
+        raise ValueError(f"{shown(text, 20)!r} is no answer to such text; write off, warn or block")
+    return text
+
+
 def workspace(text: str) -> str:
     """Accept what a launch finds in its workspace."""
     if text not in {"copy", "empty"}:

@@ -6,13 +6,19 @@ whatever that input is, which is what a scanner that its adversary feeds has to 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import platform
 import threading
+from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeAlias
 
+from bot_bottle.files import write_atomic
 from bot_bottle.pipelock.deadline import OverBudgetError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import hyperscan
 
@@ -40,6 +46,29 @@ class PatternSet:
         each = [once] * len(patterns) if isinstance(once, bool) else list(once)
         flags = [hyperscan.HS_FLAG_SINGLEMATCH if single else 0 for single in each]
         return cls(_compiled(list(patterns), flags, literal=False))
+
+    @classmethod
+    def kept(
+        cls, patterns: Sequence[bytes], *, once: Sequence[bool] | bool, folder: Path | None, name: str
+    ) -> PatternSet:
+        """Compile expressions, or take what an earlier process compiled of the same ones from ``folder``.
+
+        Raises ``hyperscan.CompilerError``.
+        """
+        import hyperscan  # noqa: PLC0415
+
+        facts = [version("hyperscan"), platform.machine(), platform.processor(), repr(once)]
+        key = hashlib.sha256("\0".join(facts).encode() + b"\0".join(patterns)).hexdigest()
+        path = folder / f"pipelock-{name}-{key[:24]}.set" if folder is not None else None
+        if path is not None:
+            with contextlib.suppress(OSError, hyperscan.HyperscanError):
+                return cls.restored(path.read_bytes())
+        made = cls.expressions(patterns, once=once)
+        if path is not None:
+            with contextlib.suppress(OSError):  # a full disk costs time, nothing else
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_atomic(path, made.image(), mode=0o600)
+        return made
 
     @classmethod
     def literals(cls, needles: Sequence[bytes], *, once: bool = True) -> PatternSet:

@@ -39,7 +39,7 @@ def route(pipelock: str, key: str = "routes") -> str:
 
 
 def test_every_key_reaches_the_route_and_the_sidecar(tmp_path: Path) -> None:
-    text = route("{detectors: [financial], on_match: ask, on_opaque: deny, max_body: 4096}")
+    text = route("{detectors: [financial], on_match: ask, on_opaque: deny, max_body: 4096, responses: block}")
     (made,) = egress_manifest_routes(bottle(tmp_path, one=text))
     assert (made.detectors, made.on_match, made.on_opaque, made.max_body) == (
         ("financial",),
@@ -47,10 +47,14 @@ def test_every_key_reaches_the_route_and_the_sidecar(tmp_path: Path) -> None:
         "deny",
         4096,
     )
+    assert made.responses == made.answers == "block"
     assert EgressRoute.from_wire(made.to_wire()) == made
     (plain,) = egress_manifest_routes(bottle(tmp_path, one=route("{}")))
     assert plain.detectors == ("credential", "financial", "opaque_token")
     assert (plain.on_match, plain.on_opaque, plain.max_body) == ("block", None, None)
+    assert plain.answers == "warn"
+    (off,) = egress_manifest_routes(bottle(tmp_path, one=route("{tls_passthrough: true}")))
+    assert off.answers == "off"
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,7 @@ def test_every_key_reaches_the_route_and_the_sidecar(tmp_path: Path) -> None:
         ("{detectors: [jwt]}", "write credential, financial, opaque_token"),
         ("{detectors: [own_secret]}", "own_secret is always on"),
         ("{on_opaque: maybe}", "write deny or allow"),
+        ("{responses: loud}", "write off, warn or block"),
         ("{max_body: 0}", "out of range"),
         ("{max_body: lots}", "max_body"),
     ],
