@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from bot_bottle.sidecar.orders import OrderError
+from bot_bottle.supervise.clock import ForwardClock
 from bot_bottle.supervise.grant import Grant
 from bot_bottle.supervise.ledger import VERDICTS, Answer, Ledger
 from bot_bottle.supervise.record import ANSWERED, USED, answer_record
@@ -39,12 +39,12 @@ class Keeper:
         proxy: EgressProxy,
         audit: AuditLog,
         loop: asyncio.AbstractEventLoop,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self._proxy = proxy
         self._audit = audit
         self._loop = loop
-        self._now = now
+        self._now = now or ForwardClock()
         self._terms = Terms(past.grants)
         self._desk: Desk | None = None
         self._timer: asyncio.TimerHandle | None = None
