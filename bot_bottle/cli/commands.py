@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cleanup": ("cleanup", "Remove what dead launches left; kept bottles only when asked."),
     "doctor": ("doctor", "Say what this machine can run, and what would change that."),
     "verify": ("verify", "Attack a bottle of this machine from inside, and show what held."),
+    "sbom": ("sbom", "Print what this installation is made of, or check that it still is."),
     "demo": ("demo", "Show the whole thing at work, with nothing but this machine."),
     "proxy": ("proxy", "Run the egress proxy alone, beside any other sandbox."),
     "completion": ("completion", "Print the script that completes commands and names in a shell."),
