@@ -1,0 +1,230 @@
+"""Make docs/denials.md and docs/cli.md of the code: ``python -m tests.tools.reference [--check]``.
+
+Refusals are read from the source (each ``Deny(...)`` and the functions that only pass words on to one),
+commands from the program itself, so that neither page can say what is not so. ``--check`` writes nothing and
+fails where a page is not what the code says.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bot_bottle.cli.commands import COMMANDS, cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "bot_bottle"
+DENIALS, COMMAND_LINE = ROOT / "docs" / "denials.md", ROOT / "docs" / "cli.md"
+#: Where refusals come from, in the order of the page.
+_ROOMS = {"egress": "Egress", "git_gate": "The git gate", "sidecar": "The operator"}
+#: What reading a message raises, whose words become a refusal: the reason where none is given, the rule.
+_READERS = {
+    "BadMessageError": ("bad_request", "egress.http"),
+    "FrameError": ("bad_request", "egress.http2"),
+    "malformed": ("bad_request", "egress.http2"),
+}
+_OPEN = "…"
+
+_DENIALS_HEAD = """\
+# Refusals
+
+Made by `python -m tests.tools.reference` of the source; not written by hand. Each refusal has the same words
+for the agent (a JSON body and `X-Bot-Bottle-*` headers, or git's stderr), in the audit log and in
+`bot-bottle logs`. `reason` is stable, so that programs may tell one from another by it; an ellipsis stands
+for what belongs to the request. Where no next step stands here, it depends on the request, or is to send one
+well-formed message.
+"""
+_CLI_HEAD = """\
+# Commands
+
+Made by `python -m tests.tools.reference` of the program; not written by hand. Exit codes, and what each
+command is for: [../README.md](../README.md) and the other pages.
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Refusal:
+    """One way to refuse, as its words stand in the source; empty where they are made elsewhere."""
+
+    reason: str
+    rule: str
+    message: str
+    next_step: str
+
+
+def refusals(folder: Path) -> list[Refusal]:
+    """Find every refusal in the modules of one room."""
+    found: set[Refusal] = set()
+    for file in sorted(folder.rglob("*.py")):
+        found.update(_in_module(ast.parse(file.read_text())))
+    return sorted(found)
+
+
+def _in_module(tree: ast.Module) -> Iterator[Refusal]:
+    constants = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+    for scope in [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))]:
+        for call in _calls(scope, "Deny"):
+            words = {one.arg: one.value for one in call.keywords if one.arg}
+            reason = words.get("reason")
+            if isinstance(reason, ast.Constant):
+                yield _refusal(words)
+            elif isinstance(reason, ast.Name) and isinstance(scope, ast.FunctionDef):
+                yield from _passed_on(tree, scope, words, reason.id)
+            elif isinstance(reason, ast.Subscript) and isinstance(reason.value, ast.Name):
+                table = constants.get(reason.value.id)
+                if isinstance(table, ast.Dict):
+                    for value in table.values:
+                        yield _refusal({**words, "reason": value})
+    for name, (reason_else, rule) in _READERS.items():
+        for call in _calls(tree, name):
+            words = {one.arg: one.value for one in call.keywords if one.arg}
+            reason = words.get("reason", ast.Constant(value=reason_else))
+            message = call.args[0] if call.args else words.get("message")
+            if isinstance(reason, ast.Constant) and _text(message) not in {"", _OPEN}:
+                yield Refusal(_text(reason), rule, _text(message), "")
+
+
+def _passed_on(
+    tree: ast.Module, function: ast.FunctionDef, words: dict[str, ast.expr], reason: str
+) -> Iterator[Refusal]:
+    """Read the words of a refusal off the calls of the function that makes it."""
+    names = [one.arg for one in function.args.args if one.arg not in {"self", "cls"}]
+    for call in _calls(tree, function.name):
+        given = dict(zip(names, call.args, strict=False)) | {
+            one.arg: one.value for one in call.keywords if one.arg
+        }
+        filled = {
+            field: given.get(value.id, value) if isinstance(value, ast.Name) else value
+            for field, value in words.items()
+        }
+        for one in _choices(given.get(reason)):
+            yield _refusal({**filled, "reason": one})
+
+
+def _choices(value: ast.expr | None) -> Iterator[ast.Constant]:
+    if isinstance(value, ast.Constant):
+        yield value
+    elif isinstance(value, ast.IfExp):
+        yield from _choices(value.body)
+        yield from _choices(value.orelse)
+
+
+def _calls(scope: ast.AST, name: str) -> Iterator[ast.Call]:
+    """Give the calls of ``name`` in a scope, those of functions inside it left to these."""
+    waiting = list(ast.iter_child_nodes(scope))
+    # A refusal is read with the function that it stands in, which may be handed its words.
+    whole = not (isinstance(scope, ast.Module) and name == "Deny")
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef) and not whole:
+            continue
+        waiting += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Call):
+            called = node.func
+            if (isinstance(called, ast.Name) and called.id == name) or (
+                isinstance(called, ast.Attribute) and called.attr == name
+            ):
+                yield node
+
+
+def _refusal(words: dict[str, ast.expr]) -> Refusal:
+    return Refusal(*(_text(words.get(field)) for field in ("reason", "rule", "message", "next_step")))
+
+
+def _text(value: ast.expr | None) -> str:
+    """Give a text as it stands, with an ellipsis for what is only known later."""
+    match value:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(_text(part) if isinstance(part, ast.Constant) else _OPEN for part in parts)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _text(left) + _text(right)
+        case ast.IfExp(body=body, orelse=orelse):
+            either = [text for text in (_text(body), _text(orelse)) if text not in {"", _OPEN}]
+            return " / ".join(either) or _OPEN
+        case None:
+            return ""
+        case _:
+            return _OPEN
+
+
+def denials_page() -> str:
+    """Write the page of refusals."""
+    lines = [_DENIALS_HEAD]
+    for room, title in _ROOMS.items():
+        lines += [f"\n## {title}\n", "| reason | rule | message | next step |", "| --- | --- | --- | --- |"]
+        found = refusals(PACKAGE / room)
+        for reason in sorted({one.reason for one in found}):
+            these = [one for one in found if one.reason == reason]
+            cells = (
+                f"`{reason}`",
+                _cell(f"`{one.rule}`" for one in these),
+                _cell(one.message for one in these),
+                _cell(one.next_step for one in these),
+            )
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(texts: Iterable[str]) -> str:
+    """Write each different text once, one below the other; none that says nothing."""
+    different = dict.fromkeys(" ".join(text.split()).replace("|", "\\|") for text in texts)
+    return "<br>".join(text for text in different if text.strip("`… :,.;()"))
+
+
+def cli_page() -> str:
+    """Write the page of commands."""
+    lines = [_CLI_HEAD]
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        lines += _describe(command, f"bot-bottle {name}")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _describe(command: click.Command, name: str) -> Iterator[str]:
+    context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)
+    yield f"\n## {name}\n"
+    yield "```"
+    yield command.get_help(context).rstrip()
+    yield "```"
+    if isinstance(command, click.Group):
+        for word in command.list_commands(context):
+            inner = command.get_command(context, word)
+            if inner is not None:
+                yield from (line.replace("\n## ", "\n### ") for line in _describe(inner, f"{name} {word}"))
+
+
+def main() -> int:
+    """Write both pages, or check them."""
+    check = "--check" in sys.argv[1:]
+    stale = 0
+    for place, text in ((DENIALS, denials_page()), (COMMAND_LINE, cli_page())):
+        if place.exists() and place.read_text() == text:
+            continue
+        if check:
+            print(f"{place} is not what the code says; run: python -m tests.tools.reference", file=sys.stderr)
+            stale = 1
+        else:
+            place.write_text(text)
+            print(f"{place} written")
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main())
