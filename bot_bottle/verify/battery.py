@@ -134,8 +134,10 @@ def _prepared(
     return bottle_under_test(scratch, backend, outside, settings)
 
 
-def _run(stage: Stage, wanted: frozenset[str], tell: Callable[[Tried], None]) -> tuple[Tried, ...]:
-    from bot_bottle.verify import (  # noqa: PLC0415 - as above
+def all_cases() -> tuple[Case, ...]:
+    """Give every attack there is, in the order in which they are made."""
+    # There may be threads once these are imported.
+    from bot_bottle.verify import (  # noqa: PLC0415
         boundary,
         content,
         credentials,
@@ -146,12 +148,17 @@ def _run(stage: Stage, wanted: frozenset[str], tell: Callable[[Tried], None]) ->
         surface,
     )
 
-    stage.outside.lead(destinations.ASTRAY)
     families = (network, surface, names, destinations, credentials, content, boundary, host)
     cases = [case for family in families for case in family.CASES]
-    cases += [*credentials.LAST, *host.LAST]
+    return (*cases, *credentials.LAST, *host.LAST)
+
+
+def _run(stage: Stage, wanted: frozenset[str], tell: Callable[[Tried], None]) -> tuple[Tried, ...]:
+    from bot_bottle.verify.destinations import ASTRAY  # noqa: PLC0415 - as above
+
+    stage.outside.lead(ASTRAY)
     tried = []
-    for case in cases:
+    for case in all_cases():
         if not wanted or case.id == CONTROL or not wanted.isdisjoint(case.id.split()):
             one = _try(case, stage)
             tell(one)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bot_bottle.verify.stage import Stage
 
 #: How a value is written; every text is safe in a URL, a header and a JSON string.
-_FORMS: Mapping[str, Callable[[str], str]] = {
+FORMS: Mapping[str, Callable[[str], str]] = {
     "raw": lambda value: value,
     "hex": lambda value: value.encode().hex(),
     "base64": lambda value: base64.urlsafe_b64encode(value.encode()).decode().rstrip("="),
@@ -64,8 +64,8 @@ def _disguised(kind: str) -> Callable[[Stage], Finding]:
     def run(stage: Stage) -> Finding:
         own = kind == "own"
         value = stage.guarded if own else "ghp_" + _letters(36)
-        forms = tuple(_FORMS) if own else _FOUND_FORMS
-        values = {form: _FORMS[form](value) for form in forms}
+        forms = tuple(FORMS) if own else _FOUND_FORMS
+        values = {form: FORMS[form](value) for form in forms}
         reason = "own_secret" if own else "credential_found"
         mark = new_mark("d1")
         told = inside.run(

@@ -160,7 +160,8 @@ def _inside_files(stage: Stage) -> Finding:
     )
 
 
-_MEMORY = """
+#: Searches all memory that can be read for ``first + second``; tells whose it is in, and how much was read.
+MEMORY = """
 found, read = [], 0
 for pid in [name for name in os.listdir("/proc") if name.isdigit()]:
     try:
@@ -185,7 +186,7 @@ tell(found=found, read=read)
 
 
 def _inside_memory(stage: Stage) -> Finding:
-    told = inside.run(stage.bottle, _MEMORY, first=stage.token[:14], second=stage.token[14:], seconds=60)
+    told = inside.run(stage.bottle, MEMORY, first=stage.token[:14], second=stage.token[14:], seconds=60)
     if told["found"]:
         return broken(f"in the memory of {told['found']}")
     return held(f"{told['read'] // 1024} KiB of readable memory searched")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bot_bottle.verify.case import Case, requests, through
 from bot_bottle.verify.stage import ALLOWED, API
 
-# What stands for one host in the proxy and for another in a resolver, a C string or a URL parser.
-_SPELLINGS = {
+#: One host to the proxy, another to a resolver, a C string or a URL parser; M is the mark.
+SPELLINGS = {
     "nul-byte": b"M.evil.test\x00.allowed.test:443",
     "nul-byte-first": b"allowed.test\x00.M.evil.test:443",
     "percent-dot": b"M%2eevil%2etest:443",
@@ -120,8 +120,9 @@ _TWO_HOSTS = [
     "GET //M.evil.test/ HTTP/1.1~Host: allowed.test~~",
 ]
 
-# Two readings of where a message ends: what one reader takes for a body is the next request of another.
-_SMUGGLING = {
+#: Two readings of where a message ends: what one reader takes for a body is the next request of another.
+#: Name -> method, header lines as they stand, what follows the empty line.
+SMUGGLING = {
     "cl.te": ("POST", "Content-Length: 6\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
     "te.cl": ("POST", "Transfer-Encoding: chunked\r\nContent-Length: 3", "0\r\n\r\n"),
     "two-lengths": ("POST", "Content-Length: 0\r\nContent-Length: 60", ""),
@@ -180,7 +181,7 @@ CASES = (
         id="B1",
         title="a host in 24 spellings (NUL, percent, userinfo, homoglyphs)",
         expected="refused as what it is",
-        run=requests(_B1, reasons=BAD_NAMES, spellings=_SPELLINGS),
+        run=requests(_B1, reasons=BAD_NAMES, spellings=SPELLINGS),
     ),
     Case(
         id="B1",
@@ -226,7 +227,7 @@ CASES = (
             wrong=lambda _stage, told: next(
                 (f"{name}: {end}" for name, end in told.items() if end != "refused"), ""
             ),
-            kinds=_SMUGGLING,
+            kinds=SMUGGLING,
         ),
     ),
     Case(

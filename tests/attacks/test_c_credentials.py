@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bot_bottle.verify.credentials import MEMORY
 from tests.attacks import inside
 from tests.attacks.conftest import TOKEN_REF
 from tests.support.family import Family
@@ -193,29 +194,7 @@ def test_c6_the_token_is_nowhere_inside(bottle: RunningBottle, token: str) -> No
 
 
 def test_c6_the_token_is_in_no_memory_the_agent_can_read(bottle: RunningBottle, token: str) -> None:
-    code = """
-found, read = [], 0
-for pid in [name for name in os.listdir("/proc") if name.isdigit()]:
-    try:
-        with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
-            for line in maps:
-                span, mode = line.split()[:2]
-                if "r" in mode and "[v" not in line:
-                    start, end = (int(part, 16) for part in span.split("-"))
-                    memory.seek(start)
-                    try:
-                        data = memory.read(end - start)
-                    except OSError:
-                        continue
-                    read += len(data)
-                    # Put together here, so that this script does not find itself.
-                    if (first + second).encode() in data.replace(first.encode() + b" ", b""):
-                        found.append(pid)
-    except OSError:
-        pass
-tell(found=[pid for pid in found if pid != str(os.getpid())], read=read)
-"""
-    result = inside.run(bottle, code, first=token[:14], second=token[14:])
+    result = inside.run(bottle, MEMORY, first=token[:14], second=token[14:])
     assert result["read"] > 0
     assert result["found"] == []
 

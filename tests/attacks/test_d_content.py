@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 import random
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bot_bottle.verify.content import FORMS
 from tests.attacks import inside
 from tests.attacks.conftest import GUARDED
 from tests.support.outside import new_marker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.support.lab import RunningBottle
     from tests.support.outside import World
 
@@ -25,17 +23,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.attack]
 
 #: A credential by its form, as one would be found in a repository.
 FOUND = "ghp_" + "".join(random.Random(6).choices(string.ascii_letters + string.digits, k=36))
-
-#: How a value is written; every text is safe in a URL, a header and a shell's quotes.
-FORMS: dict[str, Callable[[str], str]] = {
-    "raw": lambda value: value,
-    "hex": lambda value: value.encode().hex(),
-    "base64": lambda value: base64.urlsafe_b64encode(value.encode()).decode().rstrip("="),
-    "base64-twice": lambda value: base64.b64encode(base64.b64encode(value.encode())).decode().rstrip("="),
-    "base32": lambda value: base64.b32encode(value.encode()).decode().rstrip("="),
-    "reversed": lambda value: value[::-1],
-    "percent": lambda value: "".join(f"%{byte:02x}" for byte in value.encode()),
-}
 
 #: Where it is written: what curl is told, with the value in the place of ``{}``.
 PLACES = {

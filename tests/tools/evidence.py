@@ -12,6 +12,7 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from bot_bottle.verify.battery import all_cases
 from tests.support.evidence import LINES, lines_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "evidence.md"
@@ -69,7 +70,7 @@ def main() -> int:
 
 
 def _page(passed: dict[str, Counter[str]], files: dict[str, set[str]]) -> str:
-    made = _verified()
+    made = {line for case in all_cases() for line in case.id.split()}
     rows = []
     for line, about in LINES.items():
         cells = [str(passed[line][backend] or "") for backend in _COLUMNS]
@@ -78,23 +79,6 @@ def _page(passed: dict[str, Counter[str]], files: dict[str, set[str]]) -> str:
         rows.append("| " + " | ".join(cells) + " |")
     head = _HEAD.format(columns=" | ".join(_COLUMNS.values()), rules=" | ".join("---:" for _ in _COLUMNS))
     return head + "\n".join(rows) + "\n"
-
-
-def _verified() -> frozenset[str]:
-    from bot_bottle.verify import (  # noqa: PLC0415
-        boundary,
-        content,
-        credentials,
-        destinations,
-        host,
-        names,
-        network,
-        surface,
-    )
-
-    families = (network, surface, names, destinations, credentials, content, boundary, host)
-    cases = [case for family in families for case in family.CASES]
-    return frozenset(line for case in (*cases, *credentials.LAST, *host.LAST) for line in case.id.split())
 
 
 if __name__ == "__main__":
