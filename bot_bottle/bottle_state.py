@@ -242,7 +242,7 @@ def list_states() -> tuple[BottleStateSummary, ...]:
         )
     except FileNotFoundError:
         return ()
-    return tuple(_summary(name) for name in names if IDENTITY_PATTERN.fullmatch(name))
+    return tuple(state_of(name) for name in names if IDENTITY_PATTERN.fullmatch(name))
 
 
 def list_ended() -> tuple[BottleStateSummary, ...]:
@@ -292,7 +292,8 @@ def _take_lock(descriptor: int, identity: str) -> None:
             return
 
 
-def _summary(identity: str) -> BottleStateSummary:
+def state_of(identity: str) -> BottleStateSummary:
+    """Look at one state folder; what cannot be read of it is left out."""
     try:
         metadata = read_metadata(identity)
     except (UsageError, OSError):

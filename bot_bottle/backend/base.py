@@ -316,6 +316,14 @@ class BottleBackend(ABC):
         unsandboxed.
         """
 
+    @abstractmethod
+    def bottle_of(self, identity: str) -> Bottle:
+        """Give the handle of a bottle that another process runs.
+
+        It can be closed, which ends the session and keeps its work; what needs what the launcher alone holds
+        raises ``LaunchError``. Nothing is asked or started.
+        """
+
     def freeze(self, identity: str, launcher: int) -> bool:
         """Hold all processes in a running bottle still; False where this backend cannot, or not all of them.
 

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "edit": ("edit", "Edit an agent or a bottle; the old file stays until the new one is right."),
     "schema": ("schema", "Print the JSON Schema of manifest files."),
     "audit": ("audit", "Show the record of one bottle, or verify that it is whole."),
+    "dashboard": ("dashboard", "Show all bottles on one screen, and answer agents from there."),
     "requests": ("requests", "Show what agents ask for."),
     "approve": ("approve", "Say yes to what an agent asks for, and open it for a while."),
     "deny": ("deny", "Say no to what an agent asks for."),

@@ -51,6 +51,9 @@ class ScriptedBackend(BottleBackend):
         if self.refusal:
             raise UnavailableError(self.refusal)
 
+    def bottle_of(self, identity: str) -> ScriptedBottle:  # type: ignore[override]
+        return ScriptedBottle(self.outcome)
+
     @contextmanager
     def launch(self, plan: BottlePlan) -> Iterator[ScriptedBottle]:  # type: ignore[override]
         self.launched.append(plan)

@@ -10,6 +10,8 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+import uvloop
+
 from bot_bottle import bottle_state, paths
 from bot_bottle.audit import AuditLog
 from bot_bottle.bottle_state import BottleMetadata
@@ -28,7 +30,8 @@ class ServedLog:
         self.identity = identity
         self.orders: list[dict[str, Any]] = []
         self._log = log
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()  # as the sidecar's
+        self._over = asyncio.Event()
         self._server: ControlServer | None = None
 
     def append(self, event: str, **fields: Any) -> None:
@@ -51,30 +54,39 @@ class ServedLog:
             self.orders.append(dict(order))
             return {"ok": True}
 
-        async def begin() -> None:
-            def grew() -> None:
-                if self._server is not None:
-                    self._server.grew()
+        def grew() -> None:
+            if self._server is not None:
+                self._server.grew()
 
+        async def serve() -> None:
             self._server = ControlServer(answer, self._log.watch(grew))
             await self._server.serve(listener)
             ready.set()
+            await self._over.wait()
+            self._server.close()
+            self._log.close()
+            await self._drop()
 
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(begin())
-        self._loop.run_forever()
-        assert self._server is not None
-        self._server.close()
-        self._log.close()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(serve())
         self._loop.close()
+
+    async def _drop(self) -> None:
+        """Let go of every connection: who reads events is still there, and waits for the end."""
+        assert self._server is not None
+        mine = asyncio.current_task()
+        while coming := [one for one in asyncio.all_tasks() if one is not mine]:
+            await asyncio.wait(coming)
+        for session in tuple(self._server._sessions):
+            session.drop()
+        for _ in range(3):  # a transport is closed by what it schedules for the loop's next turn
+            await asyncio.sleep(0)
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
         """Serve it until the body ends, or :meth:`end` is called."""
         ready = threading.Event()
         with control_listener(bottle_state.bottle_state_dir(self.identity)) as listener:
-            self._thread = threading.Thread(target=self._serve, args=(listener, ready))
+            self._thread = threading.Thread(target=self._serve, args=(listener, ready), daemon=True)
             self._thread.start()
             assert ready.wait(30)
             try:
@@ -85,7 +97,7 @@ class ServedLog:
     def end(self) -> None:
         """End the server as a sidecar ends."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._over.set)
             self._thread.join(30)
 
 

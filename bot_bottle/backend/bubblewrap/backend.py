@@ -27,6 +27,7 @@ from bot_bottle.backend.bubblewrap.cgroup import (
 from bot_bottle.backend.bubblewrap.folders import PROBE_ACCOUNT, account_for, prepare_folders
 from bot_bottle.backend.bubblewrap.program import find_program
 from bot_bottle.backend.bubblewrap.sandbox import Sandbox, SandboxRequest, start_sandbox
+from bot_bottle.backend.elsewhere import held_elsewhere
 from bot_bottle.backend.util import sidecar_config, write_trust
 from bot_bottle.control_client import control_listener
 from bot_bottle.errors import LaunchError, UnavailableError
@@ -106,6 +107,10 @@ class BubblewrapBackend(BottleBackend):
         program = find_program(plan.provision.program, os.environ.get("PATH", os.defpath))
         if os.geteuid() == 0:
             _require_open(program)
+
+    def bottle_of(self, identity: str) -> BubblewrapBottle:
+        """Give the handle of a bottle that another process runs; see :class:`BottleBackend`."""
+        return BubblewrapBottle(identity, held_elsewhere(identity), {}, ())
 
     @contextlib.contextmanager
     def launch(self, plan: BottlePlan) -> Iterator[BubblewrapBottle]:

@@ -29,6 +29,7 @@ from bot_bottle.backend.docker.roots import operator_roots
 from bot_bottle.backend.docker.salvage import salvage
 from bot_bottle.backend.docker.sidecar import ContainerSidecar
 from bot_bottle.backend.docker.sidecar_image import DEFAULT_BASE
+from bot_bottle.backend.elsewhere import held_elsewhere
 from bot_bottle.backend.util import sidecar_config, write_trust
 from bot_bottle.control_client import control_listener
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
@@ -179,6 +180,11 @@ class DockerBackend(BottleBackend):
     ) -> Path:
         """Build an agent's image on this engine and save it; see :class:`BottleBackend`."""
         return images.save_agent_image(self._connect(), bottle, state_dir, _config(), folder, refresh=refresh)
+
+    def bottle_of(self, identity: str) -> DockerBottle:
+        """Give the handle of a bottle that another process runs; see :class:`BottleBackend`."""
+        held = held_elsewhere(identity)
+        return DockerBottle(identity, held, held, {}, trust=held.await_ready, serve=held.await_ready)
 
     @contextlib.contextmanager
     def launch(self, plan: BottlePlan) -> Iterator[DockerBottle]:

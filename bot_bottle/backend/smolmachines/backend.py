@@ -16,6 +16,7 @@ from bot_bottle import bottle_state, paths
 from bot_bottle.backend import inside, seccomp
 from bot_bottle.backend import limits as shared_limits
 from bot_bottle.backend.base import BottleBackend, Leftover, LimitStatus, Prepared
+from bot_bottle.backend.elsewhere import held_elsewhere
 from bot_bottle.backend.smolmachines import engine, guest, images, machine, probe, workspace
 from bot_bottle.backend.smolmachines.bottle import SmolmachinesBottle
 from bot_bottle.backend.smolmachines.machine import Binding, Machine, MachineSettings
@@ -123,6 +124,11 @@ class SmolmachinesBackend(BottleBackend):
                 bottles=(*(before.bottles if before else ()), bottle.name),
             )
         return tuple(found.values())
+
+    def bottle_of(self, identity: str) -> SmolmachinesBottle:
+        """Give the handle of a bottle that another process runs; see :class:`BottleBackend`."""
+        held = held_elsewhere(identity)
+        return SmolmachinesBottle(identity, held, held, held)
 
     @contextlib.contextmanager
     def launch(self, plan: BottlePlan) -> Iterator[SmolmachinesBottle]:
