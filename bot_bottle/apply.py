@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state
 from bot_bottle.agent_provider.registry import agent_provision_plan
 from bot_bottle.control_client import ControlClient
-from bot_bottle.declared import declared, differences, read_declared
+from bot_bottle.declared import declared, differences, read_declared, write_routes
 from bot_bottle.egress import reload
 from bot_bottle.egress.routes import (
     EgressRoute,
@@ -94,6 +95,8 @@ def apply(proposal: Proposal) -> int:
             routes=[route.to_wire() for route in proposal.routes],
             secrets={name: secret.reveal() for name, secret in proposal.secrets.items()},
         )
+    with contextlib.suppress(OSError):  # a full disk: `resume` then shows the change once more
+        write_routes(proposal.identity, proposal.routes)
     closed = answer.get("closed")
     return closed if isinstance(closed, int) else 0
 

@@ -1,7 +1,7 @@
 """What a running bottle was launched with, kept in its state for a later manifest to be held against.
 
 Names and plain settings only: a variable's value and the prompt stand as digests that are salted with the
-identity. Routes are not among it, since a running sidecar tells its own.
+identity. Routes stand beside it; what holds in a running bottle, its sidecar tells.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from bot_bottle.env import entry_kind
 from bot_bottle.files import write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from bot_bottle.backend.base import BottlePlan
+    from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.manifest.model import ManifestAgent, ManifestBottle
 
 _FILE = "declared.json"
+_ROUTES = "routes.json"
 _MAX_BYTES = 4 * 1024 * 1024
 _DIGEST = "sha256:"
 #: Where a setting was written is none, and routes are compared with those that hold.
@@ -50,16 +52,57 @@ def write_declared(plan: BottlePlan) -> None:
     agent = plan.spec.manifest.require_agent(plan.spec.agent_name)
     data = json.dumps(declared(agent, plan.bottle, plan.identity), indent=2, sort_keys=True)
     write_atomic(plan.state_dir / _FILE, data.encode() + b"\n")
+    write_routes(plan.identity, plan.routes)
+
+
+def write_routes(identity: str, routes: Sequence[EgressRoute]) -> None:
+    """Keep the manifest's routes as they hold now; raises ``OSError``."""
+    data = json.dumps([route.to_wire() for route in routes], indent=2, sort_keys=True)
+    write_atomic(bottle_state.bottle_state_dir(identity) / _ROUTES, data.encode() + b"\n")
+
+
+def since_last_session(plan: BottlePlan) -> tuple[str, ...]:
+    """Say how a resumed bottle's manifest differs from what it last ran with, a line for each difference.
+
+    Routes begin with ``-`` and ``+``. Nothing where that was not kept (by an older version).
+    """
+    agent = plan.spec.manifest.require_agent(plan.spec.agent_name)
+    before, routes = read_declared(plan.identity), _read_routes(plan.identity)
+    lines: list[str] = []
+    if routes is not None:
+        from bot_bottle.egress.reload import change  # noqa: PLC0415 - only a resumed bottle has changed
+
+        changed = change(routes, plan.routes)
+        lines += [f"- {line}" for line in changed.before]
+        lines += [f"+ {line}" for line in changed.after]
+    if before is not None:
+        lines += differences(before, declared(agent, plan.bottle, plan.identity))
+    return tuple(lines)
 
 
 def read_declared(identity: str) -> dict[str, str] | None:
     """Give what a bottle was launched with; None where that was not kept (by an older version)."""
+    obj = _read(identity, _FILE)
+    return {str(key): str(value) for key, value in obj.items()} if isinstance(obj, dict) else None
+
+
+def _read_routes(identity: str) -> tuple[EgressRoute, ...] | None:
+    from bot_bottle.egress.routes import EgressRoute  # noqa: PLC0415 - as above
+
+    obj = _read(identity, _ROUTES)
     try:
-        with (bottle_state.bottle_state_dir(identity) / _FILE).open("rb") as file:
-            obj = json.loads(file.read(_MAX_BYTES))
+        return tuple(EgressRoute.from_wire(one) for one in obj) if isinstance(obj, list) else None
+    except (KeyError, TypeError, ValueError):  # another version's
+        return None
+
+
+def _read(identity: str, name: str) -> object:
+    try:
+        with (bottle_state.bottle_state_dir(identity) / name).open("rb") as file:
+            found: object = json.loads(file.read(_MAX_BYTES))
     except (OSError, ValueError):
         return None
-    return {str(key): str(value) for key, value in obj.items()} if isinstance(obj, dict) else None
+    return found
 
 
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:

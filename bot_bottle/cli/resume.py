@@ -31,7 +31,8 @@ def command(
 ) -> int:
     """Go on with the preserved bottle IDENTITY, on the backend it was made by.
 
-    What it may do is read anew: a manifest changed since then holds from now on.
+    What it may do is read anew: a manifest changed since then holds from now on, and the difference is shown
+    before the question.
     """
     from bot_bottle import bottle_state  # noqa: PLC0415
     from bot_bottle.backend.base import BottleSpec  # noqa: PLC0415

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
+from bot_bottle.bottle_state import printable
 from bot_bottle.cli import terminal
 from bot_bottle.errors import UsageError
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bot_bottle.attach.background import Background
-    from bot_bottle.backend.base import BottleBackend, BottleSpec
+    from bot_bottle.backend.base import BottleBackend, BottlePlan, BottleSpec
     from bot_bottle.backend.launch import SessionEnd
     from bot_bottle.cli.task import Unattended
     from bot_bottle.operator_config import OperatorConfig
@@ -54,6 +55,8 @@ def launch(
         upstream_ca=config.upstream_ca,
         file=sys.stdout if dry_run else sys.stderr,
     )
+    if spec.identity:
+        _show_changes(plan, sys.stdout if dry_run else sys.stderr)
     if dry_run:
         return 0
     if not yes and not terminal.confirm("Start this bottle?"):
@@ -75,6 +78,18 @@ def launch(
 
         return run_and_report(plan, session).exit_code
     return session().exit_code
+
+
+def _show_changes(plan: BottlePlan, file: TextIO) -> None:
+    """Show what of the manifest is another than in the bottle's last session, before any of it holds."""
+    from bot_bottle.declared import since_last_session  # noqa: PLC0415 - only what is resumed has a last one
+
+    lines = since_last_session(plan)
+    if lines:
+        print("\nchanged since this bottle last ran, and holding from now on:", file=file)
+    for line in lines:
+        print(f"  {printable(line)}", file=file)
+    file.flush()
 
 
 def go_on_as_two(unattended: Unattended, *, dry_run: bool) -> Background | int | None:

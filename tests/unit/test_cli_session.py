@@ -294,6 +294,31 @@ def test_resume_goes_on_with_the_same_identity_on_the_recorded_backend(
     assert "as the last session left it" in capsys.readouterr().err
 
 
+def test_resume_shows_what_has_changed_in_the_manifest_before_it_holds(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = preserved(home)
+    assert main(["resume", identity, "--dry-run"]) == 0
+    assert "changed since" not in capsys.readouterr().out
+    text = (home / "bottles" / "b.md").read_text()
+    text = text.replace("host: api.example", "host: other.example").replace("EDITOR: vi", "EDITOR: secret-ed")
+    write(home / "bottles" / "b.md", text.replace("env:", "limits: {pids: 99}\nenv:"))
+    shown = answer(monkeypatch, "n\n")
+    assert main(["resume", identity]) == 1
+    said, _, rest = shown.getvalue().partition("changed since this bottle last ran")
+    changes = rest.partition("Start this bottle?")[0]
+    assert "other.example" in said
+    assert [line.split(";")[0] for line in changes.splitlines()[1:]] == [
+        "  - api.example",
+        "  + other.example",
+        "  env.EDITOR: changed",
+        "  limits.pids: added, 99",
+    ]
+    assert "secret-ed" not in changes
+    assert ScriptedBackend.launched == []
+    monkeypatch.undo()
+
+
 def test_resume_of_an_old_state_without_a_backend_means_docker(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
