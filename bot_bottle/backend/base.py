@@ -316,6 +316,16 @@ class BottleBackend(ABC):
         unsandboxed.
         """
 
+    def dockerfile_of(self, bottle: ManifestBottle, state_dir: Path) -> str:
+        """Give the Dockerfile that the bottle's agent image is built from; ``state_dir`` may hold its own.
+
+        Raises ``UsageError`` where it cannot be read, ``UnavailableError`` where no image is built.
+        """
+        del bottle, state_dir
+        raise UnavailableError(
+            f"a {self.name} bottle has no image of its own: it runs this machine's programs"
+        )
+
     @abstractmethod
     def bottle_of(self, identity: str) -> Bottle:
         """Give the handle of a bottle that another process runs.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+from click.core import ParameterSource
 
 from bot_bottle.bottle_state import printable
 from bot_bottle.cli import terminal
 from bot_bottle.errors import UsageError
 
-_NOT_LIVE = {
-    "git": "the gate keeps its rules while it runs: edit the bottle (git.remotes), then resume",
-    "capability": "nothing in the bottle changes by itself: change its image or its manifest, then resume",
-}
+if TYPE_CHECKING:
+    from bot_bottle.supervise.decide import Prospect
+    from bot_bottle.supervise.operator import Asked
 
 
 @click.command("approve")
@@ -22,6 +24,7 @@ _NOT_LIVE = {
 @click.option("--host", default="", help="Open this host instead of the one asked for.")
 @click.option("--path", "paths", multiple=True, help="Open this path prefix instead; may be repeated.")
 @click.option("--method", "methods", multiple=True, help="Open this method instead; may be repeated.")
+@click.option("--edit", is_flag=True, help="Write the route into the bottle's file too, after a look at it.")
 @click.option("--words", default="", help="What the agent is told.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before opening it.")
 def command(
@@ -31,50 +34,54 @@ def command(
     host: str,
     paths: tuple[str, ...],
     methods: tuple[str, ...],
+    edit: bool,
     words: str,
     yes: bool,
 ) -> int:
     """Say yes to an agent's request, as it asked or changed.
 
-    An egress request is opened at once in a running bottle, without any credential, and for the time given.
+    An egress request is opened at once in a running bottle, without any credential, and for the time given. A
+    changed Dockerfile becomes the bottle's own, from its next start on.
     """
-    from bot_bottle.supervise.grant import warnings  # noqa: PLC0415
-    from bot_bottle.supervise.ledger import Answer  # noqa: PLC0415
-    from bot_bottle.supervise.operator import find_open, make_grant, respond  # noqa: PLC0415
+    from bot_bottle.supervise import decide  # noqa: PLC0415
+    from bot_bottle.supervise.operator import find_open  # noqa: PLC0415
 
+    if edit and click.get_current_context().get_parameter_source("lasting") is not ParameterSource.DEFAULT:
+        raise UsageError("--edit holds for this bottle and all its later starts, so it goes without --for")
     asked = find_open(request)
     one = asked.request
-    if one.kind != "egress":
-        if host or paths or methods:
-            raise UsageError(
-                f"--host, --path and --method are for egress requests; {one.id} asks for {one.kind}"
-            )
-        respond(asked, Answer(verdict="approved", words=words), None)
-        terminal.say([f"bot-bottle: {one.id} is approved; {_NOT_LIVE[one.kind]}"])
+    if edit and one.kind != "egress":
+        raise UsageError(f"--edit is for egress requests; {one.id} asks for {one.kind}")
+    lasting = decide.MANIFEST if edit else lasting
+    choice = decide.Choice(lasting=lasting, host=host, paths=paths, methods=methods, words=words)
+    seen = decide.prospect(asked, choice)
+    if seen.grant is None and seen.edit is None:
+        decide.approve(asked, choice, seen)
+        terminal.say([f"bot-bottle: {one.id} is approved; {seen.opens}"])
         return 0
-    grant = make_grant(one, lasting=lasting, host=host, paths_=paths, methods=methods)
-    terminal.say(
-        [
-            f"bot-bottle: {asked.identity} asks for: {printable(one.summary)}",
-            *(f"  says: {printable(line)}" for line in one.reason.splitlines()),
-            f"bot-bottle: this opens: {printable(grant.terms)}",
-            *(f"  note: {printable(note)}" for note in warnings(grant.route)),
-        ]
-    )
+    _show(asked, seen)
     if not yes:
         if not terminal.is_interactive():
             raise UsageError("there is no terminal to ask on; pass --yes to open it without being asked")
-        if not terminal.confirm("Open it?"):
+        if not terminal.confirm("Open it?" if seen.grant else "Take this Dockerfile?"):
             terminal.say(
                 [f"bot-bottle: nothing was opened; say no to the agent with: bot-bottle deny {one.id}"]
             )
             return 1
-    changed = (grant.route.host, grant.route.path_allowlist, grant.route.methods) != (
-        one.host,
-        one.paths,
-        one.methods,
-    )
-    respond(asked, Answer(verdict="changed" if changed else "approved", words=words), grant)
+    decide.approve(asked, choice, seen)
     when = "open now" if asked.running else f"it opens with: bot-bottle resume {asked.identity}"
-    terminal.say([f"bot-bottle: {one.id} is approved, {when}"])
+    terminal.say([f"bot-bottle: {one.id} is approved, {when if seen.grant else seen.opens}"])
     return 0
+
+
+def _show(asked: Asked, seen: Prospect) -> None:
+    head = "this opens" if seen.grant else "a yes"
+    terminal.say(
+        [
+            f"bot-bottle: {asked.identity} asks for: {printable(asked.request.summary)}",
+            *(f"  says: {printable(line)}" for line in asked.request.reason.splitlines()),
+            f"bot-bottle: {head}: {printable(seen.opens)}",
+            *(f"  note: {printable(note)}" for note in seen.notes),
+            *(seen.edit.diff if seen.edit else ()),
+        ]
+    )

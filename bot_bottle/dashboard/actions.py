@@ -131,7 +131,7 @@ def answer(asked: Asked, reply: Reply) -> str:
     if reply.verdict == "no":
         decide.deny(asked, reply.choice.words)
         return f"{one.id} of {asked.identity} is denied"
-    given = decide.approve(asked, reply.choice)
+    given = decide.approve(asked, reply.choice, reply.seen)
     if given.grant is None:
         return f"{one.id} is approved; {given.opens}"
     when = "open now" if asked.running else f"it opens with: bot-bottle resume {asked.identity}"

@@ -11,7 +11,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
 from bot_bottle.dashboard.table import LineLog, LineTable
-from bot_bottle.errors import UsageError
+from bot_bottle.errors import BotBottleError
 from bot_bottle.supervise.decide import Choice, prospect
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.dashboard.rows import Cell, Column
     from bot_bottle.dashboard.table import Row
+    from bot_bottle.supervise.decide import Prospect
     from bot_bottle.supervise.operator import Asked
 
 CSS = """
@@ -153,6 +154,7 @@ class Reply:
 
     verdict: Literal["yes", "no"]
     choice: Choice
+    seen: Prospect | None = None
 
 
 class Answering(ModalScreen[Reply | None]):
@@ -167,6 +169,7 @@ class Answering(ModalScreen[Reply | None]):
     def __init__(self, asked: Asked, *, deny: bool = False) -> None:
         super().__init__()
         self._asked, self._deny = asked, deny
+        self._seen: Prospect | None = None
 
     def compose(self) -> ComposeResult:
         """Lay it out."""
@@ -181,7 +184,7 @@ class Answering(ModalScreen[Reply | None]):
                 yield from _field("host", "Host", request.host)
                 yield from _field("paths", "Paths", " ".join(request.paths), "as asked; prefixes")
                 yield from _field("methods", "Methods", " ".join(request.methods), "as asked; GET HEAD ...")
-                yield from _field("lasting", "For", Choice().lasting, "once, bottle, 30m, 2h, 7d")
+                yield from _field("lasting", "For", Choice().lasting, "once, bottle, 30m, 2h, 7d, manifest")
             yield from _field("words", "Tell it", "", "what the agent is told (may stay empty)")
             with VerticalScroll(classes="notes"):
                 yield text(id="opens")
@@ -216,7 +219,7 @@ class Answering(ModalScreen[Reply | None]):
         if verdict == "no":
             self.dismiss(Reply(verdict="no", choice=self._choice()))
         elif self._foresee():
-            self.dismiss(Reply(verdict="yes", choice=self._choice()))
+            self.dismiss(Reply(verdict="yes", choice=self._choice(), seen=self._seen))
         else:
             self.app.bell()
 
@@ -239,13 +242,15 @@ class Answering(ModalScreen[Reply | None]):
         shown = self.query_one("#opens", Static)
         try:
             found = prospect(self._asked, self._choice())
-        except UsageError as error:
+        except BotBottleError as error:
             shown.add_class("trouble")
             shown.update(str(error))
             return False
         shown.remove_class("trouble")
+        self._seen = found
         head = f"A yes opens: {found.opens}" if found.grant else f"A yes: {found.opens}"
-        shown.update("\n".join((head, *(f"- {note}" for note in found.notes))))
+        diff = found.edit.diff if found.edit else ()
+        shown.update("\n".join((head, *(f"- {note}" for note in found.notes), *diff)))
         return True
 
 

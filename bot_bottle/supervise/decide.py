@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bot_bottle.errors import UsageError
+from bot_bottle.errors import BotBottleError, UnavailableError, UsageError
+from bot_bottle.supervise import edits
 from bot_bottle.supervise.grant import warnings
 from bot_bottle.supervise.ledger import Answer
 from bot_bottle.supervise.operator import make_grant, respond
 
 if TYPE_CHECKING:
+    from bot_bottle.supervise.edits import FileChange
     from bot_bottle.supervise.grant import Grant
     from bot_bottle.supervise.ledger import Verdict
     from bot_bottle.supervise.operator import Asked
 
 #: How long a yes holds unless the operator says otherwise.
 USUAL = "1h"
+#: Holds as long as the bottle lives, and is written into the bottle's file for all later starts.
+MANIFEST = "manifest"
 DENIED = "the operator says no"
 
 _NOT_LIVE = {
@@ -29,7 +33,8 @@ _NOT_LIVE = {
 class Choice:
     """How a request is granted: what is empty stays as the agent asked it.
 
-    ``lasting`` is ``once``, ``bottle`` or a time like ``2h``; ``words`` are what the agent is told.
+    ``lasting`` is ``once``, ``bottle``, ``manifest`` or a time like ``2h``; ``words`` are what the agent is
+    told.
     """
 
     lasting: str = USUAL
@@ -44,12 +49,14 @@ class Prospect:
     """What a yes would do, before it is given: ``opens`` in a line, ``notes`` on what to weigh.
 
     ``grant`` is None where nothing opens by itself; ``changed`` tells whether it differs from what was asked.
+    ``edit`` is what is written for later starts.
     """
 
     opens: str
     notes: tuple[str, ...] = ()
     grant: Grant | None = None
     changed: bool = False
+    edit: FileChange | None = None
 
 
 def prospect(asked: Asked, choice: Choice) -> Prospect:
@@ -60,20 +67,47 @@ def prospect(asked: Asked, choice: Choice) -> Prospect:
             raise UsageError(
                 f"--host, --path and --method are for egress requests; {one.id} asks for {one.kind}"
             )
-        return Prospect(opens=_NOT_LIVE[one.kind])
-    grant = make_grant(
-        one, lasting=choice.lasting, host=choice.host, paths_=choice.paths, methods=choice.methods
-    )
+        return _image(asked) if one.dockerfile else Prospect(opens=_NOT_LIVE[one.kind])
+    lasting = "bottle" if choice.lasting == MANIFEST else choice.lasting
+    grant = make_grant(one, lasting=lasting, host=choice.host, paths_=choice.paths, methods=choice.methods)
     route = grant.route
+    edit = edits.route_edit(asked.identity, route) if choice.lasting == MANIFEST else None
     changed = (route.host, route.path_allowlist, route.methods) != (one.host, one.paths, one.methods)
-    return Prospect(opens=grant.terms, notes=warnings(route), grant=grant, changed=changed)
+    return Prospect(opens=grant.terms, notes=warnings(route), grant=grant, changed=changed, edit=edit)
 
 
-def approve(asked: Asked, choice: Choice) -> Prospect:
-    """Say yes; raises as :func:`prospect`, and ``LaunchError`` where the answer does not arrive."""
-    given = prospect(asked, choice)
+def _image(asked: Asked) -> Prospect:
+    """Say what a yes to a changed Dockerfile does."""
+    text = asked.request.dockerfile
+    try:
+        change = edits.dockerfile_change(asked.identity, text)
+    except UnavailableError as error:
+        return Prospect(opens=f"nothing changes: {error}")
+    again = f"bot-bottle resume {asked.identity}"
+    if asked.running:
+        again = f"bot-bottle stop {asked.identity}, then {again}"
+    return Prospect(
+        opens=f"the bottle's image is built from this Dockerfile from the next start on; restart it: {again}",
+        notes=edits.dockerfile_notes(text),
+        edit=change,
+    )
+
+
+def approve(asked: Asked, choice: Choice, seen: Prospect | None = None) -> Prospect:
+    """Say yes, to what ``seen`` showed where it was shown.
+
+    Raises as :func:`prospect`, and ``LaunchError`` where the answer does not arrive; nothing holds then.
+    """
+    given = seen or prospect(asked, choice)
     verdict: Verdict = "changed" if given.changed else "approved"
-    respond(asked, Answer(verdict=verdict, words=choice.words), given.grant)
+    if given.edit is not None:
+        given.edit.put_in_place()
+    try:
+        respond(asked, Answer(verdict=verdict, words=choice.words), given.grant)
+    except (BotBottleError, OSError):
+        if given.edit is not None:  # the agent was told nothing, so nothing is to hold
+            given.edit.take_back()
+        raise
     return given
 
 

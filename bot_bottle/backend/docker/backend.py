@@ -181,6 +181,12 @@ class DockerBackend(BottleBackend):
         """Build an agent's image on this engine and save it; see :class:`BottleBackend`."""
         return images.save_agent_image(self._connect(), bottle, state_dir, _config(), folder, refresh=refresh)
 
+    def dockerfile_of(self, bottle: ManifestBottle, state_dir: Path) -> str:
+        """Give the Dockerfile in force; see :class:`BottleBackend`."""
+        from bot_bottle.backend.docker.agent_image import agent_source  # noqa: PLC0415 - no engine is asked
+
+        return agent_source(bottle, state_dir).text
+
     def bottle_of(self, identity: str) -> DockerBottle:
         """Give the handle of a bottle that another process runs; see :class:`BottleBackend`."""
         held = held_elsewhere(identity)

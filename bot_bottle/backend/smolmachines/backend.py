@@ -33,6 +33,7 @@ from bot_bottle.sidecar.config import Interception
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from bot_bottle.backend.base import BottlePlan, ProbeResult
     from bot_bottle.backend.smolmachines.guest import Starter
@@ -124,6 +125,15 @@ class SmolmachinesBackend(BottleBackend):
                 bottles=(*(before.bottles if before else ()), bottle.name),
             )
         return tuple(found.values())
+
+    def dockerfile_of(self, bottle: ManifestBottle, state_dir: Path) -> str:
+        """Give the Dockerfile in force, which another backend builds; see :class:`BottleBackend`."""
+        from bot_bottle.backend.registry import IMAGE_BUILDER, get_bottle_backend  # noqa: PLC0415 - as there
+
+        source = images.image_source(bottle, load_operator_config())
+        if source.kind != "dockerfile":
+            raise UnavailableError(f"its machine starts from {source.where}, and that is not built here")
+        return get_bottle_backend(IMAGE_BUILDER).dockerfile_of(bottle, state_dir)
 
     def bottle_of(self, identity: str) -> SmolmachinesBottle:
         """Give the handle of a bottle that another process runs; see :class:`BottleBackend`."""
