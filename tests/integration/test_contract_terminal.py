@@ -141,8 +141,7 @@ def test_ctrl_c_at_the_question_leaves_nothing(lab: Lab) -> None:
     declare(lab, "unasked", ["/bin/true"])
     with lab.terminal("start", "unasked") as terminal:
         terminal.wait_for("[y/N] ")
-        terminal.enter("\x03")
-        assert terminal.exit_code() == 130
+        assert terminal.interrupt() == 130
     assert lab.states("unasked") == []
 
 

@@ -40,11 +40,17 @@ class Machine:
     def flow(self, port: int, *, token: bytes = KEY, address: str = HERE) -> tuple[socket.socket, int]:
         """Open a flow; gives the connection and the verdict, -1 for none."""
         sock = self.dial()
-        sock.sendall(preamble(port, token=token, address=address))
-        return sock, verdict(sock)
+        try:
+            sock.sendall(preamble(port, token=token, address=address))
+            return sock, verdict(sock)
+        except OSError:
+            sock.close()
+            raise
 
     def open(self, port: int) -> socket.socket:
         sock, said = self.flow(port)
+        if said != 0:
+            sock.close()
         assert said == 0
         return sock
 

@@ -24,6 +24,7 @@ from tests.integration.egress_lab import (
     route,
     serve,
 )
+from tests.support.pipelock import letters
 
 pytestmark = pytest.mark.integration
 
@@ -37,6 +38,15 @@ def memory(sidecar: Sidecar, field: str) -> int:
     """Give the sidecar's memory (``VmRSS``, or its peak ``VmHWM``) in KiB."""
     text = Path(f"/proc/{sidecar.process.pid}/status").read_text()
     return int(text.partition(f"{field}:")[2].split()[0])
+
+
+def load_scanner(sidecar: Sidecar) -> None:
+    """Have the sidecar load what it judges content with; its memory is measured without that."""
+    host, key = _MANY[0].host, "ghp_" + letters(36)
+    with sidecar.plain("proxy") as stream:
+        answer = stream.send(f"GET http://{host}/{key} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).response()
+    assert answer.status == 403
+    assert b"credential" in answer.body
 
 
 def push(stream: Stream, data: bytes) -> int:
@@ -66,6 +76,7 @@ def test_answers_nobody_reads_do_not_pile_up(tmp_path: Path, ask: bytes) -> None
     with Sidecar(tmp_path, config(tmp_path, _MANY)) as sidecar, sidecar.plain("proxy") as stream:
         with sidecar.plain("proxy") as other:
             other.send(ask).response()
+        load_scanner(sidecar)
         before = memory(sidecar, "VmRSS")
         requests = ask * count
         sent = push(stream, requests)
@@ -84,6 +95,7 @@ def test_answers_nobody_reads_do_not_pile_up_inside_tls(tmp_path: Path) -> None:
     ask = b"GET /allowlist HTTP/1.1\r\nHost: _egress.local\r\n\r\n"
     with Sidecar(tmp_path, config(tmp_path, _MANY)) as sidecar, sidecar.tunnel("_egress.local") as stream:
         stream.send(ask).response()
+        load_scanner(sidecar)
         before = memory(sidecar, "VmRSS")
         stream.send(ask * count)
         assert settle(sidecar) < count

@@ -37,6 +37,8 @@ BASE_IMAGE = "bot-bottle-test-base:1"
 GVISOR, GVISOR_APART = "runsc-bottle", "runsc-apart"
 
 _START_SECONDS = 60.0
+#: How long the processes of an ended engine's containers may take to be gone, in seconds.
+_END_SECONDS = 15.0
 #: Folders and control groups are named so, followed by the number of the process that they belong to.
 _NAME = "bot-bottle-engine-"
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -266,10 +268,22 @@ def _remove_what_killed_runs_left(place: Path) -> None:
 
 
 def _remove_groups(name: str) -> None:
+    """Remove an engine's control groups; what ran in them may be gone a moment after it."""
+    deadline = time.monotonic() + _END_SECONDS
     for top in (*_CGROUPS.glob(name), *_CGROUPS.glob(f"*/{name}")):
         below = sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True)
         for group in (*below, top):
-            group.rmdir()
+            while True:
+                try:
+                    group.rmdir()
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
+                else:
+                    break
 
 
 def place_on_disk() -> str:

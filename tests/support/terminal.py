@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tests.support.outside import Account, World
 
 PATIENCE = 60.0 * PACE
+#: When a person presses a key again that seems not to have been heard, in seconds.
+_AGAIN_SECONDS = 5.0 * PACE
 
 
 class Terminal:
@@ -86,6 +88,20 @@ class Terminal:
     def signal(self, number: int) -> None:
         """Send the program in front a signal."""
         self._world.call("kill", pid=self.pid, number=number)
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C until the program ends, as a person does; gives its exit code.
+
+        Python hears of a signal that comes in the instant before it begins to read only when it has read.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while self._code is None:
+            assert time.monotonic() < deadline, f"it does not end; unread: {self._unread!r}"
+            self.enter("\x03")
+            pressed = time.monotonic()
+            while not self._has_ended() and time.monotonic() < pressed + _AGAIN_SECONDS:
+                self._read(time.monotonic() + 0.05)
+        return self._code
 
     def exit_code(self) -> int:
         """Read to the end and give the exit code, negative for a signal."""
