@@ -12,13 +12,15 @@ from bot_bottle.control_client import ControlClient, NotReachableError, end_sess
 from bot_bottle.errors import BotBottleError, LaunchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from bot_bottle.backend.base import BottleBackend
 
 #: A sidecar that does not answer by then is told of; a healthy one needs a few milliseconds.
 _SECONDS = 5.0
 _AGAIN_SECONDS = 0.05
+#: How many agents are held still at the same time.
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,31 +88,38 @@ def _outcome(client: ControlClient, deadline: float) -> Outcome:
 
 def freeze_all(identities: Sequence[str]) -> tuple[str, ...]:
     """Hold the agents of ``identities`` still, where their backends can; gives those that are."""
-    frozen = []
-    for identity in identities:
+    held = _of_each(identities, lambda backend, identity, launcher: backend.freeze(identity, launcher))
+    return tuple(identity for identity, frozen in zip(identities, held, strict=True) if frozen)
+
+
+def thaw_all(identities: Sequence[str]) -> tuple[str, ...]:
+    """Let the agents of ``identities`` go on; gives those that could not be let."""
+
+    def thaw(backend: BottleBackend, identity: str, launcher: int) -> bool:
+        backend.thaw(identity, launcher)
+        return True
+
+    done = _of_each(identities, thaw)
+    return tuple(identity for identity, thawed in zip(identities, done, strict=True) if not thawed)
+
+
+def _of_each(identities: Sequence[str], order: Callable[[BottleBackend, str, int], bool]) -> tuple[bool, ...]:
+    """Give an order to the backends of all ``identities`` side by side: an engine takes its time for each."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - after the network is cut
+
+    from bot_bottle.backend.registry import get_bottle_backend  # noqa: PLC0415
+
+    def give(identity: str) -> bool:
         with contextlib.suppress(BotBottleError, OSError):
-            backend, launcher = _held_by(identity)
-            if backend.freeze(identity, launcher):
-                frozen.append(identity)
-    return tuple(frozen)
+            metadata = bottle_state.read_metadata(identity)
+            launcher = bottle_state.launcher_of(identity)
+            if metadata is not None and metadata.backend and launcher is not None:
+                # One for each: an engine's connection is not for two threads.
+                return order(get_bottle_backend(metadata.backend), identity, launcher)
+        return False
 
-
-def thaw_all(identities: Sequence[str]) -> None:
-    """Let the agents of ``identities`` go on."""
-    for identity in identities:
-        with contextlib.suppress(BotBottleError, OSError):
-            backend, launcher = _held_by(identity)
-            backend.thaw(identity, launcher)
-
-
-def _held_by(identity: str) -> tuple[BottleBackend, int]:
-    """Give a running bottle's backend and launcher; raises ``BotBottleError`` or ``OSError``."""
-    from bot_bottle.backend.registry import get_bottle_backend  # noqa: PLC0415 - after the network is cut
-
-    metadata, launcher = bottle_state.read_metadata(identity), bottle_state.launcher_of(identity)
-    if metadata is None or not metadata.backend or launcher is None:
-        raise LaunchError(f"it is not known who runs {identity}")
-    return get_bottle_backend(metadata.backend), launcher
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return tuple(pool.map(give, identities))
 
 
 def end_all(identities: Sequence[str]) -> tuple[Outcome, ...]:

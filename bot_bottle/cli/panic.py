@@ -15,14 +15,14 @@ from bot_bottle.errors import UsageError
 @click.command("panic")
 @click.argument("identities", nargs=-1, metavar="[IDENTITY]...", shell_complete=complete.identities)
 @click.option("--stop", is_flag=True, help="End the sessions too; their work is kept.")
-@click.option("--lift", is_flag=True, help="Let the routes hold again.")
+@click.option("--lift", is_flag=True, help="Let the agents go on and the routes hold again.")
 @click.option("--no-freeze", is_flag=True, help="Let the agents run on meanwhile.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, identities: tuple[str, ...], stop: bool, lift: bool, no_freeze: bool, as_json: bool) -> int:
     """Cut every running bottle off at once, or only those named: no request and no push leaves any more.
 
-    Open connections are closed. The agents are held still where the backend can (bubblewrap), and refused
-    everything, until --lift.
+    Open connections are closed. The agents are held still where the backend can (bubblewrap, docker), and
+    refused everything, until --lift.
     """
     if stop and lift:
         raise UsageError("--stop ends the sessions and --lift lets them go on; give one of them")
@@ -30,7 +30,8 @@ def command(*, identities: tuple[str, ...], stop: bool, lift: bool, no_freeze: b
     outcomes = running.order_all(chosen, "lift" if lift else "panic")
     frozen: tuple[str, ...] = ()
     if lift:
-        running.thaw_all(chosen)
+        held = running.thaw_all(chosen)
+        terminal.warn(f"the agent of {identity} may be held still yet: try again" for identity in held)
     elif not stop and not no_freeze:
         frozen = running.freeze_all(chosen)  # after all of them were cut off
     failed = [one for one in outcomes if one.trouble]

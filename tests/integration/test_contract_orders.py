@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.family import Family, wait_until
+from tests.support.family import Family, containers, wait_until
 
 if TYPE_CHECKING:
     from tests.support.lab import Lab, RunningBottle
@@ -109,8 +109,10 @@ def test_a_panic_holds_the_agent_still_where_the_backend_can(lab: Lab) -> None:
     with lab.launch("still") as running:
         running.sh("(while :; do echo x >> ~/ticks; (sleep 0.02); done) > /dev/null 2>&1 &")
         frozen = lab.cli("panic", running.identity, "--json").json()[0]["frozen"]
-        assert frozen == (lab.backend == "bubblewrap")
-        if frozen:
+        assert frozen == (lab.backend in {"bubblewrap", "docker"})
+        if lab.backend == "docker":
+            assert [one["State"] for one in containers(lab, running.identity, "agent")] == ["paused"]
+        if lab.backend == "bubblewrap":
             with Family(lab, running.launcher_pid, running.identity) as family:
                 status = [Path(f"/proc/{pid}/status").read_text() for pid in family.pids]
             inside = [one for one in status if len(one.partition("NSpid:")[2].partition("\n")[0].split()) > 1]

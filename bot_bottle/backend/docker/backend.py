@@ -242,6 +242,27 @@ class DockerBackend(BottleBackend):
 
             yield DockerBottle(identity, agent, sidecar, engine.client_env(), trust=trust, serve=serve)
 
+    def freeze(self, identity: str, launcher: int) -> bool:
+        """Pause the agent's container; the sidecar's runs on, and refuses everything."""
+        del launcher
+        engine = self._connect()
+        found = volumes.agent_containers(engine.api, identity)
+        for container in found:
+            # Paused already is no error: it may be the second panic.
+            if container.get("State") != "paused":
+                with engine_errors(f"the container of {identity} could not be paused"):
+                    engine.api.pause(container["Id"])
+        return bool(found)
+
+    def thaw(self, identity: str, launcher: int) -> None:
+        """Let the agent's container go on."""
+        del launcher
+        engine = self._connect()
+        for container in volumes.agent_containers(engine.api, identity):
+            if container.get("State") == "paused":
+                with engine_errors(f"the container of {identity} could not be let go on"):
+                    engine.api.unpause(container["Id"])
+
     def forget(self, identity: str) -> None:
         """Remove a bottle's home from the engine, and bring home what is left of its record."""
         if not volumes.noted_engine(identity):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bot_bottle import bottle_state, paths
 from bot_bottle.backend.docker.engine import engine_errors
@@ -101,6 +101,13 @@ def remove_containers(api: APIClient, role: Role, identity: str) -> None:
     """Remove this installation's containers of one role and identity. Raises the SDK's errors."""
     for container in api.containers(all=True, filters=label_filter(role, identity)):
         remove_container(api, container["Id"])
+
+
+def agent_containers(api: APIClient, identity: str) -> list[dict[str, Any]]:
+    """List the running container of a bottle's agent, paused or not. Raises ``LaunchError``."""
+    with engine_errors(f"the container of {identity} could not be looked for"):
+        found: list[dict[str, Any]] = api.containers(filters=label_filter("agent", identity))
+    return found
 
 
 def _ours(api: APIClient, name: str) -> bool:
