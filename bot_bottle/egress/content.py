@@ -74,6 +74,8 @@ class ContentGuard:
         self._selections: dict[int, tuple[EgressRoute, Selection]] = {}
         self._hosts: dict[str, Deny | None] = {}
         self._headers_seen: object = None
+        #: Who is asked where a route says so.
+        self.human: content_denial.Human | None = None
 
     # Loading.
 
@@ -161,14 +163,14 @@ class ContentGuard:
             return content_denial.too_large(request.host, route)
         if route.host.startswith("*.") and (deny := self.host(request.host, route)) is not None:
             return deny
-        selection = self.selection(route)
+        selection = self._asking(request.host, route)
         path, query = _bytes(request.path), _bytes(request.query)
         headers = _headers(facts, route)
         found = parts.requests.scan(
             method=request.method.encode(), path=path, query=query, headers=headers, selection=selection
         ) or parts.session.request(path=path, query=query, headers=headers, host=_labels(request, route))
         self._headers_seen = facts
-        return content_denial.denial(found, request.host, route) if found else None
+        return content_denial.denial(found, request.host, route, self.human) if found else None
 
     def again(self, request: EgressRequest, facts: RequestHeaders, route: EgressRoute) -> Deny | None:
         """Judge a request whose head but for its target was allowed before, as the same object."""
@@ -216,7 +218,7 @@ class ContentGuard:
         parts = self._parts
         if parts is None:
             raise RuntimeError("a body is judged after its head")
-        selection = self.selection(route)
+        selection = self._asking(request.host, route)
         context = Context(
             place="body",
             content_type=_field(facts, b"content-type"),
@@ -227,7 +229,12 @@ class ContentGuard:
         def judge(context: Context) -> BodyGuard:
             stream = StreamScanner(parts.scanner, context, on_opaque=route.on_opaque, selection=selection)
             return BodyGuard(
-                stream, parts.session, host=request.host, route=route, content_type=context.content_type
+                stream,
+                parts.session,
+                host=request.host,
+                route=route,
+                content_type=context.content_type,
+                human=self.human,
             )
 
         if not is_grpc(context.content_type.encode("latin-1")) or context.encoding:
@@ -256,7 +263,13 @@ class ContentGuard:
             raise RuntimeError("a conversation is judged after its handshake")
         parts = self._parts
         return Conversation(
-            parts.scanner, self.selection(route), host=host, route=route, needles=needles, hear=hear
+            parts.scanner,
+            self._asking(host, route),
+            host=host,
+            route=route,
+            needles=needles,
+            hear=hear,
+            human=self.human,
         )
 
     def reader(self, route: EgressRoute) -> Reader | None:
@@ -276,6 +289,15 @@ class ContentGuard:
                 self._selections.clear()
             self._selections[id(route)] = held
         return held[1]
+
+    def _asking(self, host: str, route: EgressRoute) -> Selection:
+        """Give what counts in one request on ``route``, without what a human let pass."""
+        selection, human = self.selection(route), self.human
+        if route.on_match != "ask" or human is None:
+            return selection
+        from bot_bottle.pipelock.selection import Approvals  # noqa: PLC0415 - loaded with the parts
+
+        return replace(selection, approvals=Approvals(lambda value_id: human.claim(host, value_id)))
 
     def recordable(self, request: EgressRequest) -> EgressRequest:
         """Give a refused request as it may stand in the record: without what is found in its name or path."""
@@ -297,11 +319,19 @@ class ContentGuard:
 class BodyGuard:
     """Judges one body; what it gives back may go on, and what it objects to ends the request."""
 
-    __slots__ = ("_content_type", "_host", "_route", "_seen", "_session", "_stream", "notes")
+    __slots__ = ("_content_type", "_host", "_human", "_route", "_seen", "_session", "_stream", "notes")
 
     def __init__(
-        self, stream: StreamScanner, session: Session, *, host: str, route: EgressRoute, content_type: str
+        self,
+        stream: StreamScanner,
+        session: Session,
+        *,
+        host: str,
+        route: EgressRoute,
+        content_type: str,
+        human: content_denial.Human | None = None,
     ) -> None:
+        self._human = human
         self._stream = stream
         self._session = session
         self._host = host
@@ -330,7 +360,7 @@ class BodyGuard:
         return self._denial(found) if found else step.release
 
     def _denial(self, found: tuple[Finding, ...]) -> Deny:
-        return content_denial.denial(found, self._host, self._route)
+        return content_denial.denial(found, self._host, self._route, self._human)
 
 
 def _give_back() -> None:

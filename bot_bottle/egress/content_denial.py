@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.decision import Deny
+from bot_bottle.pipelock.selection import is_askable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.pipelock.finding import Finding, Kind
 
@@ -45,14 +48,27 @@ _NEXT: dict[Kind, str] = {
 _ORDER: tuple[Kind, ...] = ("own_secret", "credential", "financial", "opaque_token", "opaque", "error")
 
 
-def denial(found: tuple[Finding, ...], host: str, route: EgressRoute) -> Deny:
-    """Refuse what was found in a request to ``host``."""
+class Human(Protocol):
+    """Who is asked where a route says ``on_match: ask``."""
+
+    def claim(self, host: str, value_id: str) -> tuple[str, ...]:
+        """Take a use of what was approved of a value for ``host``; gives all values approved with it."""
+
+    def ask(self, host: str, found: Sequence[Finding]) -> str:
+        """Ask whether what was found may go to ``host``; gives what came of asking, for the agent."""
+
+
+def denial(found: tuple[Finding, ...], host: str, route: EgressRoute, human: Human | None = None) -> Deny:
+    """Refuse what was found in a request to ``host``, and ask a human where the route says so."""
     worst = min(found, key=lambda one: _ORDER.index(one.kind))
     detail = worst.message or worst.excerpt
     message = f"{_WHAT[worst.kind]} ({worst.rule}) stands in the {worst.where}, so nothing is sent to {host}"
     next_step = _NEXT[worst.kind]
-    if route.on_match == "ask" and worst.kind != "own_secret":
-        next_step += ". This route asks a human (on_match: ask), which this version cannot do at run time yet"
+    if route.on_match == "ask" and all(map(is_askable, found)):
+        said = (
+            human.ask(host, found) if human else "this bottle has nobody to ask (supervise: true is not set)"
+        )
+        next_step += f". This route asks a human (on_match: ask): {said}"
     return Deny(
         reason=_REASONS[worst.kind],
         rule=f"pipelock.{worst.rule}",

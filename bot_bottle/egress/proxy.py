@@ -267,6 +267,8 @@ class EgressProxy:
         route = destination.route
         if route.origin in self.counted:
             return  # each use of it is counted
+        if route.on_match == "ask":
+            return  # what a human let pass of a head is let pass for a time
         if self.table.candidates(request.host) != (route,):
             return  # which of several routes it is depends on the target
         fields = _fields(request, Allow(rule=route.origin), injected=_injected(route))

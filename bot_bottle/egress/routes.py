@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
-#: ``ask`` refuses as ``block`` does until a human can be asked at run time.
+#: ``ask`` refuses as ``block`` does, and asks a human whether the same may pass when it comes again.
 OnMatch: TypeAlias = Literal["block", "ask"]
 OnOpaque: TypeAlias = Literal["deny", "allow"]
 #: What becomes of an answer that orders an agent about.

@@ -72,17 +72,19 @@ class Conversation:
         route: EgressRoute,
         needles: Needles | None = None,
         hear: Callable[[Event], None] | None = None,
+        human: content_denial.Human | None = None,
         draw: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         """Judge what the client says to ``host``, whose ``route`` it is.
 
         ``needles`` are what no message of the server's may show; ``hear`` is told of the server's frames;
-        ``draw`` gives random bytes for masks.
+        ``human`` is asked where the route says so; ``draw`` gives random bytes for masks.
         """
         self._scanner = scanner
         self._selection = selection
         self._host = host
         self._route = route
+        self._human = human
         self._hear = hear
         self._draw = draw
         self._session = Session(scanner.own)
@@ -201,7 +203,7 @@ class Conversation:
         )
 
     def _denial(self, found: tuple[Finding, ...]) -> Deny:
-        return content_denial.denial(found, self._host, self._route)
+        return content_denial.denial(found, self._host, self._route, self._human)
 
 
 class Answers:

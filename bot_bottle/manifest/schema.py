@@ -110,7 +110,7 @@ class PipelockKeys(_Keys):
     )
     on_match: OnMatch = Field(
         default="block",
-        description="what becomes of a request they find something in; ask blocks until a human can be asked",
+        description="what becomes of a request they find something in; ask blocks until a human says yes",
         examples=["block", "ask"],
     )
     on_opaque: OnOpaque = Field(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import os
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Place: TypeAlias = Literal[
@@ -56,16 +58,30 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing found. ``excerpt`` is masked and safe to log, as is everything else here."""
+    """One thing found. ``excerpt`` is masked and safe to log, as is everything else here.
+
+    ``value_id`` is the same for the same value in this process and says nothing about it; empty where a
+    finding is no value that could be known again.
+    """
 
     kind: Kind
     rule: str
     where: Where
     excerpt: str = ""
     message: str = ""
+    value_id: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.rule} in {self.where}" + (f" ({self.excerpt})" if self.excerpt else "")
+
+
+#: Without it nobody can tell a value by its id, however few values there are to try.
+_KEY = os.urandom(32)
+
+
+def value_id(value: bytes) -> str:
+    """Give what a value is known again by."""
+    return hashlib.blake2b(value, digest_size=12, key=_KEY).hexdigest()
 
 
 def mask(value: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from bot_bottle.pipelock.fields import joined, query_fields
-from bot_bottle.pipelock.finding import Context, Finding, Where
+from bot_bottle.pipelock.finding import Context, Finding, Where, value_id
 from bot_bottle.pipelock.path_tokens import opaque_segment
 from bot_bottle.pipelock.selection import EVERYTHING, Selection
 
@@ -77,7 +77,8 @@ class RequestScanner:
         if b"&" in query and (divided := self._divided(query_fields(query), "query")):
             return divided
         if selection.rules and "opaque_token" in selection.detectors and (segment := opaque_segment(path)):
-            return (_opaque(path, segment),)
+            found = _opaque(path, segment)
+            return (found,) if selection.counts(found) else ()
         return ()
 
     def _scan(self, data: bytes, place: Place, *, rules: bool, field: str = "") -> tuple[Finding, ...]:
@@ -131,4 +132,5 @@ def _opaque(path: bytes, segment: bytes) -> Finding:
         where=where,
         excerpt=f"{len(segment)} characters",
         message="a part of the path is a long random-looking token",
+        value_id=value_id(segment),
     )

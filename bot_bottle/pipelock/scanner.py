@@ -14,7 +14,7 @@ from bot_bottle.pipelock.deadline import Deadline, OverBudgetError
 from bot_bottle.pipelock.decode import decoded, digit_runs, hides_nothing
 from bot_bottle.pipelock.divided import divided_keys
 from bot_bottle.pipelock.files_rules import file_secrets
-from bot_bottle.pipelock.finding import Context, Finding, Kind, Where, mask
+from bot_bottle.pipelock.finding import Context, Finding, Kind, Where, mask, value_id
 from bot_bottle.pipelock.own_secrets import OwnSecrets, skeleton
 from bot_bottle.pipelock.ruleset import rule_set
 from bot_bottle.pipelock.text import claims_text, looks_opaque
@@ -232,6 +232,7 @@ class _Scan:
                 place=context.place, field=context.field, offset=-1 if layers else offset, layers=layers
             ),
             excerpt=mask(value) if value else "",
+            value_id=value_id(value) if value and kind != "own_secret" else "",
         )
 
 

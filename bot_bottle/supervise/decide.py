@@ -9,7 +9,7 @@ from bot_bottle.errors import BotBottleError, UnavailableError, UsageError
 from bot_bottle.supervise import edits
 from bot_bottle.supervise.grant import warnings
 from bot_bottle.supervise.ledger import Answer
-from bot_bottle.supervise.operator import make_grant, respond
+from bot_bottle.supervise.operator import let_pass, make_grant, respond
 
 if TYPE_CHECKING:
     from bot_bottle.supervise.edits import FileChange
@@ -67,6 +67,8 @@ def prospect(asked: Asked, choice: Choice) -> Prospect:
             raise UsageError(
                 f"--host, --path and --method are for egress requests; {one.id} asks for {one.kind}"
             )
+        if one.kind == "content":
+            return _content(asked, choice)
         return _image(asked) if one.dockerfile else Prospect(opens=_NOT_LIVE[one.kind])
     lasting = "bottle" if choice.lasting == MANIFEST else choice.lasting
     grant = make_grant(one, lasting=lasting, host=choice.host, paths_=choice.paths, methods=choice.methods)
@@ -74,6 +76,14 @@ def prospect(asked: Asked, choice: Choice) -> Prospect:
     edit = edits.route_edit(asked.identity, route) if choice.lasting == MANIFEST else None
     changed = (route.host, route.path_allowlist, route.methods) != (one.host, one.paths, one.methods)
     return Prospect(opens=grant.terms, notes=warnings(route), grant=grant, changed=changed, edit=edit)
+
+
+def _content(asked: Asked, choice: Choice) -> Prospect:
+    """Say what a yes to what content scanning found does."""
+    if choice.lasting == MANIFEST:
+        raise UsageError("what was found is let pass while the bottle lives; write once, bottle, or a time")
+    grant = let_pass(asked, lasting=choice.lasting)
+    return Prospect(opens=grant.terms, notes=("the values are kept nowhere, so none is shown",), grant=grant)
 
 
 def _image(asked: Asked) -> Prospect:

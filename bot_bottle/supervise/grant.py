@@ -32,13 +32,14 @@ class Grant:
     """One route that a request was granted, until a time and for a number of uses.
 
     ``until`` is seconds since the epoch; None lasts as long as the bottle. ``uses`` counts requests; None
-    is any number.
+    is any number. With ``values`` it opens nothing: what they are the ids of may go to the route's host.
     """
 
     request: str
     route: EgressRoute
     until: int | None = None
     uses: int | None = None
+    values: tuple[str, ...] = ()
 
     def holds(self, now: float) -> bool:
         """Tell whether it still holds at ``now``, seconds since the epoch."""
@@ -48,6 +49,8 @@ class Grant:
     def terms(self) -> str:
         """Say in one line what it opens and for how long."""
         route = self.route
+        if self.values:
+            return f"what was found may go to {route.host}, {self._how_long()}"
         what = f"{' '.join(route.methods) or 'any method'} {route.host}"
         paths = " ".join(route.path_allowlist) or "(all paths)"
         return f"{what} {paths}, {self._how_long()}"
@@ -68,6 +71,7 @@ class Grant:
             "route": self.route.to_wire(),
             "until": self.until,
             "uses": self.uses,
+            "values": list(self.values),
         }
 
     @classmethod
@@ -75,6 +79,9 @@ class Grant:
         """Read what :meth:`to_wire` wrote; raises ``KeyError``, ``TypeError`` or ``ValueError``."""
         request, route, until, uses = obj["request"], obj["route"], obj["until"], obj["uses"]
         if not isinstance(request, str) or not isinstance(route, dict):
+            raise TypeError("no grant")
+        values = obj.get("values", [])
+        if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
             raise TypeError("no grant")
         for number in (until, uses):
             if number is not None and type(number) is not int:
@@ -84,6 +91,7 @@ class Grant:
             route=EgressRoute.from_wire(route),
             until=until if isinstance(until, int) else None,
             uses=uses if isinstance(uses, int) else None,
+            values=tuple(values),
         )
         if grant.route.auth is not None or grant.route.ssrf_ip_allowlist or grant.route.tls_passthrough:
             raise ValueError(

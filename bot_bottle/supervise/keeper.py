@@ -15,11 +15,12 @@ from bot_bottle.supervise.terms import Terms
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bot_bottle.audit import AuditLog
     from bot_bottle.egress.proxy import EgressProxy
     from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.pipelock.finding import Finding
     from bot_bottle.sidecar.orders import Answer as OrderAnswer
     from bot_bottle.sidecar.orders import Desk, Order
     from bot_bottle.supervise.record import Past
@@ -57,11 +58,29 @@ class Keeper:
         self._desk = desk
         desk.take("requests", self._requests)
         desk.take("answer", self._answer)
+        self._proxy.content.human = self
         self._apply()
 
     def granted(self) -> tuple[EgressRoute, ...]:
         """Give the routes that hold beside the manifest's."""
         return self._terms.routes(self._now())
+
+    def claim(self, host: str, value_id: str) -> tuple[str, ...]:
+        """Take a use of what was approved of a value for ``host``; gives all values approved with it."""
+        grant = self._terms.passing(host, value_id, self._now())
+        if grant is None or (grant.uses is not None and self._terms.use(grant.request) is None):
+            return ()
+        try:
+            self._audit.append(USED, request=grant.request)
+        except OSError:
+            return ()
+        return grant.values
+
+    def ask(self, host: str, found: Sequence[Finding]) -> str:
+        """Ask whether what was found may go to ``host``; gives what came of asking, for the agent."""
+        text = "; ".join(dict.fromkeys(str(one) for one in found))
+        values = tuple(sorted({one.value_id for one in found}))
+        return self.supervisor.ask_content(host, text, values)
 
     def close(self) -> None:
         """End every connection of the agent's; what holds is on record."""
@@ -74,8 +93,11 @@ class Keeper:
 
     def _answer(self, order: Order) -> OrderAnswer:
         one, answer, grant = _read_answer(order)
-        if one not in {request.id for request in self.supervisor.open_requests()}:
+        asked = next((found for found in self.supervisor.open_requests() if found.id == one), None)
+        if asked is None:
             raise OrderError(f"there is no open request {one}; bot-bottle requests shows those that are")
+        if grant is not None and grant.values != asked.values:
+            raise OrderError(f"a yes to {one} lets nothing pass but what it asks for")
         try:
             self._audit.append(ANSWERED, **answer_record(one, answer, grant))
         except OSError:

@@ -66,7 +66,18 @@ class Ledger:
 
         Raises :class:`RequestError` for what cannot be asked and for one too many.
         """
-        asked = read_request(kind, arguments, new_id=new_id, now=now)
+        return self.add(read_request(kind, arguments, new_id=new_id, now=now), now)
+
+    def refused(self, asked: AgentRequest) -> bool:
+        """Tell whether a human said no to the same before."""
+        answers = self._answers
+        return any(
+            one.subject == asked.subject and one.id in answers and answers[one.id].verdict == "denied"
+            for one in self._requests.values()
+        )
+
+    def add(self, asked: AgentRequest, now: int) -> tuple[AgentRequest, bool]:
+        """Take a request that was read; as :meth:`ask`."""
         for one in self.open:
             if one.subject == asked.subject:
                 return one, False

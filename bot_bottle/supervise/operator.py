@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state, paths
@@ -103,14 +103,29 @@ def make_grant(
         raise UsageError(
             f"this cannot be granted: {error}; change it with --host, --path or --method"
         ) from None
+    return _lasting(Grant(request=request.id, route=route), lasting)
+
+
+def let_pass(asked: Asked, *, lasting: str) -> Grant:
+    """Make the grant of a ``content`` request: what was found may go to its host. As :func:`make_grant`."""
+    one = asked.request
+    if not asked.running:
+        raise UsageError(
+            f"{one.id} can be approved only while its bottle runs, since what was found is not kept; resume "
+            f"{asked.identity}, and it is asked anew when it comes again"
+        )
+    return _lasting(Grant(request=one.id, route=grant_route(one.id, one.host), values=one.values), lasting)
+
+
+def _lasting(grant: Grant, lasting: str) -> Grant:
     if lasting == "once":
-        return Grant(request=request.id, route=route, uses=1)
+        return replace(grant, uses=1)
     if lasting == "bottle":
-        return Grant(request=request.id, route=route)
+        return grant
     match = _DURATION.fullmatch(lasting)
     if match is None:
         raise UsageError(f"--for {lasting}: write once, bottle, or a time like 30m, 2h or 7d")
-    return Grant(request=request.id, route=route, until=int(time.time()) + int(match[1]) * _SECONDS[match[2]])
+    return replace(grant, until=int(time.time()) + int(match[1]) * _SECONDS[match[2]])
 
 
 def respond(asked: Asked, answer: Answer, grant: Grant | None) -> None:

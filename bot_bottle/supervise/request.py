@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from bot_bottle.audit import AuditValue
 
-Kind: TypeAlias = Literal["egress", "git", "capability"]
-KINDS: tuple[Kind, ...] = ("egress", "git", "capability")
+Kind: TypeAlias = Literal["egress", "git", "capability", "content"]
+#: What an agent asks for in its own words, and what egress asks in its place.
+AGENT_KINDS: tuple[Kind, ...] = ("egress", "git", "capability")
+KINDS: tuple[Kind, ...] = (*AGENT_KINDS, "content")
 
 _MAX_REASON = 2_000
 _MAX_TEXT = 4_000
@@ -42,7 +44,9 @@ class AgentRequest:
 
     ``egress``: ``host`` (normalised; ``*.`` may lead), ``paths`` (prefixes), ``methods``. ``git``:
     ``remote``, ``refs`` and ``paths`` (patterns). ``capability``: ``text``, and ``dockerfile`` whole where an
-    image should change. ``reason`` is the agent's own account of why. ``asked`` is seconds since the epoch.
+    image should change. ``content`` is asked by egress, not by the agent: ``host``, in ``text`` what was
+    found where, in ``values`` the ids of it. ``reason`` is the agent's own account of why. ``asked`` is
+    seconds since the epoch.
     """
 
     id: str
@@ -56,6 +60,7 @@ class AgentRequest:
     refs: tuple[str, ...] = ()
     text: str = ""
     dockerfile: str = ""
+    values: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -66,13 +71,15 @@ class AgentRequest:
                 return f"{what} {' '.join(self.paths) or '(all paths)'}"
             case "git":
                 return f"push to {self.remote}: {' '.join((*self.refs, *self.paths))}"
+            case "content":
+                return f"send to {self.host} what was found: {self.text}"
             case "capability":
                 return (self.text or "a change of the image").splitlines()[0]
 
     @property
     def subject(self) -> str:
         """What makes two requests the same, whatever reason is given: a digest."""
-        parts = (self.kind, self.host, *map(list, (self.paths, self.methods, self.refs)))
+        parts = (self.kind, self.host, *map(list, (self.paths, self.methods, self.refs, self.values)))
         whole = json.dumps([*parts, self.remote, self.text, self.dockerfile])
         return hashlib.sha256(whole.encode()).hexdigest()
 
@@ -90,6 +97,7 @@ class AgentRequest:
             "refs": list(self.refs),
             "text": self.text,
             "dockerfile": self.dockerfile,
+            "values": list(self.values),
         }
 
     @classmethod
@@ -110,6 +118,7 @@ class AgentRequest:
             refs=_strs(record["refs"]),
             text=_str(record["text"]),
             dockerfile=_str(record["dockerfile"]),
+            values=_strs(record.get("values", [])),
         )
 
 
@@ -122,6 +131,8 @@ def request_id(text: str) -> str:
 
 def read_request(kind: Kind, arguments: Mapping[str, object], *, new_id: str, now: int) -> AgentRequest:
     """Read the arguments of a tool call; raises :class:`RequestError` with a sentence for the agent."""
+    if kind not in AGENT_KINDS:
+        raise RequestError(f"{kind} is asked by egress alone, where a route says on_match: ask")
     keys = {
         "egress": {"host", "paths", "methods", "reason"},
         "git": {"remote", "refs", "paths", "reason"},

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bot_bottle.process import start_own
 from bot_bottle.sidecar.control import control_pair, receive_or_end, send_message
 from bot_bottle.supervise.relay import FarEnd, Relay
-from bot_bottle.supervise.request import RequestError, clean, request_id
+from bot_bottle.supervise.request import AgentRequest, RequestError, clean, request_id
 from bot_bottle.supervise.tools import TOOLS
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from bot_bottle.audit import AuditLog
     from bot_bottle.supervise.ledger import Answer, Ledger
-    from bot_bottle.supervise.request import AgentRequest
 
 #: How long a call waits for a human before it says "pending", in seconds.
 WAIT_SECONDS = 30.0
@@ -232,6 +231,30 @@ class Supervisor:
         if self._control is not None:
             with contextlib.suppress(OSError):  # a process that does not read has its call run out
                 send_message(self._control, {"call": number, "answer": dict(answer)})
+
+    # Egress's side.
+
+    def ask_content(self, host: str, text: str, values: tuple[str, ...]) -> str:
+        """Ask whether what was found may go to ``host``; gives what came of asking, for the agent."""
+        now = int(time.time())
+        asked = AgentRequest(
+            id=_new_id(),
+            kind="content",
+            reason="",
+            asked=now,
+            host=host,
+            text=clean(text, 400),
+            values=values,
+        )
+        if self._ledger.refused(asked):
+            return "a human has said no to this"
+        try:
+            asked, new = self._ledger.add(asked, now)
+            if new:
+                self._put_on_record(asked)
+        except RequestError as error:
+            return str(error)
+        return f"request {asked.id} waits for a human; once it is approved, send the same again"
 
     # The operator's side.
 

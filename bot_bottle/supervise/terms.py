@@ -25,7 +25,14 @@ class Terms:
     def routes(self, now: float) -> tuple[EgressRoute, ...]:
         """Give the routes that hold at ``now``; a grant that has ended is forgotten."""
         self._grants = {one: grant for one, grant in self._grants.items() if grant.holds(now)}
-        return tuple(grant.route for grant in self._grants.values())
+        return tuple(grant.route for grant in self._grants.values() if not grant.values)
+
+    def passing(self, host: str, value_id: str, now: float) -> Grant | None:
+        """Give the grant by which a value that was found may go to ``host`` at ``now``."""
+        for grant in self._grants.values():
+            if value_id in grant.values and grant.route.host == host and grant.holds(now):
+                return grant
+        return None
 
     def next_end(self) -> int | None:
         """Give when the next grant ends by its time; None where none does."""
@@ -33,7 +40,7 @@ class Terms:
 
     def counted(self) -> dict[str, str]:
         """Give the origin of each route whose uses are counted, with its request's id."""
-        return {g.route.origin: one for one, g in self._grants.items() if g.uses is not None}
+        return {g.route.origin: one for one, g in self._grants.items() if g.uses is not None and not g.values}
 
     def use(self, request: str) -> int | None:
         """Take one use; gives how many are left, None where there was none to take."""

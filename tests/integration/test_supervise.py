@@ -30,6 +30,7 @@ from bot_bottle.supervise.ledger import MAX_OPEN
 from bot_bottle.supervise.record import past_of, read_past
 from tests.integration.egress_lab import SECONDS, TOKEN, Clients, Upstream, config, listeners, ok, route
 from tests.support.family import wait_until
+from tests.support.pipelock import letters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.integration
 
 IDENTITY = "lab-00001"
 KEPT = route("kept.test", auth=True)
+ASK = route("ask.test", on_match="ask")
 
 
 class Bottle(Clients):
@@ -47,7 +49,7 @@ class Bottle(Clients):
 
     def __init__(self, tmp_path: Path, past: Past | None, pins: dict[str, Any], folder: Path) -> None:
         self.audit_file = tmp_path / "audit" / "lab.jsonl"
-        settings = replace(config(tmp_path, (KEPT,), pins=pins), supervise=past)
+        settings = replace(config(tmp_path, (KEPT, ASK), pins=pins), supervise=past)
         self.process = SidecarProcess.start(settings)
         sockets = listeners()
         door = socket.create_server(("127.0.0.1", 0))
@@ -144,7 +146,7 @@ class World:
 
     @contextlib.contextmanager
     def bottle(self, past: Past | None = None) -> Iterator[Bottle]:
-        pins = dict.fromkeys(("kept.test", "docs.test"), self.upstream.pin)
+        pins = dict.fromkeys(("kept.test", "docs.test", "ask.test"), self.upstream.pin)
         bottle = Bottle(self.tmp_path, past if past is not None else past_of(()), pins, self.folder)
         with contextlib.closing(bottle):
             yield bottle
@@ -180,7 +182,7 @@ def test_a_yes_opens_what_was_granted_and_the_agent_is_told(world: World) -> Non
         assert (request["host"], request["paths"], request["why"]) == ("docs.test", ["/docs"], "reading")
         bottle.grant("docs.test")
         routes, answer, pending = asking.done()
-        assert [one["host"] for one in routes["egress"]["routes"]] == ["kept.test"]
+        assert [one["host"] for one in routes["egress"]["routes"]] == ["kept.test", "ask.test"]
         assert (answer["status"], answer["message"]) == ("approved", "go on")
         assert answer["holds"] == "GET docs.test /docs, for as long as this bottle lives"
         assert pending["pending"] == []
@@ -194,6 +196,58 @@ def test_a_yes_opens_what_was_granted_and_the_agent_is_told(world: World) -> Non
         bottle.order("lift")
         assert bottle.status_of("docs.test") == 200
         assert bottle.status_of("kept.test") == 403
+
+
+def test_a_human_lets_what_was_found_pass_and_nothing_else(world: World) -> None:
+    """The same values to the same host, as often as was said; of the bottle's own secret nobody is asked."""
+    key, other = f"ghp_{letters(36)}", f"ghp_{letters(36)[::-1]}"
+
+    def send(bottle: Bottle, text: str, where: str = "body") -> tuple[int, str]:
+        body = text.encode() if where == "body" else b""
+        target = "/v1" if where == "body" else f"/v1?k={text}"
+        with bottle.tunnel("ask.test") as stream:
+            head = f"POST {target} HTTP/1.1\r\nHost: ask.test\r\nContent-Length: {len(body)}\r\n\r\n"
+            stream.send(head.encode() + body)
+            answer = stream.response()
+        return answer.status, "" if answer.status == 200 else str(answer.json["next_step"])
+
+    def yes(bottle: Bottle, **more: Any) -> None:
+        one = bottle.one_request()
+        name = one["request"]
+        given = Grant(request=name, route=grant_route(name, one["host"]), values=tuple(one["values"]))
+        changed = replace(given, values=())
+        with pytest.raises(OrderRefusedError, match="nothing pass but what it asks for"):
+            bottle.order("answer", request=given.request, verdict="approved", grant=changed.to_wire())
+        bottle.order(
+            "answer", request=given.request, verdict="approved", grant=replace(given, **more).to_wire()
+        )
+
+    with world.bottle() as bottle:
+        status, step = send(bottle, f"{key} and {other}")
+        (one,) = bottle.open_requests()
+        assert (status, one["kind"], one["host"]) == (403, "content", "ask.test")
+        assert f"request {one['request']} waits" in step
+        assert send(bottle, f"{key} and {other}")[0] == 403
+        assert len(bottle.open_requests()) == 1, "asked once"
+        assert "github-token in body" in one["text"]
+        yes(bottle, uses=1)
+        assert send(bottle, f"{key} and {other}")[0] == 200
+        assert send(bottle, key)[0] == 403, "once is once"
+        yes(bottle)
+        for _ in range(2):
+            assert send(bottle, key)[0] == send(bottle, key, "query")[0] == 200
+        assert send(bottle, other)[0] == 403
+        refused = bottle.one_request()["request"]
+        bottle.order("answer", request=refused, verdict="denied")
+        assert "has said no" in send(bottle, other)[1]
+        status, step = send(bottle, f"{key} {TOKEN}")
+        assert (status, "request" in step, bottle.open_requests()) == (403, False, [])
+        told = bottle.audit_file.read_text()
+    arrived = b"".join(world.heads)
+    assert (arrived.count(key.encode()), arrived.count(other.encode())) == (5, 1)
+    assert TOKEN.encode() not in arrived
+    assert key not in told
+    assert other not in told
 
 
 def test_a_no_says_why_and_opens_nothing(world: World) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot_bottle.supervise.ledger import MAX_OPEN, MAX_REQUESTS, PACE, PACE_SECONDS, Answer, Ledger
-from bot_bottle.supervise.request import KINDS, AgentRequest, RequestError, read_request
+from bot_bottle.supervise.request import AGENT_KINDS, AgentRequest, RequestError, read_request
 
 _NOW = 1_800_000_000
 
@@ -51,7 +51,7 @@ def test_what_cannot_be_asked_is_said(arguments: dict[str, object], word: str) -
         _read("egress", **arguments)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", AGENT_KINDS)
 def test_a_reason_is_needed_and_bounded(kind: str) -> None:
     for reason in (None, "", "  ", "x" * 2001):
         with pytest.raises(RequestError, match="reason"):
@@ -72,7 +72,7 @@ def test_git_and_capability_need_something_to_ask_for() -> None:
 
 
 @given(
-    st.sampled_from(KINDS),
+    st.sampled_from(AGENT_KINDS),
     st.dictionaries(
         st.sampled_from(["host", "paths", "methods", "remote", "refs", "text", "dockerfile", "reason"]),
         st.one_of(st.text(max_size=60), st.lists(st.text(max_size=20), max_size=4), st.none(), st.integers()),
