@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from bot_bottle.bottle_state import printable
+from bot_bottle.duration import DAY, read_duration
 from bot_bottle.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 #: What a reader looks for first; the other fields follow in the record's own order.
 _FIRST = ("decision", "reason", "method", "host", "path", "name", "rule")
 _CHAIN_FIELDS = frozenset({"seq", "time", "event", "prev", "hash"})
-_SPAN = re.compile(r"([0-9]{1,6})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+#: No log is older, and no date goes back that far.
+_LONGEST = 100 * 365 * DAY
+_A_LENGTH = re.compile(r"[0-9.]+[smhd]", re.ASCII)
 _REFUSALS = frozenset({"deny", "error", "refused"})
 
 
@@ -63,15 +65,15 @@ def read_since(text: str, now: datetime) -> str:
 
     Raises ``UsageError``.
     """
-    if span := _SPAN.fullmatch(text):
-        moment = now - timedelta(**{_UNITS[span[2]]: int(span[1])})
-    else:
-        try:
-            moment = datetime.fromisoformat(text).astimezone()
-        except ValueError:
-            raise UsageError(
-                f"--since: {printable(text)!r} is no time; write 10m, 2h, 3d or 2026-01-31T12:00"
-            ) from None
+    try:
+        if _A_LENGTH.fullmatch(text):
+            moment = now - timedelta(seconds=read_duration(text, longest=_LONGEST))
+        else:
+            moment = datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):  # a year that no calendar of ours has, in this zone or in UTC
+        raise UsageError(
+            f"--since: {printable(text)!r} is no time; write 10m, 2h, 3d or 2026-01-31T12:00"
+        ) from None
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 

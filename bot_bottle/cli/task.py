@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bot_bottle.duration import DAY, read_duration
 from bot_bottle.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 MAX_TASK = 1 << 20
 _STDIN = "-"
 
-_DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)(s|m|h|d)?", re.ASCII)
-_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 #: ``setitimer`` takes more, but nobody means more.
-_LONGEST = 30 * 86400.0
+_LONGEST = 30 * DAY
 
 
 def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """Read a length of time (``90``, ``90s``, ``30m``, ``2h``, ``1d``), for click; gives seconds."""
     if value is None:
         return None
-    match = _DURATION.fullmatch(value)
-    length = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-    if not 0 < length <= _LONGEST:
+    try:
+        length = read_duration(value, longest=_LONGEST, bare=True)
+    except ValueError:
+        length = 0.0
+    if not length:
         raise click.BadParameter(
             f"{value!r} is no time to wait; write for example 90s, 30m or 2h", ctx, param
         )

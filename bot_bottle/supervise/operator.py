@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from bot_bottle import bottle_state, paths
 from bot_bottle.audit import AuditLog
 from bot_bottle.control_client import ControlClient, NotReachableError
+from bot_bottle.duration import DAY, read_duration
 from bot_bottle.errors import LaunchError, UsageError
 from bot_bottle.supervise.grant import Grant, grant_route
 from bot_bottle.supervise.record import ANSWERED, answer_record, read_past
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from bot_bottle.supervise.record import Past
     from bot_bottle.supervise.request import AgentRequest
 
-_DURATION = re.compile(r"([1-9][0-9]{0,4})([mhd])", re.ASCII)
-_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+#: What is to hold for longer is one of the bottle's own, or of its manifest.
+_LONGEST = 3650 * DAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +122,15 @@ def _lasting(grant: Grant, lasting: str) -> Grant:
         return replace(grant, uses=1)
     if lasting == "bottle":
         return grant
-    match = _DURATION.fullmatch(lasting)
-    if match is None:
-        raise UsageError(f"--for {lasting}: write once, bottle, or a time like 30m, 2h or 7d")
-    return replace(grant, until=int(time.time()) + int(match[1]) * _SECONDS[match[2]])
+    try:
+        length = int(read_duration(lasting, longest=_LONGEST))
+    except ValueError:
+        length = 0
+    if not length:
+        raise UsageError(
+            f"--for {bottle_state.printable(lasting)}: write once, bottle, or a time like 30m, 2h or 7d"
+        )
+    return replace(grant, until=int(time.time()) + length)
 
 
 def respond(asked: Asked, answer: Answer, grant: Grant | None) -> None:

@@ -55,7 +55,10 @@ def test_a_moment_is_read_in_its_own_zone() -> None:
     assert read_since("2026-03-01T13:00+02:00", NOW) == "2026-03-01T11:00:00.000000+00:00"
 
 
-@pytest.mark.parametrize("text", ["yesterday", "10", "m", "-5m", "2026-13-01", "\x1b[31m"])
+@pytest.mark.parametrize(
+    "text",
+    ["yesterday", "10", "m", "-5m", "2026-13-01", "\x1b[31m", "999999d", "9999999h9", "0001-01-01T00:00"],
+)
 def test_what_is_no_time_is_refused_in_words(text: str) -> None:
     with pytest.raises(UsageError, match="--since"):
         read_since(text, NOW)
