@@ -139,11 +139,16 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
 
 
 def _renewal(login: HostLogin, host_env: Mapping[str, str]) -> Renewal:
-    """Say how the host's login is read again: the program on the host renews it whenever it is used there."""
-    from bot_bottle.agent_provider import codex_auth  # noqa: PLC0415
-    from bot_bottle.renewal import Fresh, Renewal  # noqa: PLC0415
+    """Say how the host's login is read again; Codex on this host renews it where nothing else has."""
+    from bot_bottle.agent_provider import codex_auth, codex_renewal  # noqa: PLC0415
+    from bot_bottle.renewal import MARGIN, Fresh, Renewal  # noqa: PLC0415
+
+    def is_due() -> bool:
+        return codex_auth.read_host_login(host_env, 0.0).ends_at - time.time() <= MARGIN
 
     def read() -> Fresh:
+        if is_due():
+            codex_renewal.renew(host_env, is_due)
         now = codex_auth.read_host_login(host_env, time.time())
         return Fresh(value=now.access_token, ends_at=now.ends_at)
 
