@@ -15,6 +15,7 @@ from benchmarks import (
     machines,
     manifest,
     memory,
+    pipelock,
     reflection,
     report,
     start,
@@ -35,6 +36,7 @@ _ONE: dict[str, Callable[[], report.Table]] = {
 _SEVERAL: dict[str, Callable[[], list[report.Table]]] = {
     "egress": egress.measure,
     "crowd": crowd.measure,
+    "content": pipelock.measure_all,
     "docker": docker.measure,
     "git_gate": git_gate.measure,
 }

@@ -79,8 +79,10 @@ class BotBottle:
 
     name = "bot-bottle proxy"
 
-    def __init__(self, *, credential: bool = True) -> None:
+    def __init__(self, *, credential: bool = True, rules: bool = True) -> None:
+        """Without ``rules`` neither requests nor answers are judged by any, as on a model's own route."""
         self._credential = credential
+        self._rules = rules
 
     def absent(self) -> str:
         """Nothing: it is what we measure."""
@@ -93,6 +95,7 @@ class BotBottle:
         routes = [
             f"  - host: {host}\n    ports: [{upstream.port}]\n"
             + ("    auth: {scheme: Bearer, token_ref: BENCH_TOKEN}\n" if self._credential else "")
+            + ("" if self._rules else "    pipelock: {tls_passthrough: true}\n")
             for host in (HOST, *MANY_HOSTS)
         ]
         (folder / "routes.yaml").write_text("routes:\n" + "".join(routes))

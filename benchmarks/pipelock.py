@@ -8,6 +8,7 @@ that a busy machine does not change what is compared.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import importlib.util
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.report import Table, median
+from tests.support.outside import REPO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +70,22 @@ def _lock(size: int) -> bytes:
     return json.dumps(rows).encode()[:size]
 
 
+def _encoded(size: int) -> bytes:
+    """Write text in which a run of base64 hides text every 256 bytes, the most work there is."""
+    choose = random.Random(5)
+    words = _records(size, seed=9)
+    rows = [
+        b'{"t": "%b", "b": "%b"}' % (words[at : at + 160].replace(b'"', b"'"), _run(choose))
+        for at in range(0, size, 256)
+    ]
+    return b"[" + b",".join(rows)[: size - 2] + b"]"
+
+
+def _run(choose: random.Random) -> bytes:
+    text = " ".join(choose.choice(("status", "of", "the", "build", "is", "green")) for _ in range(9))
+    return base64.b64encode(text.encode()[:48])
+
+
 def _rate(work: Callable[[], object]) -> float:
     """Give the processor seconds one call takes, over a stretch long enough to be read from the clock."""
     calls, start = 0, time.process_time()
@@ -110,6 +128,7 @@ def measure(*, rounds: int = _ROUNDS) -> Table:
         "1 KiB conversation with code": _conversation(1024),
         "100 KiB conversation with code": _conversation(100 * 1024),
         "100 KiB lock file": _lock(100 * 1024),
+        "100 KiB, base64 every 256 bytes": _encoded(100 * 1024),
     }.items():
         if scanner.scan(data, context):
             raise RuntimeError(f"a finding in {label}: the figures would be of something else")
@@ -144,6 +163,71 @@ def measure(*, rounds: int = _ROUNDS) -> Table:
     return table
 
 
+def measure_answers(*, rounds: int = _ROUNDS) -> Table:
+    """Measure what reading answers for orders costs a core."""
+    from bot_bottle.pipelock.instructions import InstructionStream, Reader  # noqa: PLC0415
+
+    table = Table(
+        title="Reading answers for orders to an agent",
+        columns=("answer", "µs", "MB/s"),
+        notes=[f"Processor time, medians of {rounds} rounds; `responses: warn` delays no byte of it."],
+    )
+    reader = Reader()
+    reader.find(b"decode")  # compiles what looks closer
+
+    def read(data: bytes, *, is_json: bool) -> None:
+        stream = InstructionStream(reader, is_json=is_json)
+        stream.feed(data, least=16 * 1024)
+        stream.finish()
+
+    prose = b"".join(path.read_bytes() for path in sorted(REPO.glob("docs/*.md")))
+    for label, data, is_json in (
+        ("1 KiB JSON", _records(1024), True),
+        ("100 KiB JSON", _records(100 * 1024), True),
+        ("100 KiB prose", prose[: 100 * 1024], False),
+        ("100 KiB conversation with code", _conversation(100 * 1024), True),
+    ):
+        taken = median([_rate(functools.partial(read, data, is_json=is_json)) for _ in range(rounds)])
+        table.add(label, f"{taken * 1e6:,.0f}", f"{len(data) / taken / 1e6:,.0f}")
+    return table
+
+
+def measure_traffic(*, rounds: int = 3, seconds: float = 2.0) -> Table:
+    """Measure requests through the proxy with content rules and without."""
+    from benchmarks import load, peers  # noqa: PLC0415
+    from benchmarks.upstream import Upstream  # noqa: PLC0415
+
+    table = Table(
+        title="Egress: what content scanning costs a request",
+        columns=("route", "requests/s", "p50 µs", "p99 µs"),
+        notes=[
+            f"Medians of {rounds} rounds in alternation, 4 connections, 1 KiB answers. Without: content",
+            "rules off (`tls_passthrough`), where the bottle's own secrets are searched for all the same.",
+        ],
+    )
+    found: dict[str, list[tuple[float, ...]]] = {}
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        upstream = stack.enter_context(Upstream(Path(name)))
+        running: dict[str, peers.Running] = {}
+        for label, rules in (("with content rules", True), ("without", False)):
+            own = Path(name) / label.replace(" ", "-")
+            own.mkdir()
+            peer = peers.BotBottle(credential=False, rules=rules)
+            running[label] = stack.enter_context(peer.start(own, upstream))
+        for _ in range(rounds):
+            for label, bottle in running.items():
+                small = load.keep_alive(bottle.road, seconds=seconds)
+                found.setdefault(label, []).append((small.per_second, small.p50, small.p99))
+    for label, values in found.items():
+        table.add(label, *(f"{median(list(column)):,.0f}" for column in zip(*values, strict=True)))
+    return table
+
+
+def measure_all() -> list[Table]:
+    """Measure all there is to say of content."""
+    return [measure(), measure_answers(), measure_traffic()]
+
+
 def _shown(values: list[float]) -> str:
     return f"{median(values) * 1e6:,.0f}" if values and values[0] else "absent"
 
@@ -173,4 +257,5 @@ def _program(data: bytes) -> float:
 
 
 if __name__ == "__main__":
-    print(measure().markdown())
+    for one in measure_all():
+        print(one.markdown(), flush=True)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 from bot_bottle.files import write_atomic
 from bot_bottle.pipelock import engine as engine_module
 from bot_bottle.pipelock.engine import is_sure
-from bot_bottle.pipelock.patterns import PatternSet
+from bot_bottle.pipelock.instructions import Reader
+from bot_bottle.pipelock.patterns import AHEAD, PatternSet
 from bot_bottle.pipelock.ruleset import rule_set
 
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ _SURE: Final = "sure"
 _ALL: Final = "all"
 _COMBINED: Final = "combined"
 _NAMES: Final = (_SURE, _ALL, _COMBINED)
-
-#: Where an image has its gates: root's, and in a file system that is read-only by the time anything runs.
-AHEAD: Final = Path("/opt/bot-bottle/gates")
 
 
 class GatedEngine:
@@ -150,6 +148,7 @@ def make_ahead(folder: Path = AHEAD) -> None:
 
     require_betterleaks()
     GatedEngine(Betterleaks, folder).make_gates()
+    Reader(folder).find(b"decode")  # any text that is looked at closer
     for path in (folder, *folder.iterdir()):
         path.chmod(0o755 if path.is_dir() else 0o444)
 

@@ -11,16 +11,19 @@ import hashlib
 import platform
 import threading
 from importlib.metadata import version
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bot_bottle.files import write_atomic
 from bot_bottle.pipelock.deadline import OverBudgetError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import hyperscan
+
+#: Where an image has its sets: root's, and in a file system that is read-only by the time anything runs.
+AHEAD: Final = Path("/opt/bot-bottle/gates")
 
 #: (index of the pattern, offset just behind its match)
 Hit: TypeAlias = tuple[int, int]
@@ -59,15 +62,16 @@ class PatternSet:
 
         facts = [version("hyperscan"), platform.machine(), platform.processor(), repr(once)]
         key = hashlib.sha256("\0".join(facts).encode() + b"\0".join(patterns)).hexdigest()
-        path = folder / f"pipelock-{name}-{key[:24]}.set" if folder is not None else None
-        if path is not None:
-            with contextlib.suppress(OSError, hyperscan.HyperscanError):
-                return cls.restored(path.read_bytes())
+        file = f"pipelock-{name}-{key[:24]}.set"
+        for place in (folder, AHEAD):
+            if place is not None:
+                with contextlib.suppress(OSError, hyperscan.HyperscanError):
+                    return cls.restored((place / file).read_bytes())
         made = cls.expressions(patterns, once=once)
-        if path is not None:
+        if folder is not None:
             with contextlib.suppress(OSError):  # a full disk costs time, nothing else
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_atomic(path, made.image(), mode=0o600)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_atomic(folder / file, made.image(), mode=0o600)
         return made
 
     @classmethod

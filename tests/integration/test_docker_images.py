@@ -129,7 +129,7 @@ print(json.dumps({"uid": os.getuid(), "gid": os.getgid(), "path": sys.path[0],
         "account": "sidecar",
         "rules": True,
         "gates": True,
-        "closed": [False] * 4,
+        "closed": [False] * 5,
         "roots": True,
         "heavy": [],
     }
