@@ -14,10 +14,11 @@ import string
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from bot_bottle.audit import verify
+from bot_bottle.demo.evidence import SECONDS, decided, error_text, last_line, places_of, text, whereabouts
+from bot_bottle.demo.git_scene import push_scanned
 from bot_bottle.demo.stage import (
     ELSEWHERE_HOST,
     FINAL_TEXT,
@@ -30,8 +31,6 @@ from bot_bottle.demo.stage import (
 
 if TYPE_CHECKING:
     from bot_bottle.backend.base import ExecResult
-
-_SECONDS = 10.0
 
 # What the agent says where curl is missing: the standard library of the interpreter that every bottle has.
 _FETCH = """
@@ -88,23 +87,21 @@ def model_answers(stage: Stage) -> Outcome:
         data=task,
         headers=("Authorization: Bearer $MODEL_TOKEN", "Content-Type: application/json"),
     )
-    answered = FINAL_TEXT in _text(result)
+    answered = FINAL_TEXT in text(result)
     sent = [seen.values("authorization") for seen in stage.model.seen]
     raw = b"".join(seen.raw + seen.body for seen in stage.model.seen)
     upstream_ok = sent == [[f"Bearer {stage.token}"]] and PLACEHOLDER.encode() not in raw
-    found = _places_of_token(stage)
+    found = places_of(stage, stage.token)
     return Outcome(
         ok=answered and upstream_ok and not found,
         told=(
             ("tried", tried),
-            ("happened", f"the agent read: {FINAL_TEXT if answered else _text(result)!r}"),
+            ("happened", f"the agent read: {FINAL_TEXT if answered else text(result)!r}"),
             ("upstream", "saw Authorization: Bearer " + _masked(sent, stage.token)),
-            ("bottle", f"has MODEL_TOKEN={PLACEHOLDER}; the token's bytes are "
-             + (f"in: {', '.join(found)}" if found else "in none of its files, environments or arguments,"
-                " nor in its state folder or audit log")),
-            *_decided(stage, MODEL_HOST),
+            ("bottle", f"has MODEL_TOKEN={PLACEHOLDER}; {whereabouts(found)}"),
+            *decided(stage, MODEL_HOST),
         ),
-    )  # fmt: skip
+    )
 
 
 def host_not_allowed(stage: Stage) -> Outcome:
@@ -134,8 +131,8 @@ def proxy_ignored(stage: Stage) -> Outcome:
         reason="host_not_allowed",
         silent=not stage.elsewhere.accepted,
     )
-    ok = outcome.ok and arrived == ["/guide"] and SITE_HOST in _text(allowed)
-    reached = "reached the site" if arrived == ["/guide"] else f"did not go as it should: {_text(allowed)!r}"
+    ok = outcome.ok and arrived == ["/guide"] and SITE_HOST in text(allowed)
+    reached = "reached the site" if arrived == ["/guide"] else f"did not go as it should: {text(allowed)!r}"
     return Outcome(ok=ok, told=(("tried", allowed_command), ("happened", reached), *outcome.told))
 
 
@@ -144,19 +141,19 @@ def raw_and_dns(stage: Stage) -> Outcome:
     label = f"c2VjcmV0.{ELSEWHERE_HOST}"
     host, _, port = stage.elsewhere.address.rpartition(":")
     code = _RAW.replace("HOST", host).replace("PORT", port).replace("LABEL", label)
-    result = stage.bottle.exec(_python_command(), stdin=code.encode(), timeout=_SECONDS)
-    lines = _text(result).splitlines()
-    nothing_sent = len(lines) == 4 and "SENT" not in _text(result)
+    result = stage.bottle.exec(_python_command(), stdin=code.encode(), timeout=SECONDS)
+    lines = text(result).splitlines()
+    nothing_sent = len(lines) == 4 and "SENT" not in text(result)
     own_answer = bool(lines) and lines[-1].endswith(" 127.0.0.1")
     on_record = any(line.get("event") == "dns" and line.get("name") == label for line in stage.audit())
     return Outcome(
         ok=nothing_sent and own_answer and on_record and not stage.elsewhere.accepted,
         told=(
             ("tried", f"connect to 1.1.1.1:443; send to 8.8.8.8:53; connect to the host; look up {label}"),
-            *(("happened", line) for line in lines or [_error_text(result)]),
+            *(("happened", line) for line in lines or [error_text(result)]),
             ("so", "the name was answered by the sidecar with its own address and forwarded to nobody"),
             ("upstream", f"connections seen outside: {len(stage.elsewhere.accepted)}"),
-            *_decided(stage, label),
+            *decided(stage, label),
         ),
     )
 
@@ -204,6 +201,7 @@ SCENES = (
     Scene(title="A raw connection and a DNS query go nowhere", play=raw_and_dns),
     Scene(title="A git push over HTTP, even to an allowed host", play=push_refused),
     Scene(title="A credential in the body of a request to an allowed host", play=credential_kept_in),
+    Scene(title="A commit with a cloud key stays in; without the key it is pushed", play=push_scanned),
 )
 
 #: Played after the bottle is gone.
@@ -215,13 +213,13 @@ def _refused(
 ) -> Outcome:
     """Judge a refusal: the agent read why, nothing arrived (``silent``), and the audit line says the same."""
     try:
-        body = json.loads(_text(result))
+        body = json.loads(text(result))
     except ValueError:
         body = {}
-    last = _last_line(stage, host)
+    last = last_line(stage, host)
     explained = body.get("error") == "bot_bottle_denied" and body.get("reason") == reason
     recorded = last.get("decision") == "deny" and last.get("reason") == reason
-    words = f"403 {body.get('reason')}: {body.get('message')}" if body else f"no refusal: {_text(result)!r}"
+    words = f"403 {body.get('reason')}: {body.get('message')}" if body else f"no refusal: {text(result)!r}"
     return Outcome(
         ok=explained and recorded and silent,
         told=(
@@ -229,27 +227,13 @@ def _refused(
             ("happened", words),
             ("next", str(body.get("next_step", ""))),
             ("upstream", "saw nothing" if silent else "SAW THE REQUEST"),
-            *_decided(stage, host),
+            *decided(stage, host),
         ),
     )
 
 
 def _no_push_seen(stage: Stage) -> bool:
     return not any("receive-pack" in seen.target for seen in stage.site.seen)
-
-
-def _decided(stage: Stage, host: str) -> tuple[tuple[str, str], ...]:
-    """Tell who decided and the audit line that says so."""
-    line = _last_line(stage, host)
-    keys = ("seq", "event", "decision", "reason", "rule", "method", "host", "path", "name", "via", "injected")
-    short = {key: line[key] for key in keys if line.get(key) is not None}
-    who = f"the sidecar: {line.get('decision')}, by {line.get('rule') or 'its own DNS server'}"
-    return ("decided", who), ("audit", json.dumps(short))
-
-
-def _last_line(stage: Stage, host: str) -> dict[str, object]:
-    lines = [line for line in stage.audit() if host in (line.get("host"), line.get("name"))]
-    return lines[-1] if lines else {}
 
 
 def _fetch(
@@ -261,14 +245,14 @@ def _fetch(
     curl += [*(["-d", shlex.quote(data)] if data else []), shlex.quote(url)]
     command = " ".join(curl)
     if _has_curl(stage):
-        return command, stage.bottle.exec(command, timeout=_SECONDS)
+        return command, stage.bottle.exec(command, timeout=SECONDS)
     arguments = [shlex.quote(url), "direct" if direct else "proxy", shlex.quote(data), *quoted]
     script = f"{_python_command()} {' '.join(arguments)}"
-    return script, stage.bottle.exec(script, stdin=_FETCH.encode(), timeout=_SECONDS)
+    return script, stage.bottle.exec(script, stdin=_FETCH.encode(), timeout=SECONDS)
 
 
 def _has_curl(stage: Stage) -> bool:
-    return stage.bottle.exec("command -v curl", timeout=_SECONDS).returncode == 0
+    return stage.bottle.exec("command -v curl", timeout=SECONDS).returncode == 0
 
 
 def _python_command() -> str:
@@ -277,47 +261,7 @@ def _python_command() -> str:
     return f"$([ -x {own} ] && echo {own} || echo python3) -I -S -"
 
 
-def _places_of_token(stage: Stage) -> list[str]:
-    """Search, from outside, everything the agent can read and everything that outlives it for the token."""
-    needle = stage.token.encode()
-    inside = stage.bottle.exec(
-        "env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null;"
-        " find / -xdev -path /proc -prune -o -path /usr -prune -o -type f -print 2>/dev/null |"
-        ' while read -r name; do cat "$name" 2>/dev/null; done;'
-        " find /home /tmp /run -type f -exec cat {} + 2>/dev/null",
-        timeout=_SECONDS,
-    )
-    places = ["the bottle"] if needle in inside.stdout + inside.stderr else []
-    if PLACEHOLDER.encode() not in inside.stdout:  # the search finds what is there, or it proves nothing
-        places.append("nowhere that could be searched")
-    outside = [path for path in stage.plan.state_dir.rglob("*") if path.is_file() and not path.is_symlink()]
-    places += [str(path) for path in [*outside, stage.plan.audit_path] if _holds(path, needle)]
-    places += [
-        f"/proc/{pid}/cmdline" for pid in _processes() if _holds(Path("/proc", pid, "cmdline"), needle)
-    ]
-    return places
-
-
-def _holds(path: Path, needle: bytes) -> bool:
-    try:
-        return needle in path.read_bytes()
-    except OSError:  # a process that has ended, or another account's
-        return False
-
-
-def _processes() -> list[str]:
-    return [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
 def _masked(sent: list[list[str]], token: str) -> str:
     if sent == [[f"Bearer {token}"]]:
         return f"{token[:15]}…{token[-4:]} (the real one)"
     return f"something else, {len(sent)} times"
-
-
-def _text(result: ExecResult) -> str:
-    return result.stdout.decode(errors="replace").strip()
-
-
-def _error_text(result: ExecResult) -> str:
-    return f"exit {result.returncode}: {result.stderr.decode(errors='replace').strip()[-300:]}"

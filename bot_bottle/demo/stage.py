@@ -22,24 +22,28 @@ from bot_bottle.backend.launch import launch_bottle, settle
 from bot_bottle.backend.prepare import prepare_plan
 from bot_bottle.backend.registry import choose_backend
 from bot_bottle.demo.authority import Authority
+from bot_bottle.demo.git_upstream import PROJECT, GitUpstream, why_not
 from bot_bottle.demo.messages_api import ScriptedModel
-from bot_bottle.demo.upstreams import ScriptedServer
+from bot_bottle.demo.upstreams import Handler, ScriptedServer, hello
 from bot_bottle.errors import UnavailableError
 from bot_bottle.manifest.model import Manifest
 from bot_bottle.operator_config import load_operator_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from bot_bottle.backend.base import Bottle, BottleBackend, BottlePlan
 
 MODEL_HOST = "api.anthropic.com"
 SITE_HOST = "docs.example.org"
 ELSEWHERE_HOST = "paste.example.net"
+GIT_HOST = "git.example.org"
+GIT_REMOTE = "project"
 
 PLACEHOLDER = "placeholder-not-a-token"
 FINAL_TEXT = "Hello from the scripted model."
 _TOKEN_REF = "BOT_BOTTLE_DEMO_TOKEN"  # noqa: S105 - the name of a variable
+_GIT_TOKEN_REF = "BOT_BOTTLE_DEMO_GIT_TOKEN"  # noqa: S105 - the name of a variable
 _AGENT = "demo"
 
 _BOTTLE = f"""---
@@ -54,13 +58,29 @@ egress:
       path_allowlist: [/v1/]
       auth: {{scheme: Bearer, token_ref: {_TOKEN_REF}}}
     - host: {SITE_HOST}
----
+"""
+
+_GIT = f"""git:
+  user: {{name: Demo Agent, email: agent@example.org}}
+  remotes:
+    {GIT_HOST}: {{Name: {GIT_REMOTE}, Upstream: "https://{GIT_HOST}{PROJECT}", TokenRef: {_GIT_TOKEN_REF}}}
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GitStage:
+    """The upstream of the bottle's git remote, and the server in front of it."""
+
+    upstream: GitUpstream
+    server: ScriptedServer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """All a scene may look at; ``elsewhere`` stands for the rest of the world, and nothing may reach it."""
+    """All a scene may look at; ``elsewhere`` stands for the rest of the world, and nothing may reach it.
+
+    Without ``git``, ``why_no_git`` says what this machine lacks for it.
+    """
 
     plan: BottlePlan
     bottle: Bottle
@@ -68,6 +88,8 @@ class Stage:
     model: ScriptedServer
     site: ScriptedServer
     elsewhere: ScriptedServer
+    git: GitStage | None = None
+    why_no_git: str = ""
 
     def audit(self) -> list[dict[str, object]]:
         """Read the audit log as it stands."""
@@ -85,18 +107,20 @@ def play() -> int:
     printer = Printer()
     printer.title(f"bot-bottle demo: a scripted agent in a real bottle ({backend.name}, {why})")
     printer.line(f"boundary: {backend.boundary}; every server is a script on this machine ({place})")
-    went_well = True
+    outcomes: list[Outcome] = []
     with _private_home() as home:
         with _stage(home, backend, place, settings) as stage:
             for number, scene in enumerate(scenes.SCENES, start=1):
-                went_well &= printer.scene(number, scene.title, scene.play(stage))
+                outcomes.append(printer.scene(number, scene.title, scene.play(stage)))
         for number, scene in enumerate(scenes.EPILOGUE, start=len(scenes.SCENES) + 1):
-            went_well &= printer.scene(number, scene.title, scene.play(stage))
+            outcomes.append(printer.scene(number, scene.title, scene.play(stage)))
+    went_well = all(outcome.ok for outcome in outcomes)
     if home.exists():
         printer.line(f"{home} could not be removed")
         went_well = False
     seconds = time.monotonic() - started
-    outcome = "every scene went as it should" if went_well else "NOT every scene went as it should"
+    played = "every scene that was played" if any(one.skipped for one in outcomes) else "every scene"
+    outcome = f"{played} went as it should" if went_well else "NOT every scene went as it should"
     printer.title(f"{outcome} ({seconds:.1f} s); nothing was left behind")
     return 0 if went_well else 1
 
@@ -120,23 +144,45 @@ def _private_home() -> Iterator[Path]:
 @contextlib.contextmanager
 def _stage(home: Path, backend: BottleBackend, place: str, settings: str) -> Iterator[Stage]:
     authority = Authority("bot-bottle demo")
-    token = f"demo-token-{secrets.token_hex(16)}"
-    listeners = [(_listener(place),) for _ in range(3)]
-    with (
-        ScriptedServer(
-            "model", ScriptedModel(FINAL_TEXT), authority=authority, listeners=listeners[0]
-        ) as model,
-        ScriptedServer("site", authority=authority, listeners=listeners[1]) as site,
-        ScriptedServer("elsewhere", authority=authority, listeners=listeners[2]) as elsewhere,
-    ):
-        _declare(home, authority, settings, model, site, elsewhere)
+    tokens = {ref: f"demo-token-{secrets.token_hex(16)}" for ref in (_TOKEN_REF, _GIT_TOKEN_REF)}
+    with contextlib.ExitStack() as stack:
+
+        def server(name: str, handler: Handler = hello) -> ScriptedServer:
+            listeners = (_listener(place),)
+            return stack.enter_context(
+                ScriptedServer(name, handler, authority=authority, listeners=listeners)
+            )
+
+        model, site = server("model", ScriptedModel(FINAL_TEXT)), server("site")
+        elsewhere = server("elsewhere")
+        why_no_git = why_not()
+        git = None if why_no_git else _git_stage(home, tokens[_GIT_TOKEN_REF], server)
+        pinned = {MODEL_HOST: model, SITE_HOST: site, ELSEWHERE_HOST: elsewhere}
+        _declare(home, authority, settings, pinned | ({GIT_HOST: git.server} if git else {}))
         empty = home / "project"
         empty.mkdir()
         spec = BottleSpec(manifest=Manifest.resolve(empty), agent_name=_AGENT, user_cwd=empty)
-        plan = prepare_plan(spec, backend, load_operator_config(), host_env={**os.environ, _TOKEN_REF: token})
+        plan = prepare_plan(spec, backend, load_operator_config(), host_env={**os.environ, **tokens})
         with launch_bottle(plan) as bottle:
-            yield Stage(plan=plan, bottle=bottle, token=token, model=model, site=site, elsewhere=elsewhere)
+            yield Stage(
+                plan=plan,
+                bottle=bottle,
+                token=tokens[_TOKEN_REF],
+                model=model,
+                site=site,
+                elsewhere=elsewhere,
+                git=git,
+                why_no_git=why_no_git,
+            )
         settle(plan.identity, 0)
+
+
+def _git_stage(home: Path, token: str, server: Callable[[str, Handler], ScriptedServer]) -> GitStage:
+    folder = home / "upstream"
+    folder.mkdir(mode=0o700)
+    upstream = GitUpstream(folder, token)
+    upstream.make()
+    return GitStage(upstream=upstream, server=server("git", upstream))
 
 
 def _listener(place: str) -> socket.socket:
@@ -151,12 +197,7 @@ def _listener(place: str) -> socket.socket:
 
 
 def _declare(
-    home: Path,
-    authority: Authority,
-    backend_settings: str,
-    model: ScriptedServer,
-    site: ScriptedServer,
-    elsewhere: ScriptedServer,
+    home: Path, authority: Authority, backend_settings: str, pinned: Mapping[str, ScriptedServer]
 ) -> None:
     """Write the manifest and the config a newcomer would write, with hosts pinned to the scripted servers.
 
@@ -165,16 +206,15 @@ def _declare(
     for folder in (paths.bottles_dir(), paths.agents_dir()):
         folder.mkdir(mode=0o700)
     (home / "ca.pem").write_text(authority.pem)
-    (paths.bottles_dir() / f"{_AGENT}.md").write_text(_BOTTLE)
-    (paths.agents_dir() / f"{_AGENT}.md").write_text(f"---\nbottle: {_AGENT}\n---\n")
+    bottle = paths.bottles_dir() / f"{_AGENT}.md"
+    bottle.write_text(f"{_BOTTLE}{_GIT if GIT_HOST in pinned else ''}---\n")
+    agent = paths.agents_dir() / f"{_AGENT}.md"
+    agent.write_text(f"---\nbottle: {_AGENT}\n---\n")
+    pins = "".join(f'"{host}" = "{server.address}"\n' for host, server in pinned.items())
     paths.config_file().write_text(
-        f'[egress]\nupstream_ca = "{home}/ca.pem"\n[pins]\n'
-        f'"{MODEL_HOST}" = "{model.address}"\n'
-        f'"{SITE_HOST}" = "{site.address}"\n'
-        f'"{ELSEWHERE_HOST}" = "{elsewhere.address}"\n'
-        f"{backend_settings}"
+        f'[egress]\nupstream_ca = "{home}/ca.pem"\n[pins]\n{pins}{backend_settings}'
     )
-    for file in home.rglob("*.*"):
+    for file in (bottle, agent, home / "ca.pem", paths.config_file()):
         file.chmod(0o600)
 
 
@@ -193,16 +233,18 @@ class Printer:
         """Print one plain line."""
         print(text, flush=True)
 
-    def scene(self, number: int, title: str, outcome: Outcome) -> bool:
-        """Print one scene; whether it went as it should."""
+    def scene(self, number: int, title: str, outcome: Outcome) -> Outcome:
+        """Print one scene; gives its outcome."""
         verdict = self._paint("32", "as it should") if outcome.ok else self._paint("1;31", "NOT as it should")
+        if outcome.skipped:
+            verdict = self._paint("33", f"skipped: {outcome.skipped}")
         self.title(f"{number}. {title}")
         for label, text in outcome.told:
             wrapped = textwrap.wrap(text, self._width - 11, break_on_hyphens=False) or [""]
             for index, part in enumerate(wrapped):
                 print(f"  {label if index == 0 else '':<8} {part}")
         print(f"  {'went':<8} {verdict}", flush=True)
-        return outcome.ok
+        return outcome
 
     def _paint(self, code: str, text: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self._colours else text
@@ -210,7 +252,11 @@ class Printer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a scene went: what to tell, as (label, text), and whether it went as it should."""
+    """How a scene went: what to tell, as (label, text), and whether it went as it should.
+
+    ``skipped`` is why it was not played.
+    """
 
     ok: bool
+    skipped: str = ""
     told: tuple[tuple[str, str], ...]
