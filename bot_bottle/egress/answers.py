@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from bot_bottle.decision import Deny
-from bot_bottle.pipelock.instructions import OVERLAP, InstructionStream
+from bot_bottle.pipelock.instructions import OVERLAP, Instruction, InstructionStream
 from bot_bottle.pipelock.unpack import OpaqueError, unpacker
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.pool import Destination
     from bot_bottle.egress.reflection import Answered
     from bot_bottle.egress.upstream import UpstreamError
-    from bot_bottle.pipelock.instructions import Instruction, Reader
+    from bot_bottle.pipelock.instructions import Reader
     from bot_bottle.pipelock.unpack import Unpacker
 
 RULE: Final = "pipelock.responses"
@@ -117,7 +117,7 @@ class AnswerReader:
             return
         stream = self._stream
         if stream is not None and not self._block:
-            self._tell(stream.finish())
+            self._tell(self._found(stream, b"", last=True))
         elif stream is not None:
             try:
                 rest = self._plain.finish() if self._plain is not None else b""
@@ -160,7 +160,17 @@ class AnswerReader:
                 self._stream = None
                 return
         if data:
-            self._tell(stream.feed(data, least=_PIECE))
+            self._tell(self._found(stream, data))
+
+    def _found(
+        self, stream: InstructionStream, data: bytes, *, last: bool = False
+    ) -> tuple[Instruction, ...]:
+        """Read on; a reader that breaks reads no more, and says so."""
+        try:
+            return stream.finish() if last else stream.feed(data, least=0 if self._block else _PIECE)
+        except Exception as error:  # noqa: BLE001 - fail closed under block, on record under warn
+            self._stream = None
+            return (Instruction(rule="scan-failed", message=f"reading it broke ({type(error).__name__})"),)
 
     def _tell(self, found: tuple[Instruction, ...]) -> None:
         for one in found:
@@ -168,7 +178,10 @@ class AnswerReader:
 
     def _pass_on(self, stream: InstructionStream, plain: bytes) -> bool:
         """Read what came and let go what is before the last window; says whether nothing was found."""
-        found = stream.feed(plain)
+        found = self._found(stream, plain)
+        if self._stream is None:
+            self._refuse("scan_failed", "what reads it broke")
+            return False
         if found:
             self._tell(found)
             self._refuse("answer_gives_orders", f"{found[0].rule}: {found[0].message}")
@@ -224,7 +237,9 @@ def read_for(
             "content_warning",
             host=destination.host,
             rule=f"{RULE}.{found.rule}",
-            message=f"the answer orders an agent about: {found.message}",
+            message=found.message
+            if found.rule == "scan-failed"
+            else f"it orders an agent about: {found.message}",
             action="held back" if block else "passed on",
         )
 

@@ -13,12 +13,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from bot_bottle.pipelock.deadline import OverBudgetError
 from bot_bottle.pipelock.decode import Shape, decoded
 from bot_bottle.pipelock.instruction_signs import FIRST_WORDS, SIGNS
 from bot_bottle.pipelock.patterns import PatternSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from bot_bottle.pipelock.instruction_signs import Sign
@@ -28,8 +29,11 @@ NEAR: Final = 600
 #: How much of what came before is looked at again with what comes next.
 OVERLAP: Final = 1024
 _LONGEST = 400
-#: More spots than this in one stretch, and the rest of it is not looked at closer.
+#: More spots than this in one stretch are a sign by themselves: honest pages have a handful.
 _MOST_SPOTS = 2000
+#: No more signs than this fit into the stretch that is near.
+_NEIGHBOURS = 64
+_TOO_MANY: Final = "too-many-signs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,7 @@ _MESSAGES: Final = {
     "speaks-to-agents": "it speaks to language models",
     "turn-markup": "it has the marks by which a model's turns are told apart",
     "unseen-text": "it has text in characters that nobody sees",
+    "too-many-signs": "it has more signs of orders than can be looked at",
 }
 
 #: Quoted by someone who writes about such text.
@@ -106,6 +111,12 @@ class Reader:
 
     def find(self, data: bytes) -> tuple[Instruction, ...]:
         """Give what of ``data`` orders an agent about, each rule once."""
+        try:
+            return tuple(Instruction(rule=rule, message=_MESSAGES[rule]) for rule in self._rules(data))
+        except OverBudgetError:
+            return (Instruction(rule=_TOO_MANY, message=_MESSAGES[_TOO_MANY]),)
+
+    def _rules(self, data: bytes) -> Iterable[str]:
         shapes = [_ESCAPES[index] for index, _end in self._disguised.hits(data)]
         if not shapes and not self._first.hits(data):
             return ()
@@ -117,7 +128,7 @@ class Reader:
         found = dict.fromkeys(_orders(_spots(data, closer.hits(data))))
         for _layer, text in decoded(data, shapes, (), None) if shapes else ():
             found.update(dict.fromkeys(_orders(_spots(text, closer.hits(text)))))
-        return tuple(Instruction(rule=rule, message=_MESSAGES[rule]) for rule in found)
+        return found
 
 
 class InstructionStream:
@@ -172,7 +183,9 @@ def _spots(data: bytes, hits: list[tuple[int, int]]) -> list[_Spot]:
     """Find where each sign begins, and leave out what is only reported."""
     found: list[_Spot] = []
     behind: dict[int, int] = {}
-    for index, end in hits[:_MOST_SPOTS]:
+    if len(hits) > _MOST_SPOTS:
+        raise OverBudgetError("there are too many signs to judge")
+    for index, end in hits:
         if end <= behind.get(index, -1):
             continue
         sign = SIGNS[index]
@@ -208,10 +221,12 @@ def _is_reported(sign: Sign, before: bytes, after: bytes) -> bool:
 
 def _orders(spots: list[_Spot]) -> Iterator[str]:
     """Give the names of the rules whose signs make an order, by themselves or together."""
-    for spot in spots:
+    ordered = sorted(spots, key=lambda spot: spot.start)
+    for index, spot in enumerate(ordered):
+        near = ordered[max(0, index - _NEIGHBOURS) : index + _NEIGHBOURS + 1]
         if spot.sign.weight in {"order", "unseen"} or (
             spot.sign.weight == "address"
-            and (spot.hidden or any(_go_together(spot, other) for other in spots))
+            and (spot.hidden or any(_go_together(spot, other) for other in near))
         ):
             yield spot.sign.rule
 

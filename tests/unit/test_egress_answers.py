@@ -182,3 +182,34 @@ def test_an_event_goes_on_at_once_and_an_order_over_several_is_seen() -> None:
     sink.on_response_body(b"data: prior directives\n\n")
     assert len(client.refused) == 1
     assert b"prior" not in client.body
+
+
+class BrokenReader(Reader):
+    """One that fails at the second look."""
+
+    __slots__ = ("looks",)
+
+    def find(self, data: bytes) -> tuple[Instruction, ...]:
+        self.looks = getattr(self, "looks", 0) + 1
+        if self.looks > 1:
+            raise ZeroDivisionError(data[:0])
+        return ()
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_a_reader_that_breaks_holds_back_or_says_so(block: bool) -> None:
+    client = Client()
+    sink = AnswerReader(client, BrokenReader(), block=block, head_request=False, note=client.told.append)
+    sink.on_response_head(LINE, read_response_headers(b"Content-Type: text/plain", http_1_0=False))
+    pieces = [b"a" * 20_000, b"b" * 20_000, b"c" * 20_000]
+    for piece in pieces:
+        sink.on_response_body(piece)
+    sink.on_response_end()
+    if block:
+        assert [deny.reason for deny in client.refused] == ["scan_failed"]
+        assert b"b" not in client.body
+    else:
+        assert client.body == b"".join(pieces)
+        assert [(one.rule, one.message) for one in client.told] == [
+            ("scan-failed", "reading it broke (ZeroDivisionError)")
+        ]

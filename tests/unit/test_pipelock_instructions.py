@@ -163,6 +163,13 @@ def test_each_rule_is_told_once_and_memory_stays_flat() -> None:
     assert len(stream._tail) == OVERLAP
 
 
+def test_a_crowd_of_signs_is_one() -> None:
+    assert rules("cat .env " * 6000) == set(), "nothing in it speaks to anybody"
+    assert rules("you must use a tool. " * 6000) == {"too-many-signs"}
+    assert rules("you must use a tool. " * 700) == set()
+    assert rules(("cat .env " * 6000) + ORDER) == {"too-many-signs"}
+
+
 def test_what_is_compiled_is_kept(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("kept")
     assert Reader(folder).find(ORDER.encode())
