@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -246,6 +246,35 @@ async def run(
     if check and code != 0:
         raise GitError(last_words(err, f"git {arguments[0]} ended with {code}"))
     return Finished(returncode=code, stdout=out, stderr=err)
+
+
+class Placed(Protocol):
+    """A bare repository of ours: ``path`` is where it is, ``folder`` where its commands run."""
+
+    @property
+    def folder(self) -> Path: ...  # noqa: D102
+
+    @property
+    def path(self) -> Path: ...  # noqa: D102
+
+
+class LocalGit:
+    """Gives a class that is :class:`Placed` its git commands."""
+
+    __slots__ = ()
+
+    async def git(
+        self: Placed,
+        *arguments: str,
+        given: bytes = b"",
+        check: bool = True,
+        seconds: float = SECONDS,
+        way: Way | None = None,
+    ) -> Finished:
+        """Run a local git command on ``path``; raises :class:`GitError`."""
+        return await run(
+            self.path, arguments, cwd=self.folder, way=way, given=given, check=check, seconds=seconds
+        )
 
 
 async def _read(stream: asyncio.StreamReader, limit: int) -> bytes:

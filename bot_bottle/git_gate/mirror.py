@@ -43,7 +43,7 @@ class Listing:
     head: str
 
 
-class Mirror:
+class Mirror(git.LocalGit):
     """One mirror. ``lock`` is held by whoever changes it; clients read beside that."""
 
     def __init__(self, upstream: Upstream, *, folder: Path, number: int) -> None:
@@ -111,25 +111,6 @@ class Mirror:
         done = await self.git("for-each-ref", "--format=%(objectname) %(refname)", BACKUP)
         lines = (line.split(" ", 1) for line in done.stdout.decode().splitlines())
         return {name: oid for oid, name in lines}
-
-    async def git(
-        self,
-        *arguments: str,
-        given: bytes = b"",
-        check: bool = True,
-        seconds: float = git.SECONDS,
-        way: git.Way | None = None,
-    ) -> git.Finished:
-        """Run a local git command on the mirror; raises ``GitError``."""
-        return await git.run(
-            self.path,
-            arguments,
-            cwd=self.folder,
-            way=way,
-            given=given,
-            check=check,
-            seconds=seconds,
-        )
 
     async def _list(self) -> Listing:
         with self.upstream.access() as way:

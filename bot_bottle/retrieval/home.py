@@ -25,7 +25,7 @@ _KNOWN = "refs/tags/known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class View(git.LocalGit):
     """A bare repository of ours, as :class:`~bot_bottle.git_gate.quarantine.Store`.
 
     ``known`` are the commits and tags that the operator has, ``head`` the commit the folder is at.
@@ -35,19 +35,6 @@ class View:
     path: Path
     known: tuple[str, ...] = ()
     head: str = ""
-
-    async def git(
-        self,
-        *arguments: str,
-        given: bytes = b"",
-        check: bool = True,
-        seconds: float = git.SECONDS,
-        way: git.Way | None = None,
-    ) -> git.Finished:
-        """Run a local git command; raises ``GitError``."""
-        return await git.run(
-            self.path, arguments, cwd=self.folder, way=way, given=given, check=check, seconds=seconds
-        )
 
 
 async def make_view(folder: Path, home: Repository | None, length: int) -> View:
