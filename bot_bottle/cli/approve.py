@@ -40,9 +40,9 @@ def command(
 ) -> int:
     """Say yes to an agent's request, as it asked or changed.
 
-    An egress request is opened at once in a running bottle, without any credential, and for the time given. A
-    changed Dockerfile becomes the bottle's own, from its next start on. A content request lets pass what was
-    found, and nothing else, when it comes again.
+    A host is opened at once in a running bottle, without any credential, and for the time given; so are
+    branches and paths for pushes. A changed Dockerfile becomes the bottle's own, from its next start on. A
+    content request lets pass what was found, and nothing else, when it comes again.
     """
     from bot_bottle.supervise import decide  # noqa: PLC0415
     from bot_bottle.supervise.operator import find_open  # noqa: PLC0415

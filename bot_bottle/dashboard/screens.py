@@ -185,6 +185,8 @@ class Answering(ModalScreen[Reply | None]):
                 yield from _field("paths", "Paths", " ".join(request.paths), "as asked; prefixes")
                 yield from _field("methods", "Methods", " ".join(request.methods), "as asked; GET HEAD ...")
                 yield from _field("lasting", "For", Choice().lasting, "once, bottle, 30m, 2h, 7d, manifest")
+            elif request.kind in {"git", "content"}:
+                yield from _field("lasting", "For", Choice().lasting, "bottle, 30m, 2h, 7d")
             yield from _field("words", "Tell it", "", "what the agent is told (may stay empty)")
             with VerticalScroll(classes="notes"):
                 yield text(id="opens")

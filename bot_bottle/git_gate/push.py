@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from bot_bottle.git_gate.forward import Outcome
     from bot_bottle.git_gate.http import Body, Response
     from bot_bottle.git_gate.mirror import Mirror
+    from bot_bottle.git_gate.policy import PushPolicy
+    from bot_bottle.git_gate.remote import GateRemote
     from bot_bottle.git_gate.scanning import ContentScanner
 
 #: What the gate says it understands; deletion is offered so that its refusal can name the rule.
@@ -59,8 +61,16 @@ class RefusedError(Exception):
 class Pushes:
     """What all pushes of one gate share."""
 
-    def __init__(self, *, audit: AuditLog, scanner: Callable[[], ContentScanner]) -> None:
+    def __init__(
+        self,
+        *,
+        audit: AuditLog,
+        scanner: Callable[[], ContentScanner],
+        policy: Callable[[GateRemote], PushPolicy] = lambda remote: remote.policy,
+    ) -> None:
+        """``policy`` gives what may be pushed to a remote at this moment."""
         self.audit = audit
+        self.policy = policy
         self.slots = asyncio.Semaphore(MAX_PUSHES)
         self._make_scanner = scanner
         self._scanner: ContentScanner | None = None
@@ -134,7 +144,9 @@ class Push:
         try:
             await self._mirror.freshen(within=FRESH_SECONDS)
             place = self._remote.place
-            rules = Rules(self._remote.policy, place=place, defaults=self._mirror.default_branches)
+            rules = Rules(
+                self._shared.policy(self._remote), place=place, defaults=self._mirror.default_branches
+            )
             refs = await self._mirror.refs()
             for command in asked.commands:
                 if denied := rules.judge(command):

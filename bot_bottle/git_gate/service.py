@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bot_bottle.audit import AuditLog, AuditValue
+    from bot_bottle.git_gate.policy import PushPolicy
     from bot_bottle.git_gate.remote import GateConfig, GateRemote
     from bot_bottle.git_gate.scanning import ContentScanner
     from bot_bottle.sidecar.config import Pin
@@ -57,8 +58,11 @@ class GitGate:
         scanner: Callable[[], ContentScanner],
         pins: Mapping[str, Pin] | None = None,
         upstream_ca_pem: str = "",
+        policy: Callable[[GateRemote], PushPolicy] = lambda remote: remote.policy,
     ) -> None:
         """Load the keys; nothing is asked or written yet. ``scanner`` is called in a thread, at a push.
+
+        ``policy`` gives what may be pushed to a remote, and is asked at each push.
 
         Raises ``KeyNotUsableError``. Without ``config`` every request is told that there are no remotes.
         """
@@ -72,7 +76,7 @@ class GitGate:
             pin = (pins or {}).get(remote.upstream_host)
             upstream = Upstream(remote, folder=folder, number=number, pin=pin, ca_pem=upstream_ca_pem)
             self._mirrors[remote.host] = Mirror(upstream, folder=folder, number=number)
-        self._pushes = Pushes(audit=audit, scanner=scanner)
+        self._pushes = Pushes(audit=audit, scanner=scanner, policy=policy)
         self._readers = asyncio.Semaphore(MAX_READERS)
         self._opening: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from bot_bottle.audit import AuditLog
     from bot_bottle.decision import Deny
     from bot_bottle.egress.ca import CertificateAuthority
+    from bot_bottle.git_gate.policy import PushPolicy
+    from bot_bottle.git_gate.remote import GateRemote
     from bot_bottle.git_gate.scanning import PipelockScanner
     from bot_bottle.git_gate.service import GitGate
     from bot_bottle.pipelock.loader import LateEngine
@@ -113,9 +115,18 @@ class Parts:
     def _open_gate(self) -> GitGate:
         if self._gate is None:
             engine = self.proxy.content.engine
-            self._gate = make_gate(self._config, self._audit, engine, folder=self._folder)
+            self._gate = make_gate(
+                self._config,
+                self._audit,
+                engine,
+                folder=self._folder,
+                policy=self._push_policy,
+            )
             self._gate.halt(self._halt)
         return self._gate
+
+    def _push_policy(self, remote: GateRemote) -> PushPolicy:
+        return self._keeper.push_policy(remote) if self._keeper else remote.policy
 
     def _on_halt(self, halt: Deny | None) -> None:
         self._halt = halt
@@ -148,7 +159,12 @@ class ClosedDoor(asyncio.Protocol):
 
 
 def make_gate(
-    config: SidecarConfig, audit: AuditLog, engine: Callable[[], LateEngine], *, folder: str = ""
+    config: SidecarConfig,
+    audit: AuditLog,
+    engine: Callable[[], LateEngine],
+    *,
+    folder: str = "",
+    policy: Callable[[GateRemote], PushPolicy] = lambda remote: remote.policy,
 ) -> GitGate:
     """Make the git gate; ``folder`` is the sidecar's private one, if not the launcher says where mirrors lie.
 
@@ -166,6 +182,7 @@ def make_gate(
         scanner=_scanner_maker(config, engine),
         pins=config.pins,
         upstream_ca_pem=config.upstream_ca_pem,
+        policy=policy,
     )
 
 

@@ -9,13 +9,15 @@ from bot_bottle.errors import BotBottleError, UnavailableError, UsageError
 from bot_bottle.supervise import edits
 from bot_bottle.supervise.grant import warnings
 from bot_bottle.supervise.ledger import Answer
-from bot_bottle.supervise.operator import let_pass, make_grant, respond
+from bot_bottle.supervise.operator import let_pass, make_grant, make_push_grant, respond
+from bot_bottle.supervise.push_grant import push_warnings
 
 if TYPE_CHECKING:
     from bot_bottle.supervise.edits import FileChange
     from bot_bottle.supervise.grant import Grant
     from bot_bottle.supervise.ledger import Verdict
     from bot_bottle.supervise.operator import Asked
+    from bot_bottle.supervise.push_grant import PushGrant
 
 #: How long a yes holds unless the operator says otherwise.
 USUAL = "1h"
@@ -23,10 +25,7 @@ USUAL = "1h"
 MANIFEST = "manifest"
 DENIED = "the operator says no"
 
-_NOT_LIVE = {
-    "git": "the gate keeps its rules while it runs: edit the bottle (git.remotes), then resume",
-    "capability": "nothing in the bottle changes by itself: change its image or its manifest, then resume",
-}
+_NOT_LIVE = "nothing in the bottle changes by itself: change its image or its manifest, then resume"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,7 @@ class Prospect:
 
     opens: str
     notes: tuple[str, ...] = ()
-    grant: Grant | None = None
+    grant: Grant | PushGrant | None = None
     changed: bool = False
     edit: FileChange | None = None
 
@@ -69,7 +68,12 @@ def prospect(asked: Asked, choice: Choice) -> Prospect:
             )
         if one.kind == "content":
             return _content(asked, choice)
-        return _image(asked) if one.dockerfile else Prospect(opens=_NOT_LIVE[one.kind])
+        if one.kind == "git":
+            if choice.lasting == MANIFEST:
+                raise UsageError("a push is not written into the manifest from here; write bottle or a time")
+            push = make_push_grant(one, lasting=choice.lasting)
+            return Prospect(opens=push.terms, notes=push_warnings(push), grant=push)
+        return _image(asked) if one.dockerfile else Prospect(opens=_NOT_LIVE)
     lasting = "bottle" if choice.lasting == MANIFEST else choice.lasting
     grant = make_grant(one, lasting=lasting, host=choice.host, paths_=choice.paths, methods=choice.methods)
     route = grant.route

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.sidecar.orders import OrderError
 from bot_bottle.supervise.clock import ForwardClock
-from bot_bottle.supervise.grant import Grant
 from bot_bottle.supervise.ledger import VERDICTS, Answer, Ledger
-from bot_bottle.supervise.record import ANSWERED, USED, answer_record
+from bot_bottle.supervise.push_grant import PushGrant, widened
+from bot_bottle.supervise.record import ANSWERED, USED, answer_record, read_grant
 from bot_bottle.supervise.request import RequestError, clean, request_id
 from bot_bottle.supervise.service import Supervisor
 from bot_bottle.supervise.terms import Terms
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from bot_bottle.audit import AuditLog
     from bot_bottle.egress.proxy import EgressProxy
     from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.git_gate.policy import PushPolicy
+    from bot_bottle.git_gate.remote import GateRemote
     from bot_bottle.pipelock.finding import Finding
     from bot_bottle.sidecar.orders import Answer as OrderAnswer
     from bot_bottle.sidecar.orders import Desk, Order
+    from bot_bottle.supervise.grant import Grant
     from bot_bottle.supervise.record import Past
 
 MAX_WORDS = 2_000
@@ -47,6 +50,7 @@ class Keeper:
         self._loop = loop
         self._now = now or ForwardClock()
         self._terms = Terms(past.grants)
+        self._pushes = {grant.request: grant for grant in past.pushes}
         self._desk: Desk | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.supervisor = Supervisor(
@@ -82,6 +86,10 @@ class Keeper:
         values = tuple(sorted({one.value_id for one in found}))
         return self.supervisor.ask_content(host, text, values)
 
+    def push_policy(self, remote: GateRemote) -> PushPolicy:
+        """Give what may be pushed to a remote now: its manifest's policy and what is granted besides."""
+        return widened(remote.policy, remote.name, self._pushes.values(), self._now())
+
     def close(self) -> None:
         """End every connection of the agent's; what holds is on record."""
         if self._timer is not None:
@@ -96,13 +104,18 @@ class Keeper:
         asked = next((found for found in self.supervisor.open_requests() if found.id == one), None)
         if asked is None:
             raise OrderError(f"there is no open request {one}; bot-bottle requests shows those that are")
-        if grant is not None and grant.values != asked.values:
+        if isinstance(grant, PushGrant):
+            if asked.kind != "git":
+                raise OrderError(f"{one} does not ask for a push")
+        elif grant is not None and grant.values != asked.values:
             raise OrderError(f"a yes to {one} lets nothing pass but what it asks for")
         try:
             self._audit.append(ANSWERED, **answer_record(one, answer, grant))
         except OSError:
             raise OrderError("the answer cannot be put on record; nothing was changed") from None
-        if grant is not None:
+        if isinstance(grant, PushGrant):
+            self._pushes[one] = grant  # the next push is judged by it
+        elif grant is not None:
             self._terms.add(grant)
             self._apply()
         self.supervisor.answer(one, answer)
@@ -153,7 +166,7 @@ class Keeper:
             self._desk.refresh(cut=False)
 
 
-def _read_answer(order: Order) -> tuple[str, Answer, Grant | None]:
+def _read_answer(order: Order) -> tuple[str, Answer, Grant | PushGrant | None]:
     verdict, words, grant = order.get("verdict"), order.get("words", ""), order.get("grant")
     if verdict not in VERDICTS or not isinstance(words, str) or len(words) > MAX_WORDS:
         raise OrderError(
@@ -161,7 +174,7 @@ def _read_answer(order: Order) -> tuple[str, Answer, Grant | None]:
         )
     try:
         one = request_id(str(order.get("request")))
-        given = Grant.from_wire(grant) if isinstance(grant, dict) else None
+        given = read_grant(grant) if isinstance(grant, dict) else None
     except (KeyError, TypeError, ValueError, RequestError) as error:
         raise OrderError(f"the answer cannot be read: {error}") from None
     if given is not None and (verdict == "denied" or given.request != one):

@@ -12,6 +12,7 @@ from bot_bottle.control_client import ControlClient, NotReachableError
 from bot_bottle.duration import DAY, read_duration
 from bot_bottle.errors import LaunchError, UsageError
 from bot_bottle.supervise.grant import Grant, grant_route
+from bot_bottle.supervise.push_grant import PushGrant, branch_of
 from bot_bottle.supervise.record import ANSWERED, answer_record, read_past
 from bot_bottle.supervise.request import request_id
 
@@ -120,20 +121,41 @@ def let_pass(asked: Asked, *, lasting: str) -> Grant:
 def _lasting(grant: Grant, lasting: str) -> Grant:
     if lasting == "once":
         return replace(grant, uses=1)
+    return replace(grant, until=_end(lasting, "once, bottle"))
+
+
+def make_push_grant(request: AgentRequest, *, lasting: str) -> PushGrant:
+    """Make the grant of a ``git`` request as asked; ``lasting`` is ``bottle`` or a time.
+
+    Raises ``UsageError``.
+    """
+    from bot_bottle.manifest.values import ref_pattern  # noqa: PLC0415 - what a manifest would take
+
+    try:
+        branches = tuple(ref_pattern(branch_of(ref)) for ref in request.refs)
+        paths_ = tuple(ref_pattern(path) for path in request.paths)
+    except ValueError as error:
+        raise UsageError(f"this cannot be granted: {error}") from None
+    until = _end(lasting, "bottle")
+    return PushGrant(request=request.id, remote=request.remote, branches=branches, paths=paths_, until=until)
+
+
+def _end(lasting: str, words: str) -> int | None:
+    """Give when ``lasting`` is over, in seconds since the epoch; None for a bottle's whole life."""
     if lasting == "bottle":
-        return grant
+        return None
     try:
         length = int(read_duration(lasting, longest=_LONGEST))
     except ValueError:
         length = 0
     if not length:
         raise UsageError(
-            f"--for {bottle_state.printable(lasting)}: write once, bottle, or a time like 30m, 2h or 7d"
+            f"--for {bottle_state.printable(lasting)}: write {words}, or a time like 30m, 2h or 7d"
         )
-    return replace(grant, until=int(time.time()) + length)
+    return int(time.time()) + length
 
 
-def respond(asked: Asked, answer: Answer, grant: Grant | None) -> None:
+def respond(asked: Asked, answer: Answer, grant: Grant | PushGrant | None) -> None:
     """Answer a request: through the sidecar of a running bottle, else into the record of a kept one.
 
     Raises ``LaunchError`` where neither can be reached; nothing is changed then.
@@ -154,7 +176,7 @@ def respond(asked: Asked, answer: Answer, grant: Grant | None) -> None:
         _append(asked.identity, one, answer, grant)
 
 
-def _append(identity: str, one: str, answer: Answer, grant: Grant | None) -> None:
+def _append(identity: str, one: str, answer: Answer, grant: Grant | PushGrant | None) -> None:
     """Write the answer where the next session reads it; the log's lock keeps a starting sidecar out."""
     path = paths.audit_path(identity)
     try:

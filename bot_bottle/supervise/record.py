@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bot_bottle.audit_chain import parse
 from bot_bottle.supervise.grant import Grant
 from bot_bottle.supervise.ledger import VERDICTS, Answer
+from bot_bottle.supervise.push_grant import PushGrant
 from bot_bottle.supervise.request import AgentRequest
 
 if TYPE_CHECKING:
@@ -31,11 +32,15 @@ _MARKS = (b'"event":"asked"', b'"event":"answered"', b'"event":"used"')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """All of one bottle: requests in the order they came, answers by id, grants whether they hold or not."""
+    """All of one bottle: requests in the order they came, answers by id, grants whether they hold or not.
+
+    ``pushes`` are the grants for the git gate.
+    """
 
     requests: tuple[AgentRequest, ...] = ()
     answers: Mapping[str, Answer]
     grants: tuple[Grant, ...] = ()
+    pushes: tuple[PushGrant, ...] = ()
 
     def to_wire(self) -> dict[str, object]:
         """Give the JSON form for the sidecar's config."""
@@ -43,6 +48,7 @@ class Past:
             "requests": [one.to_record() for one in self.requests],
             "answers": {one: [a.verdict, a.words, a.terms] for one, a in self.answers.items()},
             "grants": [grant.to_wire() for grant in self.grants],
+            "pushes": [grant.to_wire() for grant in self.pushes],
         }
 
     @classmethod
@@ -55,6 +61,7 @@ class Past:
                 for one, (verdict, words, terms) in obj["answers"].items()
             },
             grants=tuple(Grant.from_wire(one) for one in obj["grants"]),
+            pushes=tuple(PushGrant.from_wire(one) for one in obj["pushes"]),
         )
 
     @property
@@ -63,7 +70,12 @@ class Past:
         return tuple(one for one in self.requests if one.id not in self.answers)
 
 
-def answer_record(request: str, answer: Answer, grant: Grant | None) -> dict[str, AuditValue]:
+def read_grant(obj: Mapping[str, object]) -> Grant | PushGrant:
+    """Read a grant of either kind; raises ``KeyError``, ``TypeError`` or ``ValueError``."""
+    return PushGrant.from_wire(obj) if "push" in obj else Grant.from_wire(obj)
+
+
+def answer_record(request: str, answer: Answer, grant: Grant | PushGrant | None) -> dict[str, AuditValue]:
     """Give the fields of the audit log's ``answered`` event."""
     return {
         "request": request,
@@ -79,22 +91,30 @@ def past_of(records: Iterable[Mapping[str, object]]) -> Past:
     requests: dict[str, AgentRequest] = {}
     answers: dict[str, Answer] = {}
     grants: dict[str, Grant] = {}
-    grant: Grant | None
+    pushes: dict[str, PushGrant] = {}
     for record in records:
         with suppress(KeyError, TypeError, ValueError):
             if record.get("event") == ASKED:
                 asked = AgentRequest.from_record(record)
                 requests.setdefault(asked.id, asked)
             elif record.get("event") == ANSWERED:
-                one, answer, grant = _answer(record)
+                one, answer, given = _answer(record)
                 if one in requests and one not in answers:
                     answers[one] = answer
-                    grants.update({one: grant} if grant else {})
+                    if isinstance(given, Grant):
+                        grants[one] = given
+                    elif given is not None:
+                        pushes[one] = given
             elif record.get("event") == USED:
                 grant = grants[str(record["request"])]
                 if grant.uses is not None:
                     grants[grant.request] = replace(grant, uses=max(0, grant.uses - 1))
-    return Past(requests=tuple(requests.values()), answers=answers, grants=tuple(grants.values()))
+    return Past(
+        requests=tuple(requests.values()),
+        answers=answers,
+        grants=tuple(grants.values()),
+        pushes=tuple(pushes.values()),
+    )
 
 
 def read_past(path: Path) -> Past:
@@ -130,7 +150,7 @@ def _lines_with(data: mmap.mmap, mark: bytes) -> Iterator[int]:
         found = data.find(mark, end)
 
 
-def _answer(record: Mapping[str, object]) -> tuple[str, Answer, Grant | None]:
+def _answer(record: Mapping[str, object]) -> tuple[str, Answer, Grant | PushGrant | None]:
     one, verdict, words, terms, grant = (
         record[name] for name in ("request", "verdict", "words", "terms", "grant")
     )
@@ -138,4 +158,4 @@ def _answer(record: Mapping[str, object]) -> tuple[str, Answer, Grant | None]:
     if verdict not in VERDICTS or not all(isinstance(text, str) for text in texts):
         raise ValueError("no answer")
     answer = Answer(verdict=verdict, words=str(words), terms=str(terms))
-    return str(one), answer, Grant.from_wire(json.loads(str(grant))) if grant else None
+    return str(one), answer, read_grant(json.loads(str(grant))) if grant else None

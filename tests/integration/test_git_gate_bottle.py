@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pwd
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,7 +83,7 @@ def upstream(lab: Lab, tmp_path: Path) -> Iterator[Upstream]:
     host_key = " ".join((folder / "host.pub").read_text().split()[:2])
     lab.declare(
         "gated",
-        "agent_provider: {template: command, argv: [/bin/sh]}\n"
+        "agent_provider: {template: command, argv: [/bin/sh]}\nsupervise: true\n"
         "git:\n  user: {name: Some Bot, email: bot@git.test}\n  remotes:\n    git.test:\n"
         f"      Name: project\n      Upstream: ssh://root@git.test{made.repo.path}\n"
         f"      IdentityFile: {key}\n      KnownHostKey: {host_key}\n",
@@ -123,6 +124,34 @@ def test_an_agent_clones_and_pushes_and_holds_no_key(lab: Lab, tmp_path: Path) -
             "allow",
         ]
         _no_key_in(bottle, lab, up)
+        _push_what_a_human_allows(bottle, lab, up)
+
+
+def _push_what_a_human_allows(bottle: RunningBottle, lab: Lab, up: Upstream) -> None:
+    """Ask for a branch that the gate refuses, and push it once that is granted; others stay closed."""
+    push = "cd /tmp/work && git push origin bottle/x:"
+    assert "branch_denied" in bottle.sh(f"{push}fix-12", timeout=90).err
+    arguments = {"remote": "project", "refs": ["refs/heads/fix-12"], "reason": "the name of the ticket"}
+    call = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "request_git", "arguments": arguments},
+    }
+    headers = "-H 'Accept: application/json, text/event-stream' -H 'Content-Type: application/json'"
+    script = f"curl -sS -m 60 {headers} -d '{json.dumps(call)}' $BOT_BOTTLE_SUPERVISE_URL"
+    asking = threading.Thread(target=bottle.sh, args=(script,), kwargs={"timeout": 60})
+    asking.start()
+    wait_until(lambda: bool(lab.cli("requests", bottle.identity, "--json").json()), "a request")
+    (request,) = lab.cli("requests", bottle.identity, "--json").json()
+    said = lab.cli("approve", request["request"], "--yes", "--for", "2h")
+    assert said.returncode == 0, said.err
+    assert "this opens: pushes to project: branches fix-12, until" in said.err
+    asking.join(60)
+    allowed = bottle.sh(f"{push}fix-12", timeout=90)
+    assert allowed.returncode == 0, allowed.err
+    assert "refs/heads/fix-12" in up.repo.refs()
+    assert "branch_denied" in bottle.sh(f"{push}fix-13", timeout=90).err
 
 
 def test_a_bottle_starts_with_a_clone_of_its_remote(lab: Lab, tmp_path: Path) -> None:
