@@ -20,7 +20,7 @@ from bot_bottle.declared import write_declared
 from bot_bottle.errors import BotBottleError, LaunchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from bot_bottle.attach.background import Background
@@ -34,13 +34,20 @@ EXIT_TIMEOUT = 124
 
 
 @contextmanager
-def launch_bottle(plan: BottlePlan, backend: BottleBackend | None = None) -> Iterator[Bottle]:
+def launch_bottle(
+    plan: BottlePlan,
+    backend: BottleBackend | None = None,
+    *,
+    afterwards: Callable[[BaseException | None], None] = lambda _error: None,
+) -> Iterator[Bottle]:
     """Bring a bottle up with everything placed in it, yield it, take it down again.
 
     ``backend`` is the one that made the plan, where it is at hand: it has its engine's ear already.
 
     The identity's lock is held throughout. A new launch whose bring-up fails leaves no state behind; once
     the bottle is up its state is marked as preserved, and stays so until :func:`settle` removes it.
+    ``afterwards`` is called once all is taken down, with what ended the session if that was an exception, and
+    the lock still held: who waits for that finds a settled state.
 
     Raises ``LaunchError`` with the kernel's own words where the bring-up cannot write (a full disk).
     """
@@ -54,7 +61,11 @@ def launch_bottle(plan: BottlePlan, backend: BottleBackend | None = None) -> Ite
     if not resumed and not plan.state_dir.exists():
         bottle_state.create_state(metadata_for(plan))
     try:
-        with bottle_state.hold_lock(plan.identity), backend.launch(plan) as bottle:
+        with (
+            bottle_state.hold_lock(plan.identity),
+            _followed_by(afterwards),
+            backend.launch(plan) as bottle,
+        ):
             if resumed:  # what an earlier session left in its home is let near nothing before that
                 bottle.await_ready()
             provision(bottle, plan, resumed=resumed)
@@ -76,6 +87,16 @@ def launch_bottle(plan: BottlePlan, backend: BottleBackend | None = None) -> Ite
         raise LaunchError(
             f"the bottle could not be brought up: {place}: {error.strerror or error}"
         ) from error
+
+
+@contextmanager
+def _followed_by(afterwards: Callable[[BaseException | None], None]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        afterwards(error)
+        raise
+    afterwards(None)
 
 
 def _renewing(plan: BottlePlan) -> AbstractContextManager[object]:
@@ -147,25 +168,27 @@ def run_session(
     is kept; only the main thread can be told so.
     """
     started = timed_out = False
-    try:
-        with launch_bottle(plan, backend) as bottle:
-            started = True
-            with _console(plan, tty, background) as side:
-                try:
-                    with _alarm(timeout):
-                        exit_code = bottle.exec_agent(plan.provision.argv, tty=tty, side=side)
-                except _TimeIsUpError:
-                    exit_code, timed_out = EXIT_TIMEOUT, True
-                    _say(f"the agent was ended after {timeout:g} s (--timeout)")
-                if side is not None:
-                    side.ended(exit_code)
-            note_session(plan.identity, "timed out" if timed_out else "ended", exit_code)
-    except BaseException as error:
-        if started:
+    exit_code = 0
+
+    def afterwards(error: BaseException | None) -> None:
+        if error is None:
+            settle(plan.identity, exit_code, keep=plan.spec.keep, backend=backend)
+        elif started:
             _note_end(plan.identity, None, _cut_short(error))
             _say_resume(plan.identity, "the session was cut short")
-        raise
-    settle(plan.identity, exit_code, keep=plan.spec.keep, backend=backend)
+
+    with launch_bottle(plan, backend, afterwards=afterwards) as bottle:
+        started = True
+        with _console(plan, tty, background) as side:
+            try:
+                with _alarm(timeout):
+                    exit_code = bottle.exec_agent(plan.provision.argv, tty=tty, side=side)
+            except _TimeIsUpError:
+                exit_code, timed_out = EXIT_TIMEOUT, True
+                _say(f"the agent was ended after {timeout:g} s (--timeout)")
+            if side is not None:
+                side.ended(exit_code)
+        note_session(plan.identity, "timed out" if timed_out else "ended", exit_code)
     return SessionEnd(exit_code=exit_code, timed_out=timed_out)
 
 

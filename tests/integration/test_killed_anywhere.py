@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.family import containers, volumes
+from tests.support.family import containers, descendants, volumes
 from tests.support.outside import PACE, REPO
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 
 _KILLED = 128 + 9
-_AT_ONCE = 4
+_AT_ONCE = 2
 _LAUNCH, _BWRAP, _DOCKER = (
     "bot_bottle.backend.launch",
     "bot_bottle.backend.bubblewrap",
@@ -178,6 +180,16 @@ def _kill_all(lab: Lab, agents: dict[str, Step]) -> None:
             )
         agent, pid = next(iter(running.items()))
         del running[agent]
-        code = lab.world.call("wait", pid=pid, timeout=60 * PACE)
+        code = lab.world.call("wait", pid=pid, timeout=180 * PACE)
         words = (lab.user_home / f"{agent}.log").read_text()
-        assert code == _KILLED, f"{agents[agent].at}: ended with {code} (None: lives on)\n{words}"
+        alive = [_told(below) for below in descendants(pid)] if code is None else []
+        assert code == _KILLED, f"{agents[agent].at}: ended with {code}; lives on: {alive}\n{words}"
+
+
+def _told(pid: int) -> str:
+    """Say what a process is and what it waits for; empty for one that has gone."""
+    place = Path(f"/proc/{pid}")
+    with contextlib.suppress(OSError):
+        words = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return f"{pid} {words[:200]} ({(place / 'wchan').read_text()})"
+    return ""
