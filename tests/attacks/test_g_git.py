@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -119,3 +120,38 @@ tell(results=results)
     results = inside.run(bottle, code, host=host, port=port, marker=marker)["results"]
     assert not any("SSH" in result for result in results)
     assert world.reached(marker) == []
+
+
+#: What changes a repository without a push: REST and GraphQL of the usual forges.
+FORGE_WRITES = (
+    ("POST", "/repos/{m}/r/git/refs"),
+    ("PATCH", "/repos/{m}/r/git/refs/heads/main"),
+    ("DELETE", "/repos/{m}/r/git/refs/heads/main"),
+    ("PUT", "/repos/{m}/r/contents/README.md"),
+    ("POST", "/repos/{m}/r/merges"),
+    ("PUT", "/repos/{m}/r/pulls/1/merge"),
+    ("POST", "/repos/{m}/r/actions/workflows/1/dispatches"),
+    ("POST", "/api/v4/projects/{m}/repository/commits"),
+    ("POST", "/api/v1/repos/{m}/r/contents/README.md"),
+    ("POST", "/graphql?{m}"),
+    ("POST", "/api/graphql?{m}"),
+)
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"), [("read.test", "method_not_allowed"), ("{m}.evil.test", "host_not_allowed")]
+)
+def test_g4_a_forge_is_not_written_to_by_its_api(
+    bottle: RunningBottle, world: World, host: str, reason: str
+) -> None:
+    marker = new_marker("g4")
+    base = f"https://{host.format(m=marker)}"
+    asked = [
+        f"curl -sS -m 10 -X {method} -d '{{}}' '{base}{target.format(m=marker)}'; printf '\\1'"
+        for method, target in FORGE_WRITES
+    ]
+    said = bottle.sh("; ".join(asked), timeout=120).out.split("\1")
+    answers = [json.loads(one) for one in said if one]
+    assert [answer.get("reason") for answer in answers] == [reason] * len(FORGE_WRITES)
+    assert world.reached(marker) == []
+    assert {line["reason"] for line in bottle.denied(marker)} == {reason}
