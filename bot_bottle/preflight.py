@@ -190,6 +190,8 @@ def route_text(route: EgressRoute) -> str:
         parts.append("[cookies removed]")
     if route.http2:
         parts.append("[http2]")
+    if route.git_read:
+        parts.append("[git fetches only]")
     if route.methods:
         parts.append("methods " + ",".join(route.methods))
     if route.ports:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from bot_bottle.decision import Allow, Deny
 from bot_bottle.egress.addresses import METADATA_NAMES
-from bot_bottle.egress.git_push import is_git_push
+from bot_bottle.egress.git_push import is_git_fetch, is_git_push
 from bot_bottle.egress.hosts import host_matches, is_ip_literal
 from bot_bottle.egress.injection import injection
 from bot_bottle.egress.paths import AmbiguousPathError, fully_decoded, path_allowed
@@ -335,6 +335,19 @@ def path_open(step: Step) -> Deny | None:
     return None
 
 
+def git_reads_only(step: Step) -> Deny | None:
+    """A route for fetching takes git's own two requests; whatever else a forge answers there stays closed."""
+    route, request = step.route, step.request
+    if route and route.git_read and not is_git_fetch(request.method, request.path, request.query):
+        return Deny(
+            reason="git_read_only",
+            rule=f"{route.origin}.preset",
+            message=f"only git's fetches pass to {request.host}, and this is none",
+            next_step=f"Use git clone, fetch or ls-remote over https. {_ASK_OPERATOR}",
+        )
+    return None
+
+
 def credential_present(step: Step) -> Deny | None:
     """A route with auth is never used without its credential."""
     route = step.route
@@ -363,13 +376,14 @@ POLICIES: tuple[Policy, ...] = (
     method_allowed,
     no_method_in_query,
     path_open,
+    git_reads_only,
     credential_present,
 )
 
 #: Those of them that look at the path or the query. The others say the same for any target, so that where
 #: they had no objection once they have none to the same request for another target.
 TARGET_POLICIES: frozenset[Policy] = frozenset(
-    (no_git_push, no_stray_placeholder, no_method_in_query, path_open)
+    (no_git_push, no_stray_placeholder, no_method_in_query, path_open, git_reads_only)
 )
 
 #: What can be said of a CONNECT before anything is known of the request inside it.
@@ -380,6 +394,8 @@ def may_object(policy: Policy, route: EgressRoute) -> bool:
     """Tell whether a policy ever objects on ``route``; some look only where it has rules of their kind."""
     if policy is no_method_in_query:
         return bool(route.methods)
+    if policy is git_reads_only:
+        return route.git_read
     return policy is not path_open or bool(route.path_allowlist)
 
 

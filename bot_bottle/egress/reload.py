@@ -148,7 +148,8 @@ def _whole(route: EgressRoute) -> EgressRoute:
 
 def _bare(route: EgressRoute) -> EgressRoute:
     """Give a route without what :func:`decide` has just judged by, and what decides nothing."""
-    return replace(route, origin="", path_allowlist=(), methods=(), ports=route.effective_ports, usage=None)
+    judged = replace(route, path_allowlist=(), methods=(), git_read=False, ports=route.effective_ports)
+    return replace(judged, origin="", usage=None)
 
 
 def _digest(routes: Sequence[EgressRoute]) -> str:

@@ -32,6 +32,13 @@ Responses: TypeAlias = Literal["off", "warn", "block"]
 UsageApiName: TypeAlias = Literal["messages", "responses", "chat-completions", "generate-content"]
 USAGE_API_NAMES: tuple[UsageApiName, ...] = get_args(UsageApiName)
 
+#: What a route is for, in place of methods: ``git-read`` lets git fetch, ``forge-api-read`` an API be read.
+Preset: TypeAlias = Literal["git-read", "forge-api-read"]
+PRESET_METHODS: dict[Preset, tuple[str, ...]] = {
+    "git-read": ("GET", "POST"),
+    "forge-api-read": ("GET", "HEAD"),
+}
+
 #: Ports a route opens when it does not say: 443 always, 80 only where no credential is injected.
 DEFAULT_PORTS = (443, 80)
 
@@ -69,7 +76,8 @@ class EgressRoute:
     order an agent about. ``ssrf_ip_allowlist`` names the otherwise
     refused networks this host may resolve to. ``strip_cookies`` keeps the bottle's own cookies from it.
     ``http2`` offers HTTP/2 to its clients and to its server, by ALPN. ``usage`` names the API by which the
-    host's answers say how much of a model they used. ``origin`` says where the route was declared.
+    host's answers say how much of a model they used. ``git_read`` lets git's fetches pass and nothing else.
+    ``origin`` says where the route was declared.
     """
 
     host: str
@@ -87,6 +95,7 @@ class EgressRoute:
     responses: Responses = "warn"
     http2: bool = False
     usage: UsageApiName | None = None
+    git_read: bool = False
     origin: str = "manifest"
 
     @property
@@ -119,6 +128,7 @@ class EgressRoute:
             "responses": self.responses,
             "http2": self.http2,
             "usage": self.usage,
+            "git_read": self.git_read,
             "origin": self.origin,
         }
 
@@ -142,6 +152,7 @@ class EgressRoute:
             responses=_responses(obj["responses"]),
             http2=obj["http2"] is True,
             usage=usage_api(obj["usage"]),
+            git_read=obj["git_read"] is True,
             origin=_text(obj["origin"]),
         )
 
@@ -233,12 +244,13 @@ def _lift(route: ManifestRoute, origin: str) -> EgressRoute:
     return EgressRoute(
         host=route.host,
         path_allowlist=tuple(route.path_allowlist),
-        methods=tuple(route.methods),
+        methods=PRESET_METHODS[route.preset] if route.preset else tuple(route.methods),
         ports=tuple(route.ports),
         auth=_lift_auth(route.auth) if route.auth else None,
         tls_passthrough=route.pipelock.tls_passthrough,
         http2=route.http2,
         usage=route.usage,
+        git_read=route.preset == "git-read",
         ssrf_ip_allowlist=tuple(ip_network(text) for text in route.pipelock.ssrf_ip_allowlist),
         strip_cookies=route.strip_cookies,
         detectors=route.pipelock.detectors,
@@ -285,6 +297,16 @@ def _on_opaque(value: object) -> OnOpaque | None:
     if value is None:
         return None
     return "allow" if _text(value) == "allow" else "deny"
+
+
+def preset_named(value: str) -> Preset | None:
+    """Read a preset's name; ``None`` for none. Raises ``ValueError`` for one that is not known."""
+    for name in PRESET_METHODS:
+        if name == value:
+            return name
+    if value:
+        raise ValueError("expected the name of a preset")
+    return None
 
 
 def usage_api(value: object) -> UsageApiName | None:

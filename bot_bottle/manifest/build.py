@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE
-from bot_bottle.egress.routes import usage_api
+from bot_bottle.egress.routes import preset_named, usage_api
 from bot_bottle.git_gate.policy import PushPolicy
 from bot_bottle.manifest import values
 from bot_bottle.manifest.frontmatter import split_frontmatter
@@ -234,6 +234,7 @@ def manifest_route(keys: RouteKeys) -> ManifestRoute:
         else None,
         http2=keys.http2,
         usage=usage_api(keys.usage),
+        preset=preset_named(keys.preset),
         pipelock=ManifestPipelock(
             tls_passthrough=keys.pipelock.tls_passthrough,
             ssrf_ip_allowlist=tuple(keys.pipelock.ssrf_ip_allowlist),

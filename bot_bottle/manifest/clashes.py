@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Any
 
 from bot_bottle.egress.paths import path_allowed
-from bot_bottle.egress.routes import DEFAULT_PORTS
+from bot_bottle.egress.routes import DEFAULT_PORTS, PRESET_METHODS
 from bot_bottle.manifest.problem import Problem
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ def _opened(new: ManifestRoute, old: ManifestRoute) -> tuple[str, ...]:
     networks = [ip_network(text) for text in old.pipelock.ssrf_ip_allowlist]
     grown = {
         "path_allowlist": bool(old.path_allowlist) and not paths,
-        "methods": bool(old.methods) and not (new.methods and {*new.methods} <= {*old.methods}),
+        "methods": bool(_methods(old)) and not (_methods(new) and {*_methods(new)} <= {*_methods(old)}),
+        "preset": old.preset == "git-read" != new.preset,
         "ports": not {*_ports(new)} <= {*_ports(old)},
         "auth": new.auth is not None and new.auth != old.auth,
         "strip_cookies": old.strip_cookies and not new.strip_cookies,
@@ -138,6 +139,10 @@ def _opened(new: ManifestRoute, old: ManifestRoute) -> tuple[str, ...]:
         "pipelock.max_body": (new.pipelock.max_body or _NO_BOUND) > (old.pipelock.max_body or _NO_BOUND),
     }
     return tuple(key for key, is_grown in grown.items() if is_grown)
+
+
+def _methods(route: ManifestRoute) -> tuple[str, ...]:
+    return PRESET_METHODS[route.preset] if route.preset else tuple(route.methods)
 
 
 #: What ``responses`` says, the strictest last.

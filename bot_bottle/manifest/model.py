@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from bot_bottle.egress.routes import UsageApiName
+    from bot_bottle.egress.routes import Preset, UsageApiName
     from bot_bottle.pipelock.finding import Kind
 
 #: Who wrote an agent: the operator (``~/.bot-bottle/agents``) or the repository (``./.bot-bottle/agents``).
@@ -79,6 +79,7 @@ class ManifestRoute:
     auth: ManifestAuth | None = None
     http2: bool = False
     usage: UsageApiName | None = None
+    preset: Preset | None = None
     pipelock: ManifestPipelock = field(default_factory=ManifestPipelock)
     strip_cookies: bool = False
 

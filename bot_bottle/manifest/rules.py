@@ -123,6 +123,9 @@ def route_problems(routes: Sequence[RouteKeys], tree: YamlTree, file: str, at: K
         if route.auth and 80 in route.ports:
             message = "port 80 is plain HTTP, where no credential is ever sent; remove 80 or the route's auth"
             yield problem_at(tree, file, (*path, "ports"), message)
+        if route.preset and route.methods:
+            message = f"go with no preset, and this route is {route.preset}; remove one of them"
+            yield problem_at(tree, file, (*path, "methods"), message, of_key=True)
         if route.auth and route.host.startswith("*."):
             message = "a credential goes to one host only; write the host name in full"
             yield problem_at(tree, file, (*path, "host"), message)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from bot_bottle.agent_provider.registry import known_templates
-from bot_bottle.egress.routes import USAGE_API_NAMES
+from bot_bottle.egress.routes import PRESET_METHODS, USAGE_API_NAMES
 from bot_bottle.git_gate.policy import DEFAULT_BRANCHES, DEFAULT_MAX_BYTES, DEFAULT_MAX_OBJECTS
 from bot_bottle.manifest import values
 from bot_bottle.manifest.hosts import parse_host_pattern, parse_remote_host
@@ -56,6 +56,7 @@ Placeholder = Annotated[str, AfterValidator(values.placeholder), _text(values.PL
 Detector = Annotated[str, AfterValidator(values.detector), WithJsonSchema({"enum": list(DETECTORS)})]
 OnMatch = Annotated[str, AfterValidator(values.on_match), WithJsonSchema({"enum": ["block", "ask"]})]
 OnOpaque = Annotated[str, AfterValidator(values.on_opaque), WithJsonSchema({"enum": ["deny", "allow"]})]
+PresetName = Annotated[str, AfterValidator(values.preset), WithJsonSchema({"enum": list(PRESET_METHODS)})]
 UsageApi = Annotated[str, AfterValidator(values.usage_api), WithJsonSchema({"enum": list(USAGE_API_NAMES)})]
 Responses = Annotated[
     str, AfterValidator(values.responses), WithJsonSchema({"enum": ["off", "warn", "block"]})
@@ -140,6 +141,11 @@ class RouteKeys(_Keys):
     )
     methods: list[Method] = Field(
         default=[], description="request methods; none means every method", examples=[["GET", "HEAD"]]
+    )
+    preset: PresetName = Field(
+        default="",
+        description="in place of methods: git-read opens git's fetches alone, forge-api-read GET and HEAD",
+        examples=["git-read"],
     )
     ports: list[Port] = Field(
         default=[], description="TCP ports; none means 443, and 80 without auth", examples=[[443]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_network
 
-from bot_bottle.egress.routes import USAGE_API_NAMES
+from bot_bottle.egress.routes import PRESET_METHODS, USAGE_API_NAMES
 from bot_bottle.manifest.problem import shown
 from bot_bottle.pipelock.selection import DETECTORS
 
@@ -270,6 +270,13 @@ def on_opaque(text: str) -> str:
     """Accept what becomes of content that cannot be read."""
     if text not in {"deny", "allow"}:
         raise ValueError(f"{shown(text, 20)!r} is no answer to unreadable content; write deny or allow")
+    return text
+
+
+def preset(text: str) -> str:
+    """Accept the name of what a route is for."""
+    if text not in PRESET_METHODS:
+        raise ValueError(f"{shown(text, 20)!r} is no preset; write {' or '.join(PRESET_METHODS)}")
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ ROUTES = (
     EgressRoute(host="nokey.test", auth=RouteAuth(scheme="Bearer", token_ref="ABSENT"), origin="r3"),
     EgressRoute(host="10.1.2.3", origin="r4"),
     EgressRoute(host="metadata.goog", origin="r5"),
+    EgressRoute(host="fetch.test", methods=("GET", "POST"), git_read=True, origin="r6"),
 )
 TABLE = RouteTable(ROUTES, {"TOKEN": Secret("value")})
 HOSTS = (*(route.host for route in ROUTES), "unknown.test")
@@ -76,19 +78,38 @@ def test_policies_that_are_not_asked_again_do_not_look_at_the_target(policy: Pol
 
 @pytest.mark.parametrize("policy", sorted(TARGET_POLICIES, key=str))
 def test_the_others_do(policy: Policy) -> None:
-    route = ROUTES[1]
+    route = replace(ROUTES[1], git_read=True)
     with pytest.raises(AssertionError, match="looked at the"):
         policy(Step(ask(Blind, host=route.host), route, TABLE))
 
 
 _PATHS = st.one_of(
     st.sampled_from(
-        ["/", "/a", "/ab", "/a/../c", "/a/%2e%2e/c", "/b/", "/b", "/x/git-receive-pack", "/%25%32"]
+        [
+            "/",
+            "/a",
+            "/ab",
+            "/a/../c",
+            "/a/%2e%2e/c",
+            "/b/",
+            "/b",
+            "/x/git-receive-pack",
+            "/x/info/refs",
+            "/%25%32",
+        ]
     ),
     st.text("/ab.%25;e", max_size=12).map(lambda text: f"/{text}"),
 )
 _QUERIES = st.sampled_from(
-    ["", "a=b", "_method=PUT", "x&_METHOD=PUT", "%5fmethod=PUT", "service=git-receive-pack"]
+    [
+        "",
+        "a=b",
+        "_method=PUT",
+        "x&_METHOD=PUT",
+        "%5fmethod=PUT",
+        "service=git-receive-pack",
+        "service=git-upload-pack",
+    ]
 )
 
 
