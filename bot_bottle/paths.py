@@ -6,21 +6,42 @@ operator's environment only; nothing inside a bottle can set it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bot_bottle.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OVERRIDE = "BOT_BOTTLE_HOME"
 
 
 def home_dir() -> Path:
     """Give the operator's bot-bottle folder, absolute, whether or not it exists."""
-    override = os.environ.get("BOT_BOTTLE_HOME")
+    override = os.environ.get(_OVERRIDE)
     if override:
         return Path(override).expanduser().absolute()
     try:
         return Path.home() / ".bot-bottle"
     except RuntimeError as error:
         raise UsageError("this account has no home folder; set HOME or BOT_BOTTLE_HOME") from error
+
+
+@contextlib.contextmanager
+def home_at(folder: Path) -> Iterator[None]:
+    """Have ``folder`` in the place of the operator's, for this process and what it starts meanwhile."""
+    before = os.environ.get(_OVERRIDE)
+    os.environ[_OVERRIDE] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_OVERRIDE]
+        else:
+            os.environ[_OVERRIDE] = before
 
 
 def bottles_dir() -> Path:

@@ -7,11 +7,9 @@ was told.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shlex
 import string
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -28,6 +26,7 @@ from bot_bottle.demo.stage import (
     Outcome,
     Stage,
 )
+from bot_bottle.verify.inside import python_command
 
 if TYPE_CHECKING:
     from bot_bottle.backend.base import ExecResult
@@ -141,7 +140,7 @@ def raw_and_dns(stage: Stage) -> Outcome:
     label = f"c2VjcmV0.{ELSEWHERE_HOST}"
     host, _, port = stage.elsewhere.address.rpartition(":")
     code = _RAW.replace("HOST", host).replace("PORT", port).replace("LABEL", label)
-    result = stage.bottle.exec(_python_command(), stdin=code.encode(), timeout=SECONDS)
+    result = stage.bottle.exec(python_command(), stdin=code.encode(), timeout=SECONDS)
     lines = text(result).splitlines()
     nothing_sent = len(lines) == 4 and "SENT" not in text(result)
     own_answer = bool(lines) and lines[-1].endswith(" 127.0.0.1")
@@ -247,18 +246,12 @@ def _fetch(
     if _has_curl(stage):
         return command, stage.bottle.exec(command, timeout=SECONDS)
     arguments = [shlex.quote(url), "direct" if direct else "proxy", shlex.quote(data), *quoted]
-    script = f"{_python_command()} {' '.join(arguments)}"
+    script = f"{python_command()} {' '.join(arguments)}"
     return script, stage.bottle.exec(script, stdin=_FETCH.encode(), timeout=SECONDS)
 
 
 def _has_curl(stage: Stage) -> bool:
     return stage.bottle.exec("command -v curl", timeout=SECONDS).returncode == 0
-
-
-def _python_command() -> str:
-    """Give the interpreter inside a bottle, without its environment: this machine's own, or its image's."""
-    own = shlex.quote(os.path.realpath(sys.executable))
-    return f"$([ -x {own} ] && echo {own} || echo python3) -I -S -"
 
 
 def _masked(sent: list[list[str]], token: str) -> str:

@@ -128,16 +128,11 @@ def play() -> int:
 @contextlib.contextmanager
 def _private_home() -> Iterator[Path]:
     """Give the run a bot-bottle home of its own, so that the operator's is neither read nor written."""
-    before = os.environ.get("BOT_BOTTLE_HOME")
     home = Path(tempfile.mkdtemp(prefix="bot-bottle-demo-"))
-    os.environ["BOT_BOTTLE_HOME"] = str(home)
     try:
-        yield home
+        with paths.home_at(home):
+            yield home
     finally:
-        if before is None:
-            del os.environ["BOT_BOTTLE_HOME"]
-        else:
-            os.environ["BOT_BOTTLE_HOME"] = before
         shutil.rmtree(home, ignore_errors=True)
 
 

@@ -97,7 +97,7 @@ def bottle_under_test(
     home, project = scratch / "home", scratch / "project"
     home.mkdir(mode=0o700)
     project.mkdir()
-    with _home(home):
+    with paths.home_at(home):
         _declare(home, outside, settings, guarded)
         spec = BottleSpec(manifest=Manifest.resolve(project), agent_name=_AGENT, user_cwd=project)
         host_env = {**os.environ, _TOKEN_REF: token}
@@ -113,19 +113,6 @@ def bottle_under_test(
                 guarded=guarded,
             )
         settle(plan.identity, 0, backend=backend)
-
-
-@contextlib.contextmanager
-def _home(home: Path) -> Iterator[None]:
-    before = os.environ.get("BOT_BOTTLE_HOME")
-    os.environ["BOT_BOTTLE_HOME"] = str(home)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["BOT_BOTTLE_HOME"]
-        else:
-            os.environ["BOT_BOTTLE_HOME"] = before
 
 
 def _declare(home: Path, outside: Outside, settings: str, guarded: str) -> None:
