@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.lab import Lab
 from tests.support.outside import REPO
 
 if TYPE_CHECKING:
-    from tests.support.lab import Lab
     from tests.support.outside import Completed
 
 pytestmark = pytest.mark.integration
@@ -29,6 +29,8 @@ def newcomer(lab: Lab) -> Lab:
     """Give an installation with a repository of its own, on the default backend."""
     if lab.backend != "bubblewrap":
         pytest.skip("the tutorial is for the default backend")
+    # An installation of its own, since its project becomes a repository.
+    lab = Lab(world=lab.world, account=lab.account, backend=lab.backend)
     for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "Begin")):
         if words[0] == "add":
             (lab.project / "README").write_text("A project.\n")
