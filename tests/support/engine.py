@@ -78,7 +78,7 @@ class Engine:
         (self.folder / "daemon.json").write_text(json.dumps(settings))
         self._world = world
         self._program = program
-        self._cgroup = f"{_NAME}{os.getpid()}"
+        self._cgroup = self.folder.name  # each engine its own: one may end while another works
         self._pid = -1
         try:
             self.start()

@@ -190,15 +190,19 @@ def _cell(texts: Iterable[str]) -> str:
 def cli_page() -> str:
     """Write the page of commands."""
     lines = [_CLI_HEAD]
+    # As the program does it, or -h is missing; a command keeps the first that it was asked for.
+    top = cli.make_context("bot-bottle", [], resilient_parsing=True)
     for name in COMMANDS:
-        command = cli.get_command(click.Context(cli), name)
+        command = cli.get_command(top, name)
         assert command is not None
-        lines += _describe(command, f"bot-bottle {name}")
+        lines += _describe(command, f"bot-bottle {name}", top)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _describe(command: click.Command, name: str) -> Iterator[str]:
-    context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)
+def _describe(command: click.Command, name: str, parent: click.Context) -> Iterator[str]:
+    context = click.Context(
+        command, parent, info_name=name.rsplit(maxsplit=1)[-1], terminal_width=100, max_content_width=100
+    )
     yield f"\n## {name}\n"
     yield "```"
     yield command.get_help(context).rstrip()
@@ -207,7 +211,9 @@ def _describe(command: click.Command, name: str) -> Iterator[str]:
         for word in command.list_commands(context):
             inner = command.get_command(context, word)
             if inner is not None:
-                yield from (line.replace("\n## ", "\n### ") for line in _describe(inner, f"{name} {word}"))
+                yield from (
+                    line.replace("\n## ", "\n### ") for line in _describe(inner, f"{name} {word}", context)
+                )
 
 
 def main() -> int:

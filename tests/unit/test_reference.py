@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import ast
 import re
-
-import pytest
+import subprocess
+import sys
 
 from tests.tools import reference
 
 
-@pytest.mark.parametrize("page", [reference.DENIALS, reference.COMMAND_LINE], ids=lambda path: path.name)
-def test_a_page_is_what_the_code_says(page: object) -> None:
-    text = reference.denials_page() if page == reference.DENIALS else reference.cli_page()
-    assert page.read_text() == text, "run: python -m tests.tools.reference"  # type: ignore[attr-defined]
+def test_the_pages_are_what_the_code_says() -> None:
+    """Asked in a process of its own: a command keeps the form of help that a test first asked it for."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.tools.reference", "--check"],
+        cwd=reference.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_reason_of_the_source_is_listed() -> None:
