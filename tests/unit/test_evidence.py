@@ -65,6 +65,7 @@ def test_what_became_of_a_test_is_noted_once(tmp_path: Path, monkeypatch: pytest
         nodeid="tests/x.py::test_a1_x[docker-root]",
         callspec=SimpleNamespace(params={"backend": "docker", "account": SimpleNamespace(name="root")}),
     )
+    monkeypatch.delenv(evidence.FILE, raising=False)
     for when, outcome in (
         ("setup", "passed"),
         ("call", "passed"),
