@@ -199,6 +199,15 @@ def start_own(
     )
 
 
+def exit_code(child: subprocess.Popen[bytes], timeout: float | None = None) -> int | None:
+    """Wait for a child's exit code (128 + N for signal N); None where it outlives ``timeout`` seconds."""
+    try:
+        code = child.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return None
+    return code if code >= 0 else 128 - code
+
+
 def last_line(data: bytes, fallback: str) -> str:
     """Give the last non-empty line of a program's output, printable, or ``fallback``."""
     return first_line(b"\n".join(reversed(data.splitlines())), fallback)

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import select
-import subprocess
 import termios
 from typing import TYPE_CHECKING, Protocol
 
@@ -150,11 +149,7 @@ class ClientOnTerminal:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Give its exit code, None where it still runs after ``timeout`` seconds."""
-        try:
-            code = self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
-        return code if code >= 0 else 128 - code
+        return process.exit_code(self._process, timeout)
 
     def kill(self) -> None:
         """Kill it: what it ran in the bottle is its backend's to end."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle.demo.stage import PLACEHOLDER
+from bot_bottle.verify.processes import all_processes, holds
 
 if TYPE_CHECKING:
     from bot_bottle.backend.base import ExecResult
@@ -53,10 +53,8 @@ def places_of(stage: Stage, token: str) -> list[str]:
     if PLACEHOLDER.encode() not in inside.stdout:  # the search finds what is there, or it proves nothing
         places.append("nowhere that could be searched")
     outside = [path for path in stage.plan.state_dir.rglob("*") if path.is_file() and not path.is_symlink()]
-    places += [str(path) for path in [*outside, stage.plan.audit_path] if _holds(path, needle)]
-    places += [
-        f"/proc/{pid}/cmdline" for pid in _processes() if _holds(Path("/proc", pid, "cmdline"), needle)
-    ]
+    places += [str(path) for path in [*outside, stage.plan.audit_path] if holds(path, needle)]
+    places += [str(path / "cmdline") for path in all_processes() if holds(path / "cmdline", needle)]
     return places
 
 
@@ -78,14 +76,3 @@ def text(result: ExecResult) -> str:
 def error_text(result: ExecResult) -> str:
     """Give how a command ended and the end of its errors."""
     return f"exit {result.returncode}: {result.stderr.decode(errors='replace').strip()[-300:]}"
-
-
-def _holds(path: Path, needle: bytes) -> bool:
-    try:
-        return needle in path.read_bytes()
-    except OSError:  # a process that has ended, or another account's
-        return False
-
-
-def _processes() -> list[str]:
-    return [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]

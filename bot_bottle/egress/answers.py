@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from bot_bottle.decision import Deny
+from bot_bottle.egress.passing import PassingOn
 from bot_bottle.pipelock.instructions import OVERLAP, Instruction, InstructionStream
 from bot_bottle.pipelock.unpack import OpaqueError, unpacker
 
@@ -34,11 +35,11 @@ _TEXT = re.compile(
 _JSON = re.compile(rb"(?i)(?:text/event-stream|[\w./+-]*(?:json|javascript))")
 
 
-class AnswerReader:
+class AnswerReader(PassingOn):
     """One response; ``note`` is told what was seen in it and whether that was held up."""
 
     __slots__ = (
-        "_block", "_events", "_exchange", "_head", "_head_request", "_held", "_note", "_over", "_plain",
+        "_block", "_events", "_head", "_head_request", "_held", "_note", "_over", "_plain",
         "_reader", "_stream",
     )  # fmt: skip
 
@@ -51,7 +52,7 @@ class AnswerReader:
         head_request: bool,
         note: Callable[[Instruction], None],
     ) -> None:
-        self._exchange = exchange
+        super().__init__(exchange)
         self._reader = reader
         self._block = block
         self._head_request = head_request
@@ -129,22 +130,10 @@ class AnswerReader:
             self._release(len(self._held))
         self._exchange.on_response_end(trailers)
 
-    def on_tunnel_data(self, data: bytes) -> None:
-        """Pass on bytes of an upgraded connection."""
-        self._exchange.on_tunnel_data(data)
-
     def on_upstream_lost(self, error: UpstreamError) -> None:
         """Pass on that the connection ended early; what was kept back is never shown."""
         if not self._over:
             self._exchange.on_upstream_lost(error)
-
-    def on_upstream_writable(self, *, writable: bool) -> None:
-        """Pass on whether the server keeps up."""
-        self._exchange.on_upstream_writable(writable=writable)
-
-    def flush(self) -> None:
-        """Pass on that it is time to send."""
-        self._exchange.flush()
 
     def refuse(self, status: int, deny: Deny) -> None:
         """Pass on a refusal of who searches the answer before."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bot_bottle.egress.upstream import ResponseSink
+from bot_bottle.egress.passing import PassingOn
 from bot_bottle.egress.usage import USAGE_APIS, EventStream, JsonAnswer, ServerMessages
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from bot_bottle.usage import Usage
 
 
-class Metered(ResponseSink):
+class Metered(PassingOn):
     """One answer on its way to ``exchange``; ``note`` is told at its end what it used, where it says so."""
 
-    __slots__ = ("_api", "_exchange", "_note", "_plain", "_reader")
+    __slots__ = ("_api", "_note", "_plain", "_reader")
 
     def __init__(self, exchange: Answered, api: UsageApiName, note: Callable[[Usage], None]) -> None:
-        self._exchange = exchange
+        super().__init__(exchange)
         self._api = USAGE_APIS[api]
         self._note = note
         self._reader: EventStream | JsonAnswer | None = None
@@ -60,22 +60,10 @@ class Metered(ResponseSink):
         self.settle()
         self._exchange.on_response_end(trailers)
 
-    def on_tunnel_data(self, data: bytes) -> None:
-        """Pass on bytes of an upgraded connection; the conversation reads its messages."""
-        self._exchange.on_tunnel_data(data)
-
     def on_upstream_lost(self, error: UpstreamError) -> None:
         """Tell what was used of an answer that breaks off."""
         self.settle()
         self._exchange.on_upstream_lost(error)
-
-    def on_upstream_writable(self, *, writable: bool) -> None:
-        """Pass on whether the server keeps up."""
-        self._exchange.on_upstream_writable(writable=writable)
-
-    def flush(self) -> None:
-        """Pass on that it is time to send."""
-        self._exchange.flush()
 
     def refuse(self, status: int, deny: Deny) -> None:
         """Pass on a refusal in the answer's place."""

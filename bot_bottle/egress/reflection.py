@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.decision import Deny
 from bot_bottle.egress.grpc import MessageEnds, is_grpc
+from bot_bottle.egress.passing import PassingOn
 from bot_bottle.egress.redact import Redactor
 from bot_bottle.egress.upstream import ResponseSink
 from bot_bottle.pipelock.unpack import BombError, OpaqueError, unpacker
@@ -36,7 +37,7 @@ class Answered(ResponseSink, Protocol):
         """Answer with a refusal, or break off where an answer has begun."""
 
 
-class Reflection:
+class Reflection(PassingOn):
     """One response, without the credentials that ``needles`` knows.
 
     ``note`` is told once what was taken out of this response, or why it was cut off in its middle.
@@ -44,7 +45,6 @@ class Reflection:
 
     __slots__ = (
         "_body",
-        "_exchange",
         "_head",
         "_head_request",
         "_messages",
@@ -58,7 +58,7 @@ class Reflection:
     def __init__(
         self, exchange: Answered, needles: Needles, *, head_request: bool, note: Callable[[str], None]
     ) -> None:
-        self._exchange = exchange
+        super().__init__(exchange)
         self._needles = needles
         self._head_request = head_request
         self._note = note
@@ -145,22 +145,10 @@ class Reflection:
             self._send(self._messages.rest())
         self._exchange.on_response_end([self._needles.masked(one) for one in trailers])
 
-    def on_tunnel_data(self, data: bytes) -> None:
-        """Pass on bytes of an upgraded connection; the conversation takes credentials out of its messages."""
-        self._exchange.on_tunnel_data(data)
-
     def on_upstream_lost(self, error: UpstreamError) -> None:
         """Pass on that the connection ended early; what is held back is never shown."""
         if not self._over:
             self._exchange.on_upstream_lost(error)
-
-    def on_upstream_writable(self, *, writable: bool) -> None:
-        """Pass on whether the server keeps up."""
-        self._exchange.on_upstream_writable(writable=writable)
-
-    def flush(self) -> None:
-        """Pass on that it is time to send."""
-        self._exchange.flush()
 
     def _masked(
         self, line: StatusLine, headers: ResponseHeaders

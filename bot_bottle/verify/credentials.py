@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle.verify import inside
 from bot_bottle.verify.case import Case, Finding, broken, held, new_mark, not_run
+from bot_bottle.verify.processes import all_processes, holds, own_sidecars
 from bot_bottle.verify.stage import ALLOWED, API, PLACEHOLDER, TOKEN_HOSTS
 
 if TYPE_CHECKING:
@@ -197,13 +197,13 @@ def _on_the_host(stage: Stage) -> Finding:
     needle = stage.token.encode()
     home = stage.plan.audit_path.parent.parent
     files = [path for path in home.rglob("*") if path.is_file() and not path.is_symlink()]
-    found = [str(path) for path in files if _holds(path, needle)]
-    processes = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
+    found = [str(path) for path in files if holds(path, needle)]
+    processes = all_processes()
     found += [
         str(path / name)
         for path in processes
         for name in ("cmdline", "environ")
-        if _holds(path / name, needle)
+        if holds(path / name, needle)
     ]
     if stage.plan.audit_path not in files:
         return broken("the audit log is not where it is searched, so this proves nothing")
@@ -228,33 +228,16 @@ def _authority(stage: Stage) -> Finding:
 def _core_dumps(stage: Stage) -> Finding:
     """The sidecar's limits and whether others may read it, where it is a process of this machine."""
     del stage
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit() and _is_sidecar(path):
-            limits = (path / "limits").read_text().splitlines()
-            core = next(line for line in limits if line.startswith("Max core file size"))
-            if core.split()[4:6] != ["0", "0"]:
-                return broken(f"the sidecar may write a core file: {core}")
-            # What is not dumpable belongs to root in /proc (proc(5)), who is nobody in a user namespace.
-            if os.getuid() != 0 and (path / "mem").stat().st_uid == os.getuid():
-                return broken("the sidecar can be traced")
-            return held("no core file, and not dumpable")
+    for path in own_sidecars():
+        limits = (path / "limits").read_text().splitlines()
+        core = next(line for line in limits if line.startswith("Max core file size"))
+        if core.split()[4:6] != ["0", "0"]:
+            return broken(f"the sidecar may write a core file: {core}")
+        # What is not dumpable belongs to root in /proc (proc(5)), who is nobody in a user namespace.
+        if os.getuid() != 0 and (path / "mem").stat().st_uid == os.getuid():
+            return broken("the sidecar can be traced")
+        return held("no core file, and not dumpable")
     return not_run("the sidecar is no process of this account on this machine")
-
-
-def _is_sidecar(path: Path) -> bool:
-    try:
-        status = (path / "stat").read_text().rpartition(")")[2].split()
-        words = (path / "cmdline").read_bytes()
-    except OSError:
-        return False
-    return b"bot_bottle.sidecar" in words and int(status[1]) == os.getpid()
-
-
-def _holds(path: Path, needle: bytes) -> bool:
-    try:
-        return needle in path.read_bytes()
-    except OSError:  # a process that has ended, or another account's
-        return False
 
 
 def _seen(stage: Stage, mark: str) -> list[Seen]:

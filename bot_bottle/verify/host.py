@@ -13,6 +13,7 @@ from bot_bottle.errors import BotBottleError
 from bot_bottle.manifest.model import Manifest
 from bot_bottle.verify import inside
 from bot_bottle.verify.case import Case, Finding, broken, held, new_mark, not_run
+from bot_bottle.verify.processes import own_sidecars
 from bot_bottle.verify.stage import ALLOWED, FORBIDDEN
 
 if TYPE_CHECKING:
@@ -93,11 +94,11 @@ tell(alive=True)
 
 def _sidecar_killed(stage: Stage) -> Finding:
     """The last of all: without its sidecar the bottle reaches nothing."""
-    sidecars = [pid for pid in _children() if b"bot_bottle.sidecar" in _words(pid)]
+    sidecars = own_sidecars()
     if not sidecars:
         return not_run("the sidecar is no process of this account on this machine")
-    for pid in sidecars:
-        os.kill(pid, signal.SIGKILL)
+    for one in sidecars:
+        os.kill(int(one.name), signal.SIGKILL)
     mark = new_mark("a13")
     try:
         inside.run(stage.bottle, _AFTER, host=ALLOWED, other=FORBIDDEN, mark=mark, seconds=60)
@@ -107,27 +108,6 @@ def _sidecar_killed(stage: Stage) -> Finding:
     if arrived := stage.outside.arrived(mark):
         return broken(f"arrived: {arrived[0]}")
     return held(f"killed; nothing arrived, {end}")
-
-
-def _children() -> list[int]:
-    """List this process's own children."""
-    found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
-            except OSError:
-                continue
-            if int(parent) == os.getpid():
-                found.append(int(path.name))
-    return found
-
-
-def _words(pid: int) -> bytes:
-    try:
-        return Path("/proc", str(pid), "cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 CASES = (

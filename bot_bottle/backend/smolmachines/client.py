@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from typing import TYPE_CHECKING
 
 from bot_bottle import process
@@ -38,11 +37,7 @@ class ClientProcess:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Give the client's exit code, None where it still runs after ``timeout`` seconds."""
-        try:
-            code = self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
-        return code if code >= 0 else 128 - code
+        return process.exit_code(self._process, timeout)
 
     def kill(self) -> None:
         """Kill the command's session in the machine, then the client."""
