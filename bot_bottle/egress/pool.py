@@ -8,35 +8,29 @@ certificate is always verified for the host's name.
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
-from bot_bottle.egress.addresses import address_refusal
-from bot_bottle.egress.hosts import is_ip_literal
+from bot_bottle.egress.roads import Roads, system_resolver
 from bot_bottle.egress.shared_upstreams import SharedUpstreams
 from bot_bottle.egress.tls_stream import TlsStream
 from bot_bottle.egress.upstream import PoolKey, Upstream, UpstreamConnection, UpstreamError
-from bot_bottle.egress.way import first_of, interleaved, proxy_for, through_proxy
+from bot_bottle.egress.way import first_of, in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from bot_bottle.egress.http2.upstream import Http2Upstream
     from bot_bottle.egress.policy import Scheme
     from bot_bottle.egress.redact import Needles
+    from bot_bottle.egress.roads import Resolver
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.sidecar.config import Pin, Roots, UpstreamProxy
 
-#: Resolves a host to address literals; raises ``OSError``.
-Resolver: TypeAlias = "Callable[[str, int], Awaitable[list[str]]]"
-
-_DNS_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
 _HANDSHAKE_SECONDS = 10.0
-_MAX_ADDRESSES = 6
 _IDLE_SECONDS = 30.0
 #: As many as were needed at once, since a new one costs a handshake; those unused end by their time.
 _MAX_IDLE = 1024
@@ -66,12 +60,6 @@ class Destination(NamedTuple):
         return (protocol, self.host, self.port, self.route.auth.token_ref if self.route.auth else "")
 
 
-async def system_resolver(host: str, port: int) -> list[str]:
-    """Resolve with the operator's own resolver."""
-    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(info[4][0]) for info in infos))
-
-
 class UpstreamPool:
     """Makes upstream connections and keeps idle ones."""
 
@@ -87,11 +75,9 @@ class UpstreamPool:
     ) -> None:
         self.loop = loop
         self._now = loop.time
-        self._pins = dict(pins)
         self._upstream_ca_pem = upstream_ca_pem
         self._roots = roots
-        self._proxy = proxy
-        self._resolver = resolver
+        self.roads = Roads(loop=loop, pins=pins, proxy=proxy, resolver=resolver)
         self._idle: dict[PoolKey, list[UpstreamConnection]] = {}
         self._idle_count = 0
         #: By whether HTTP/2 is offered.
@@ -167,44 +153,14 @@ class UpstreamPool:
         return await self._dial(destination)
 
     async def _dial(self, destination: Destination) -> Upstream:
-        addresses, port = await self._addresses(destination)
-        if not addresses:
-            raise UpstreamError("upstream_unreachable", f"{destination.host} has no address")
+        addresses, port = await self.roads.addresses(
+            destination.host, destination.port, exempt=destination.route.ssrf_ip_allowlist
+        )
         if len(addresses) == 1:
             return await self._connect(destination, addresses[0], port)
         # The handshake is part of the race: an address without the host's certificate leads nowhere.
-        order = interleaved(addresses)[:_MAX_ADDRESSES]
-        attempts = [partial(self._connect, destination, address, port) for address in order]
+        attempts = [partial(self._connect, destination, address, port) for address in in_order(addresses)]
         return await first_of(attempts, discard=lambda late: late.abort())
-
-    async def _addresses(self, destination: Destination) -> tuple[list[str], int]:
-        host, port = destination.host, destination.port
-        exempt = destination.route.ssrf_ip_allowlist
-        pin = self._pins.get(host)
-        if pin:
-            candidates, port = [pin.address], pin.port or port
-        elif is_ip_literal(host):
-            candidates = [host]
-        elif self._proxy and self._proxy.resolves and proxy_for(self._proxy, host):
-            return [host], port  # the operator leaves it to the proxy where a name leads
-        else:
-            try:
-                async with asyncio.timeout(_DNS_SECONDS):
-                    candidates = await self._resolver(host, port)
-            except (OSError, UnicodeError) as error:
-                raise UpstreamError("upstream_dns", f"{host} could not be resolved") from error
-        refusals = {
-            address: address_refusal(address, exempt, pinned=pin is not None) for address in candidates
-        }
-        passed = [address for address, refusal in refusals.items() if refusal is None]
-        if refusals and not passed:
-            kinds = ", ".join(sorted({refusal for refusal in refusals.values() if refusal}))
-            raise UpstreamError(
-                "address_denied",
-                f"{host} resolves to an address that is never dialled ({kinds})",
-                denied=True,
-            )
-        return passed, port
 
     async def _connect(self, destination: Destination, address: str, port: int) -> Upstream:
         tls = destination.scheme == "https"
@@ -214,20 +170,10 @@ class UpstreamPool:
             async with asyncio.timeout(_CONNECT_SECONDS + (_HANDSHAKE_SECONDS if tls else 0)):
                 if tls:
                     return await self._secure(connection, destination, address, port)
-                await self._open(connection, host, address, port)
+                await self.roads.open(connection, host, address, port)
         except OSError as error:
             raise _connect_failure(host, error) from error
         return connection
-
-    async def _open(self, protocol: asyncio.Protocol, host: str, address: str, port: int) -> None:
-        """Connect ``protocol``; a pin says how its host is reached, so that no proxy is asked for it."""
-        proxy = (
-            None if host in self._pins else proxy_for(self._proxy, host, "" if address == host else address)
-        )
-        if proxy is None:
-            await self.loop.create_connection(lambda: protocol, address, port)
-        else:
-            await through_proxy(self.loop, proxy, protocol, address, port)
 
     async def _secure(
         self, connection: UpstreamConnection, destination: Destination, address: str, port: int
@@ -258,7 +204,7 @@ class UpstreamPool:
             done=done,
         )
         try:
-            await self._open(stream, host, address, port)
+            await self.roads.open(stream, host, address, port)
             return await secured
         except BaseException:
             secured.cancel()

@@ -30,8 +30,9 @@ from bot_bottle.egress.policy import (
     not_halted,
     sni_present,
 )
-from bot_bottle.egress.pool import UpstreamPool, system_resolver
+from bot_bottle.egress.pool import UpstreamPool
 from bot_bottle.egress.precedent import Precedent, Precedents
+from bot_bottle.egress.roads import system_resolver
 from bot_bottle.egress.target import Arrival
 from bot_bottle.egress.tls import ServerContexts
 
@@ -45,8 +46,9 @@ if TYPE_CHECKING:
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.metering import Metered
     from bot_bottle.egress.policy import Policy
-    from bot_bottle.egress.pool import Destination, Resolver
+    from bot_bottle.egress.pool import Destination
     from bot_bottle.egress.reflection import Answered
+    from bot_bottle.egress.roads import Resolver
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.egress.upstream import ResponseSink
     from bot_bottle.egress.websocket import Conversation

@@ -20,6 +20,7 @@ Won = TypeVar("Won")
 #: RFC 8305, 8: the recommended Connection Attempt Delay, in seconds.
 STAGGER_SECONDS = 0.25
 _MAX_ANSWER = 16 * 1024
+_MAX_ADDRESSES = 6
 
 
 def interleaved(addresses: Sequence[str]) -> list[str]:
@@ -31,6 +32,11 @@ def interleaved(addresses: Sequence[str]) -> list[str]:
     paired = [address for pair in zip(first, second, strict=False) for address in pair]
     rest = first[len(second) :] or second[len(first) :]
     return [*paired, *rest]
+
+
+def in_order(addresses: Sequence[str]) -> list[str]:
+    """Give the addresses that are tried, in the order of their attempts."""
+    return interleaved(addresses)[:_MAX_ADDRESSES]
 
 
 async def first_of(
@@ -95,13 +101,18 @@ async def through_proxy(
     protocol: asyncio.Protocol,
     host: str,
     port: int,
+    *,
+    server_first: bool = False,
 ) -> None:
     """Connect ``protocol`` to ``host:port`` by the proxy's CONNECT (RFC 9110, 9.3.6).
+
+    ``server_first`` says that what is there may speak before it is spoken to (ssh), so that its first words
+    may stand behind the proxy's answer.
 
     Raises :class:`UpstreamError`, whose words hold nothing the proxy said but its status.
     """
     asked: asyncio.Future[None] = loop.create_future()
-    question = _Question(proxy, protocol, format_authority(host, port), asked)
+    question = _Question(proxy, protocol, format_authority(host, port), asked, server_first=server_first)
     try:
         await loop.create_connection(lambda: question, proxy.host, proxy.port)
         await asked
@@ -119,8 +130,15 @@ class _Question(asyncio.Protocol):
     """Asks a proxy for a tunnel and hands the connection over once it stands."""
 
     def __init__(
-        self, proxy: UpstreamProxy, protocol: asyncio.Protocol, target: str, asked: asyncio.Future[None]
+        self,
+        proxy: UpstreamProxy,
+        protocol: asyncio.Protocol,
+        target: str,
+        asked: asyncio.Future[None],
+        *,
+        server_first: bool,
     ) -> None:
+        self._server_first = server_first
         self._protocol = protocol
         self._asked = asked
         self._transport: asyncio.Transport | None = None
@@ -138,13 +156,14 @@ class _Question(asyncio.Protocol):
         self._question = b""
 
     def data_received(self, data: bytes) -> None:
-        """Read the answer's head; nothing may stand behind it, since the upstream speaks second."""
+        """Read the answer's head; nothing may stand behind it where the upstream speaks second."""
         self._answer += data
         head, end, more = self._answer.partition(b"\r\n\r\n")
         if not end and len(head) <= _MAX_ANSWER:
             return
         status = head[9:12] if head.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")) else b""
-        if not end or not status.isdigit() or (more and status.startswith(b"2")):
+        unasked = more and status.startswith(b"2") and not self._server_first
+        if not end or not status.isdigit() or unasked:
             self._fail("answered with something else than HTTP")
         elif status == b"407":
             self._fail("wants another user or password (407)")
@@ -155,6 +174,8 @@ class _Question(asyncio.Protocol):
             transport.set_protocol(self._protocol)
             self._asked.set_result(None)
             self._protocol.connection_made(transport)
+            if more:
+                self._protocol.data_received(more)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Say that no answer came."""

@@ -57,6 +57,8 @@ async def forward(mirror: Mirror, quarantine: Quarantine, commands: Sequence[Com
             check=False,
         )
     outcome = read_outcome(done, commands)
+    if mirror.upstream.failure and not outcome.taken:
+        raise git.GitError(mirror.upstream.failure)
     redacted = mirror.upstream.redacted
     return Outcome(
         results={command: redacted(why) for command, why in outcome.results.items()},

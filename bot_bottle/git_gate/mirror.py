@@ -93,6 +93,7 @@ class Mirror(git.LocalGit):
                 await self.git("symbolic-ref", "HEAD", f"refs/heads/{listing.head}")
         except (GitError, OSError) as error:
             words = str(error) if isinstance(error, GitError) else (error.strerror or "a file error")
+            words = self.upstream.failure or words
             raise UpstreamError(
                 f"{remote.upstream} cannot be reached, so nothing is served from what was there before: "
                 f"{one_line(self.upstream.redacted(words))}"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bot_bottle.audit import AuditLog, AuditValue
+    from bot_bottle.egress.roads import Roads
     from bot_bottle.git_gate.policy import PushPolicy
     from bot_bottle.git_gate.remote import GateConfig, GateRemote
     from bot_bottle.git_gate.scanning import ContentScanner
@@ -58,11 +59,13 @@ class GitGate:
         scanner: Callable[[], ContentScanner],
         pins: Mapping[str, Pin] | None = None,
         upstream_ca_pem: str = "",
+        roads: Callable[[str], Roads | None] = lambda _host: None,
         policy: Callable[[GateRemote], PushPolicy] = lambda remote: remote.policy,
     ) -> None:
         """Load the keys; nothing is asked or written yet. ``scanner`` is called in a thread, at a push.
 
-        ``policy`` gives what may be pushed to a remote, and is asked at each push.
+        ``policy`` gives what may be pushed to a remote, and is asked at each push. ``roads`` says what a host
+        is reached by where git is not to dial it itself.
 
         Raises ``KeyNotUsableError``. Without ``config`` every request is told that there are no remotes.
         """
@@ -74,7 +77,14 @@ class GitGate:
         for number, remote in enumerate(remotes):
             folder = Path(config.folder) if config else Path()
             pin = (pins or {}).get(remote.upstream_host)
-            upstream = Upstream(remote, folder=folder, number=number, pin=pin, ca_pem=upstream_ca_pem)
+            upstream = Upstream(
+                remote,
+                folder=folder,
+                number=number,
+                pin=pin,
+                ca_pem=upstream_ca_pem,
+                roads=roads(remote.upstream_host),
+            )
             self._mirrors[remote.host] = Mirror(upstream, folder=folder, number=number)
         self._pushes = Pushes(audit=audit, scanner=scanner, policy=policy)
         self._readers = asyncio.Semaphore(MAX_READERS)

@@ -2,7 +2,8 @@
 
 ssh: the pinned host key alone, the gate's own agent alone, no configuration, no forwarding, no question.
 https: the token goes down a pipe that a credential helper reads once it is asked for; no argument, no file
-and no variable holds it, and no redirect is followed with it.
+and no variable holds it, and no redirect is followed with it. Where the operator's network has a proxy, both
+are led through it by a relay of the gate's own, and know nothing of it.
 """
 
 from __future__ import annotations
@@ -18,26 +19,38 @@ from urllib.parse import quote
 from bot_bottle.files import write_atomic
 from bot_bottle.git_gate.agent import KeyAgent
 from bot_bottle.git_gate.git import Way, environment, program
+from bot_bottle.git_gate.relay import Relay
 from bot_bottle.git_gate.remote import bracketed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bot_bottle.egress.roads import Roads
     from bot_bottle.git_gate.remote import GateRemote
     from bot_bottle.sidecar.config import Pin
 
 #: Who HTTP's password belongs to where only the password counts; forges take any name, GitHub Apps this one.
 _TOKEN_USER = "x-access-token"  # noqa: S105 - a name
 _CONNECT_SECONDS = 20
+_PORTS = {"https": 443, "ssh": 22}
 
 
 class Upstream:
     """One upstream. :meth:`open` before the first use, :meth:`close` after the last."""
 
     def __init__(
-        self, remote: GateRemote, *, folder: Path, number: int, pin: Pin | None, ca_pem: str
+        self,
+        remote: GateRemote,
+        *,
+        folder: Path,
+        number: int,
+        pin: Pin | None,
+        ca_pem: str,
+        roads: Roads | None = None,
     ) -> None:
         """``folder`` is private to the sidecar; ``number`` tells this remote's files there from others'.
+
+        ``roads`` are what it is reached by where git is not to dial it itself.
 
         Raises ``KeyNotUsableError`` for a key that does not load.
         """
@@ -48,10 +61,22 @@ class Upstream:
             if remote.scheme == "ssh" and remote.key is not None
             else None
         )
+        self._relay = (
+            Relay(
+                roads,
+                remote.upstream_host,
+                remote.port or _PORTS[remote.scheme],
+                asked=remote.scheme == "https",
+            )
+            if roads is not None
+            else None
+        )
 
     async def open(self) -> None:
-        """Write what ``ssh`` reads (public things only) and start the agent; raises ``OSError``."""
+        """Write what ``ssh`` reads (public things only), start agent and relay; raises ``OSError``."""
         remote = self.remote
+        if self._relay is not None:
+            await self._relay.open()
         if remote.scheme == "https":
             if self._ca_pem:
                 write_atomic(self._ca_bundle, _system_roots() + self._ca_pem.encode(), mode=0o600)
@@ -65,13 +90,22 @@ class Upstream:
             await self._agent.open()
 
     def close(self) -> None:
-        """Stop the agent."""
+        """Stop the agent and the relay."""
         if self._agent is not None:
             self._agent.close()
+        if self._relay is not None:
+            self._relay.close()
+
+    @property
+    def failure(self) -> str:
+        """Why the road of the last command led nowhere, where it is not git that can say so."""
+        return self._relay.failure if self._relay is not None else ""
 
     @contextlib.contextmanager
     def access(self) -> Iterator[Way]:
         """Lend what one git command needs."""
+        if self._relay is not None:
+            self._relay.failure = ""
         if self.remote.scheme == "ssh":
             env = environment(GIT_ALLOW_PROTOCOL="ssh", GIT_SSH_COMMAND=self._ssh(), GIT_SSH_VARIANT="ssh")
             yield Way(url=self._url(), env=env, config=(), fds=())
@@ -82,7 +116,9 @@ class Upstream:
         elif os.environ.get("SSL_CERT_FILE"):
             env["GIT_SSL_CAINFO"] = os.environ["SSL_CERT_FILE"]
         config: list[str] = []
-        if self._pin is not None:
+        if self._relay is not None:
+            config.append(f"http.proxy=http://127.0.0.1:{self._relay.port}")
+        elif self._pin is not None:
             port = self._pin.port or self.remote.port or 443
             config.append(
                 f"http.curloptResolve={self.remote.upstream_host}:{port}:{bracketed(self._pin.address)}"
@@ -116,6 +152,8 @@ class Upstream:
         remote, pin = self.remote, self._pin
         user = f"{remote.user}@" if remote.user else ""
         port = (pin.port if pin else None) or remote.port
+        if self._relay is not None and remote.scheme == "ssh":
+            port = self._relay.port
         place = bracketed(remote.upstream_host) + (f":{port}" if port else "")
         return f"{remote.scheme}://{user}{place}{remote.path}"
 
@@ -149,7 +187,9 @@ class Upstream:
             "UpdateHostKeys": "no",
             "UserKnownHostsFile": f"known-{self._number}",
         }
-        if self._pin is not None:
+        if self._relay is not None:
+            options["HostName"] = "127.0.0.1"
+        elif self._pin is not None:
             options["HostName"] = self._pin.address
         return " ".join(
             [program("ssh"), "-F", "/dev/null", *(f"-o {key}={value}" for key, value in options.items())]

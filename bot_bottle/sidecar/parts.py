@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bot_bottle.audit import AuditLog
     from bot_bottle.decision import Deny
     from bot_bottle.egress.ca import CertificateAuthority
+    from bot_bottle.egress.roads import Roads
     from bot_bottle.git_gate.policy import PushPolicy
     from bot_bottle.git_gate.remote import GateRemote
     from bot_bottle.git_gate.scanning import PipelockScanner
@@ -119,6 +120,7 @@ class Parts:
                 self._config,
                 self._audit,
                 engine,
+                roads=self.proxy.pool.roads,
                 folder=self._folder,
                 policy=self._push_policy,
             )
@@ -163,12 +165,14 @@ def make_gate(
     audit: AuditLog,
     engine: Callable[[], LateEngine],
     *,
+    roads: Roads,
     folder: str = "",
     policy: Callable[[GateRemote], PushPolicy] = lambda remote: remote.policy,
 ) -> GitGate:
     """Make the git gate; ``folder`` is the sidecar's private one, if not the launcher says where mirrors lie.
 
-    ``engine`` gives the one rule engine of the sidecar; it is asked for at the first push. Raises
+    ``engine`` gives the one rule engine of the sidecar; it is asked for at the first push. ``roads`` are
+    egress's: where the operator's proxy is on the way to an upstream, git is led there. Raises
     ``ValueError`` for a key that does not load.
     """
     from bot_bottle.git_gate.service import GitGate  # noqa: PLC0415 - with asyncio's streams, git's rules
@@ -182,6 +186,7 @@ def make_gate(
         scanner=_scanner_maker(config, engine),
         pins=config.pins,
         upstream_ca_pem=config.upstream_ca_pem,
+        roads=lambda host: roads if roads.around(host) else None,
         policy=policy,
     )
 

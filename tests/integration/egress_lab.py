@@ -19,8 +19,8 @@ from bot_bottle.demo.authority import Authority
 from bot_bottle.egress.ca import CertificateAuthority
 from bot_bottle.egress.clients import MAX_CLIENTS
 from bot_bottle.egress.policy import POLICIES, Policy
-from bot_bottle.egress.pool import Resolver, system_resolver
 from bot_bottle.egress.proxy import EgressProxy
+from bot_bottle.egress.roads import Resolver, system_resolver
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.client import SidecarProcess

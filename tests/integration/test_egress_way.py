@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from bot_bottle.egress.pool import Resolver
+    from bot_bottle.egress.roads import Resolver
     from bot_bottle.egress.routes import EgressRoute
 
 pytestmark = pytest.mark.integration

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import uvloop
 
 from bot_bottle.audit import AuditLog
+from bot_bottle.egress.roads import Roads, system_resolver
 from bot_bottle.git_gate.remote import GateConfig, GateRemote, SshKey
 from bot_bottle.git_gate.service import GitGate
 from bot_bottle.git_gate.spellings import gitconfig
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from bot_bottle.egress.roads import Resolver
     from bot_bottle.git_gate.policy import PushPolicy
     from bot_bottle.git_gate.scanning import ContentScanner
+    from bot_bottle.sidecar.config import UpstreamProxy
 
 HOST = "git.test"
 NOBODY = {"GIT_AUTHOR_NAME": "A U Thor", "GIT_AUTHOR_EMAIL": "author@git.test"}
@@ -46,6 +49,8 @@ class GateThread:
         scanner: Callable[[], ContentScanner],
         pins: dict[str, Pin],
         ca_pem: str = "",
+        proxy: UpstreamProxy | None = None,
+        resolver: Resolver = system_resolver,
     ) -> None:
         self._sock = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._sock.getsockname()[1]}"
@@ -55,7 +60,15 @@ class GateThread:
 
         async def serve() -> None:
             log = AuditLog.open(audit, redact=config.secrets().values() if config else ())
-            gate = GitGate(config, audit=log, scanner=scanner, pins=pins, upstream_ca_pem=ca_pem)
+            roads = Roads(loop=self._loop, pins=pins, proxy=proxy, resolver=resolver)
+            gate = GitGate(
+                config,
+                audit=log,
+                scanner=scanner,
+                pins=pins,
+                upstream_ca_pem=ca_pem,
+                roads=lambda host: roads if roads.around(host) else None,
+            )
             server = await asyncio.get_running_loop().create_server(gate.protocol, sock=self._sock)
             self._stop = asyncio.Event()
             self._started.set()
@@ -164,6 +177,8 @@ class GitLab:
         )
         self.pins = {HOST: Pin(address="127.0.0.1", port=port)}
         self.ca_pem = ""
+        self.proxy: UpstreamProxy | None = None
+        self.resolver: Resolver = system_resolver
         self.scanner = scanner
         self.gate_folder = folder / "gate"
         self.audit_path = folder / "audit.jsonl"
@@ -206,6 +221,8 @@ class GitLab:
             scanner=self.scanner,
             pins=self.pins,
             ca_pem=self.ca_pem,
+            proxy=self.proxy,
+            resolver=self.resolver,
         )
         (self.home / ".gitconfig").write_bytes(gitconfig(chosen, self.gate.url))
         return self
