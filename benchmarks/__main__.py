@@ -19,6 +19,7 @@ from benchmarks import (
     reflection,
     report,
     start,
+    workspace,
 )
 from tests.support.outside import REPO
 
@@ -32,6 +33,7 @@ _ONE: dict[str, Callable[[], report.Table]] = {
     "manifest": manifest.measure,
     "reflection": reflection.measure,
     "machines": machines.measure,
+    "workspace": workspace.measure,
 }
 _SEVERAL: dict[str, Callable[[], list[report.Table]]] = {
     "egress": egress.measure,

@@ -12,23 +12,25 @@ from __future__ import annotations
 
 import os
 import stat
-import tarfile
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from bot_bottle.errors import BotBottleError, UsageError
 from bot_bottle.pipelock.file_names import is_credential_file
 from bot_bottle.repository import find_repository, fresh_git, visible_files
+from bot_bottle.tar_stream import TarStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _GIT_DIR = ".git"
+#: No file has such a name, and no folder on the way to one.
+_NO_NAMES = frozenset({"", ".", "..", _GIT_DIR})
 _MAX_SUBMODULE_DEPTH = 8
 
 
@@ -46,18 +48,18 @@ class WorkspaceSource:
     left_out: tuple[str, ...] = ()
     suspects: tuple[str, ...] = ()
 
-    def write(self, archive: tarfile.TarFile, count: Callable[[int], None] | None = None) -> None:
-        """Write everything to an archive for the bottle's workspace; links stay links, set-id bits go.
+    def write(self, sink: BinaryIO, count: Callable[[int], None] = lambda _size: None) -> None:
+        """Write everything as a tar archive for the bottle's workspace; links stay links, set-id bits go.
 
         ``count`` hears the size of each file once it is in.
         """
+        archive = TarStream(sink)
         _add_files(archive, self.root, self.files, "", count)
         if self.git_dir is not None:
             for empty in ("refs/heads", "refs/tags", "objects", "hooks"):  # git wants these even when empty
-                member = archive.tarinfo(f"{_GIT_DIR}/{empty}")
-                member.type, member.mode = tarfile.DIRTYPE, 0o755
-                archive.addfile(member)
-            _add_files(archive, self.git_dir, _walk(self.git_dir), f"{_GIT_DIR}/")
+                archive.folder(f"{_GIT_DIR}/{empty}".encode())
+            _add_files(archive, self.git_dir, _walk(self.git_dir), f"{_GIT_DIR}/", lambda _size: None)
+        archive.finish()
 
 
 def check_workspace(folder: Path) -> Path:
@@ -137,47 +139,58 @@ def _submodule(folder: Path, name: str, depth: int = 0) -> tuple[list[str], list
 
 def _walk(folder: Path) -> Iterator[str]:
     """List the files and links below a folder that is no repository, without any repository in it."""
-    for parent, folders, files in os.walk(folder, followlinks=False, onerror=_unreadable):
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        folders[:] = sorted(set(folders) - set(links) - {_GIT_DIR})
-        for name in sorted({*files, *links} - {_GIT_DIR}):
-            yield str(Path(parent, name).relative_to(folder))
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        try:
+            with os.scandir(f"{folder}/{below}") as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            _unreadable(error)
+        entries = [entry for entry in entries if entry.name != _GIT_DIR]
+        yield from (f"{below}{entry.name}" for entry in entries if not entry.is_dir(follow_symlinks=False))
+        folders = [f"{below}{entry.name}/" for entry in entries if entry.is_dir(follow_symlinks=False)]
+        waiting += reversed(folders)
 
 
 def _add_files(
-    archive: tarfile.TarFile,
-    root: Path,
-    names: Iterable[str],
-    prefix: str,
-    count: Callable[[int], None] | None = None,
+    archive: TarStream, root: Path, names: Iterable[str], prefix: str, count: Callable[[int], None]
 ) -> None:
     """Add the files ``names`` below ``root``; what is gone, or lies behind a link, counts as deleted."""
     top = os.open(root, _OPEN_DIR)
-    held: tuple[tuple[str, ...], int] | None = None
+    held: tuple[str, int | None] = ("", None)
     try:
+        held = ("", os.dup(top))
         for name in names:
-            *folders, last = PurePath(name).parts
-            if PurePath(name).is_absolute() or not {"..", _GIT_DIR}.isdisjoint((*folders, last)):
-                continue  # only an index made by hand has such names
-            if held is None or held[0] != tuple(folders):
-                if held is not None:
+            folder, _, last = name.rpartition("/")
+            if folder != held[0]:  # a folder's files come one after the other
+                if held[1] is not None:
                     os.close(held[1])
-                    held = None
-                parent = _open_folder(top, folders)
-                if parent is None:
-                    continue
-                held = (tuple(folders), parent)
-            size = _add(archive, held[1], last, f"{prefix}{name}", root / name)
-            if count is not None:
-                count(size)
+                held = (folder, None)
+                held = (folder, _open_folder(top, folder.split("/")))
+            if held[1] is None or last in _NO_NAMES:
+                continue
+            try:
+                size = _add(archive, held[1], last, os.fsencode(f"{prefix}{name}"))
+            except BrokenPipeError:
+                raise  # what reads the archive has ended, and says why
+            except OSError as error:
+                error.filename = str(root / name)
+                _unreadable(error)
+            count(size)
     finally:
-        if held is not None:
+        if held[1] is not None:
             os.close(held[1])
         os.close(top)
 
 
-def _open_folder(top: int, folders: Iterable[str]) -> int | None:
-    """Open a folder below ``top`` step by step; None where one of them is missing, a file or a link."""
+def _open_folder(top: int, folders: Sequence[str]) -> int | None:
+    """Open a folder below ``top`` step by step; None where one of them is missing, a file or a link.
+
+    So is one that only an index made by hand has (``..``, ``.git``, an absolute path).
+    """
+    if not _NO_NAMES.isdisjoint(folders):
+        return None
     current = os.dup(top)
     for folder in folders:
         try:
@@ -194,34 +207,28 @@ def _open_folder(top: int, folders: Iterable[str]) -> int | None:
     return current
 
 
-def _add(archive: tarfile.TarFile, parent: int, name: str, arcname: str, path: Path) -> int:
-    """Add one file or link, if it is one; gives the bytes it has."""
+def _add(archive: TarStream, parent: int, name: str, arcname: bytes) -> int:
+    """Add one file or link, if it is one; gives the bytes it has. Raises ``OSError``."""
     try:
         kind = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
-        member = tarfile.TarInfo(arcname)
         if stat.S_ISLNK(kind):
-            member.type, member.mode = tarfile.SYMTYPE, 0o777
-            member.linkname = os.readlink(name, dir_fd=parent)
-            archive.addfile(member)
+            archive.link(arcname, os.fsencode(os.readlink(name, dir_fd=parent)))
             return 0
-        if not stat.S_ISREG(kind):
+        if not stat.S_ISREG(kind):  # a device is not even opened
             return 0
         descriptor = os.open(name, _OPEN_FILE, dir_fd=parent)
     except FileNotFoundError:  # tracked, and deleted in the work tree: the copy shows it as deleted too
         return 0
-    except OSError as error:
-        error.filename = str(path)
-        _unreadable(error)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if stat.S_ISREG(status.st_mode):
-            member.size, member.mtime, member.mode = status.st_size, status.st_mtime, status.st_mode & 0o755
-            archive.addfile(member, file)
-        return member.size
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return 0
+        return archive.file(arcname, descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _unreadable(error: OSError) -> NoReturn:
     raise UsageError(
-        f"{error.filename}: cannot be copied into the bottle ({error.strerror}); make it readable, "
+        f"{error.filename}: cannot be copied into the bottle ({error.strerror or error}); make it readable, "
         "move it away or let git ignore it"
     ) from error

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
 from bot_bottle.bottle_state import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bot_bottle.workspace import WorkspaceSource
 
 _EVERY_SECONDS = 3.0
@@ -32,19 +36,45 @@ def tell_left_out(source: WorkspaceSource) -> None:
 
 
 class CopyProgress:
-    """Counts files on their way and says every few seconds how far it is; small copies pass in silence."""
+    """Says every few seconds how far a copy is, on a terminal alone; small ones pass in silence."""
 
-    def __init__(self, files: int) -> None:
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._files = self._done = self._bytes = 0
+        self._began = time.monotonic()
+        self._next = self._began + _EVERY_SECONDS
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """Tell for as long as the body runs that what is to be copied is being gathered."""
+        done = threading.Event()
+
+        def tell() -> None:
+            while not done.wait(_EVERY_SECONDS):
+                self._say(f"gathering files and history, {time.monotonic() - self._began:.0f} s so far")
+
+        teller = threading.Thread(target=tell, name="bot-bottle-progress", daemon=True)
+        if self._shown:
+            teller.start()
+        try:
+            yield
+        finally:
+            done.set()
+            if self._shown:
+                teller.join()
+
+    def begin(self, files: int) -> None:
+        """Say how many files there will be."""
         self._files = files
-        self._done = self._bytes = 0
         self._next = time.monotonic() + _EVERY_SECONDS
 
     def count(self, size: int) -> None:
         """Take one more file of ``size`` bytes."""
         self._done += 1
         self._bytes += size
-        now = time.monotonic()
-        if now >= self._next:
+        if self._shown and (now := time.monotonic()) >= self._next:
             self._next = now + _EVERY_SECONDS
-            words = f"copying: {self._done:,} of {self._files:,} files, {self._bytes / 1e6:,.0f} MB"
-            print(f"bot-bottle: {words}", file=sys.stderr, flush=True)
+            self._say(f"{self._done:,} of {self._files:,} files, {self._bytes / 1e6:,.0f} MB")
+
+    def _say(self, words: str) -> None:
+        print(f"bot-bottle: copying: {words}", file=sys.stderr, flush=True)

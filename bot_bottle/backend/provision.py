@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.backend.client_env import AGENT_JAVA_TRUST, java_truststore
 from bot_bottle.backend.copying import CopyProgress, tell_left_out
-from bot_bottle.backend.transfer import Streams, add_bytes, quote, send_archive
+from bot_bottle.backend.transfer import Streams, add_bytes, quote, send_archive, send_stream
 from bot_bottle.backend.util import select_ca_cert
 from bot_bottle.bottle_state import printable
 from bot_bottle.errors import LaunchError, UsageError
@@ -33,10 +34,13 @@ def provision(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> None:
     if plan.provision.dirs or plan.provision.files:
         send_archive(bottle, AGENT_HOME, lambda archive: write_provision(archive, plan.provision))
     if plan.spec.copy_cwd and not resumed:
-        with open_workspace(plan.spec.user_cwd) as source:
+        progress = CopyProgress()
+        with contextlib.ExitStack() as stack:
+            with progress.looking():
+                source = stack.enter_context(open_workspace(plan.spec.user_cwd))
             tell_left_out(source)
-            progress = CopyProgress(len(source.files))
-            send_archive(bottle, AGENT_WORKSPACE, lambda archive: source.write(archive, progress.count))
+            progress.begin(len(source.files))
+            send_stream(bottle, AGENT_WORKSPACE, lambda sink: source.write(sink, progress.count))
 
 
 def clone_repository(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> None:

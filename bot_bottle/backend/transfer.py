@@ -6,10 +6,12 @@ comes out is an archive made by a hostile party and is unpacked member by member
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import tarfile
 import threading
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from bot_bottle.backend.base import ExecResult
 
 _SET_ID_BITS = 0o7000
+_PIPE_BYTES = 1024 * 1024
 
 
 class Streams(Protocol):
@@ -35,20 +38,29 @@ class Streams(Protocol):
 
 
 def send_archive(bottle: Streams, guest_dir: str, write: Callable[[tarfile.TarFile], None]) -> None:
-    """Unpack inside ``guest_dir`` (made if missing) the archive that ``write`` fills.
+    """Unpack inside ``guest_dir`` (made if missing) the archive that ``write`` fills; raises as below."""
+
+    def produce(sink: BinaryIO) -> None:
+        with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+            write(archive)
+
+    send_stream(bottle, guest_dir, produce)
+
+
+def send_stream(bottle: Streams, guest_dir: str, write: Callable[[BinaryIO], None]) -> None:
+    """Unpack inside ``guest_dir`` (made if missing) the tar archive that ``write`` writes to a pipe.
 
     The archive is streamed, never held whole. Raises ``LaunchError`` with tar's own words when it fails.
     """
     read_end, write_end = os.pipe()
+    with suppress(OSError):  # an account's pipes are bounded together; it is only slower then
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     failure: list[BaseException] = []
 
     def produce() -> None:
         try:
-            with (
-                os.fdopen(write_end, "wb") as sink,
-                tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive,
-            ):
-                write(archive)
+            with os.fdopen(write_end, "wb") as sink:
+                write(sink)
         except BaseException as error:  # noqa: BLE001 - carried over to the calling thread
             failure.append(error)
 

@@ -6,12 +6,14 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bot_bottle.backend.copying import CopyProgress, tell_left_out
-from bot_bottle.backend.transfer import cp_in, cp_out, send_archive
+from bot_bottle.backend.transfer import cp_in, cp_out, send_archive, send_stream
 from bot_bottle.errors import LaunchError, UsageError
 from bot_bottle.workspace import open_workspace
 from tests.support.local_streams import LocalStreams
@@ -59,7 +61,7 @@ def repository(tmp_path: Path) -> Path:
 
 def copy(folder: Path, destination: Path) -> Path:
     with open_workspace(folder) as source:
-        send_archive(LocalStreams(), str(destination), source.write)
+        send_stream(LocalStreams(), str(destination), source.write)
     return destination
 
 
@@ -333,19 +335,36 @@ def test_tracked_credentials_come_along_and_are_told(
     assert "warning: git tracks what looks like credentials, so the bottle gets it: .env;" in said
 
 
-def test_a_large_copy_tells_how_far_it_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("on_a_terminal", [True, False])
+def test_a_large_copy_tells_a_terminal_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, on_a_terminal: bool
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("bot_bottle.backend.copying.time.monotonic", lambda: now[0])
-    progress = CopyProgress(4000)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: on_a_terminal, raising=False)
+    progress = CopyProgress()
+    progress.begin(4000)
     for number in range(4000):
         now[0] = number * 0.002
         progress.count(1_000_000)
-    assert capsys.readouterr().err.splitlines() == [
+    told = [
         "bot-bottle: copying: 1,501 of 4,000 files, 1,501 MB",
         "bot-bottle: copying: 3,001 of 4,000 files, 3,001 MB",
     ]
+    assert capsys.readouterr().err.splitlines() == (told if on_a_terminal else [])
+
+
+def test_a_long_look_at_a_repository_is_told_while_it_lasts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = threading.Event()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("bot_bottle.backend.copying._EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(sys.stderr, "flush", said.set, raising=False)
+    with CopyProgress().looking():
+        assert said.wait(60)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == "bot-bottle: copying: gathering files and history, 0 s so far"
 
 
 def test_a_shallow_clone_stays_shallow_and_whole(repository: Path, tmp_path: Path) -> None:
@@ -380,7 +399,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
     closed.mkdir() if kind == "folder" else closed.touch()
     closed.chmod(0)
     with pytest.raises(UsageError, match="closed: cannot be copied"), open_workspace(tmp_path) as source:
-        send_archive(LocalStreams(), str(tmp_path.parent / "copy"), source.write)
+        send_stream(LocalStreams(), str(tmp_path.parent / "copy"), source.write)
     closed.chmod(0o700)
 
 
