@@ -176,16 +176,7 @@ def route_text(route: EgressRoute) -> str:
     parts = [route.host]
     if route.auth:
         parts.append(f"[auth:{route.auth.shown} {route.auth.token_ref}]")
-    if route.tls_passthrough:
-        parts.append("[content rules off]")
-    elif route.detectors != DETECTORS:
-        parts.append(f"[content rules: {', '.join(route.detectors) or 'none'}]")
-    if route.on_opaque:
-        parts.append(f"[unreadable content: {route.on_opaque}]")
-    if route.max_body is not None:
-        parts.append(f"[bodies up to {route.max_body} bytes]")
-    if route.answers == "block":
-        parts.append("[answers that give orders: blocked]")
+    parts += _content_texts(route)
     if route.strip_cookies:
         parts.append("[cookies removed]")
     if route.http2:
@@ -201,6 +192,21 @@ def route_text(route: EgressRoute) -> str:
     if route.ssrf_ip_allowlist:
         parts.append("may resolve to " + " ".join(str(network) for network in route.ssrf_ip_allowlist))
     return " ".join(parts)
+
+
+def _content_texts(route: EgressRoute) -> Iterator[str]:
+    if route.tls_passthrough:
+        yield "[content rules off]"
+    elif route.detectors != DETECTORS:
+        yield f"[content rules: {', '.join(route.detectors) or 'none'}]"
+    if route.on_match != "block":
+        yield f"[what is found: {route.on_match}]"
+    if route.on_opaque:
+        yield f"[unreadable content: {route.on_opaque}]"
+    if route.max_body is not None:
+        yield f"[bodies up to {route.max_body} bytes]"
+    if route.answers == "block":
+        yield "[answers that give orders: blocked]"
 
 
 def limit_text(limit: LimitStatus) -> str:

@@ -134,7 +134,23 @@ def _credential_rule(name: str, entry: str) -> str:
 
 def bottle_notes(bottle: ManifestBottle) -> tuple[str, ...]:
     """Give all that a summary says of a bottle besides its settings."""
-    return (*unmet_notes(bottle), *(sourced(note, source) for note, source in env_notes(bottle)))
+    notes = (*env_notes(bottle), *asking_notes(bottle))
+    return (*unmet_notes(bottle), *(sourced(note, source) for note, source in notes))
+
+
+def asking_notes(bottle: ManifestBottle) -> tuple[tuple[str, ManifestSource | None], ...]:
+    """Say which routes ask a human whom this bottle does not have, with the place where each was written."""
+    if bottle.supervise:
+        return ()
+    said = (
+        "asks a human (on_match: ask), and without supervise: true there is none, so that it only refuses; "
+        "write supervise: true, or block or redact here"
+    )
+    return tuple(
+        (f"egress.routes[{index}]: {route.host} {said}", bottle.sources.get(f"egress.routes[{index}]"))
+        for index, route in enumerate(bottle.egress.routes)
+        if route.pipelock.on_match == "ask"
+    )
 
 
 def unmet_notes(bottle: ManifestBottle) -> tuple[str, ...]:

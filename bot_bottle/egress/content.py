@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle.egress import content_denial
+from bot_bottle.egress.body_guard import BodyGuard
 from bot_bottle.egress.grpc import is_grpc
 from bot_bottle.egress.grpc_content import GrpcGuard
-from bot_bottle.egress.headers import leaving
+from bot_bottle.egress.headers import leaving, left_behind, with_values
+from bot_bottle.egress.notice import Changed, Notice, notices
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from bot_bottle.decision import Deny
     from bot_bottle.egress.frames import Event
     from bot_bottle.egress.headers import RequestHeaders
+    from bot_bottle.egress.placeholders import Placeholders
     from bot_bottle.egress.policy import EgressRequest
     from bot_bottle.egress.redact import Needles
     from bot_bottle.egress.routes import EgressRoute
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from bot_bottle.pipelock.scanner import Scanner
     from bot_bottle.pipelock.selection import Selection
     from bot_bottle.pipelock.session import Session
-    from bot_bottle.pipelock.stream import StreamScanner
     from bot_bottle.secret import Secret
     from bot_bottle.sidecar.config import SidecarConfig
 
@@ -65,6 +67,7 @@ class ContentGuard:
         self._loop = loop
         self._guarded: Mapping[str, Secret] = config.guarded()
         self._cache = Path(config.cache) if config.cache else None
+        self._reads_answers = any(route.answers != "off" for route in config.routes)
         self._lock = threading.Lock()
         self._engine: LateEngine | None = None
         self._thread: threading.Thread | None = None
@@ -131,6 +134,8 @@ class ContentGuard:
         scanner = Scanner(profile="egress", engine=engine, own=own, clock=clock)
         engine.require()
         answers = self._parts.answers if self._parts is not None else Reader(self._cache)
+        if self._reads_answers:
+            answers.warm()  # in this thread: on the loop everything would wait for it
         return Parts(scanner=scanner, requests=RequestScanner(scanner), session=Session(own), answers=answers)
 
     def _loaded(self, parts: Parts | None, failure: str, guarded: Mapping[str, Secret]) -> None:
@@ -154,8 +159,13 @@ class ContentGuard:
 
     # Judging.
 
-    def head(self, request: EgressRequest, facts: RequestHeaders, route: EgressRoute) -> Deny | None:
-        """Judge the head of a request that the policies allow, and its host where it is one of many."""
+    def head(
+        self, request: EgressRequest, facts: RequestHeaders, route: EgressRoute
+    ) -> Deny | Changed | None:
+        """Judge the head of a request that the policies allow, and its host where it is one of many.
+
+        Where the route takes out what is found, gives the head that may go on in its place.
+        """
         parts = self._parts
         if parts is None:
             return content_denial.unavailable(self._failure)
@@ -166,11 +176,50 @@ class ContentGuard:
         selection = self._asking(request.host, route)
         path, query = _bytes(request.path), _bytes(request.query)
         headers = _headers(facts, route)
-        found = parts.requests.scan(
-            method=request.method.encode(), path=path, query=query, headers=headers, selection=selection
-        ) or parts.session.request(path=path, query=query, headers=headers, host=_labels(request, route))
+
+        def judged(query: bytes, headers: tuple[Header, ...]) -> tuple[Finding, ...]:
+            return parts.requests.scan(
+                method=request.method.encode(), path=path, query=query, headers=headers, selection=selection
+            ) or parts.session.request(path=path, query=query, headers=headers, host=_labels(request, route))
+
+        found = judged(query, headers)
         self._headers_seen = facts
-        return content_denial.denial(found, request.host, route, self.human) if found else None
+        if not found:
+            return None
+        if route.on_match == "redact":
+            done = parts.requests.redacted(query=query, headers=headers, selection=selection)
+            if done is not None and not judged(done.query, done.headers):
+                return Changed(
+                    query=done.query.decode("ascii"),
+                    kept=with_values(facts, leaving(facts, cookies=not route.strip_cookies), done.headers),
+                    notices=notices("redacted", done.taken),
+                )
+        return content_denial.denial(found, request.host, route, self.human)
+
+    def left_behind(
+        self, facts: RequestHeaders, route: EgressRoute, placeholders: Placeholders
+    ) -> tuple[Notice, ...]:
+        """Say what credentials stand in the headers that never go on, but for what stands for one.
+
+        It is no reason to refuse: agents present whatever they hold, and none of it leaves.
+        """
+        from bot_bottle.pipelock.finding import Context  # noqa: PLC0415 - loaded with the parts
+
+        parts = self._parts
+        said: list[tuple[Finding, int]] = []
+        if parts is None:
+            return ()
+        for line in left_behind(facts):
+            if not placeholders.seen(line.value):
+                context = Context(
+                    place="header", field=line.name.decode("latin-1"), rules=not route.tls_passthrough
+                )
+                said += [
+                    (found, 1)
+                    for found in parts.scanner.scan(line.line, context)
+                    if found.kind in {"own_secret", "credential", "financial"}
+                ]
+        return notices("stripped", said)
 
     def again(self, request: EgressRequest, facts: RequestHeaders, route: EgressRoute) -> Deny | None:
         """Judge a request whose head but for its target was allowed before, as the same object."""
@@ -227,7 +276,13 @@ class ContentGuard:
         )
 
         def judge(context: Context) -> BodyGuard:
-            stream = StreamScanner(parts.scanner, context, on_opaque=route.on_opaque, selection=selection)
+            stream = StreamScanner(
+                parts.scanner,
+                context,
+                on_opaque=route.on_opaque,
+                selection=selection,
+                redact=route.on_match == "redact",
+            )
             return BodyGuard(
                 stream,
                 parts.session,
@@ -314,53 +369,6 @@ class ContentGuard:
         """Say so where a name that no route covers carries a guarded value in its labels."""
         deny = self.host(host, None)
         return deny if deny is not None and deny.reason == "own_secret" else None
-
-
-class BodyGuard:
-    """Judges one body; what it gives back may go on, and what it objects to ends the request."""
-
-    __slots__ = ("_content_type", "_host", "_human", "_route", "_seen", "_session", "_stream", "notes")
-
-    def __init__(
-        self,
-        stream: StreamScanner,
-        session: Session,
-        *,
-        host: str,
-        route: EgressRoute,
-        content_type: str,
-        human: content_denial.Human | None = None,
-    ) -> None:
-        self._human = human
-        self._stream = stream
-        self._session = session
-        self._host = host
-        self._route = route
-        self._content_type = content_type
-        self._seen = 0
-        #: What could not be read and passes by the route's word; for the record.
-        self.notes: tuple[Finding, ...] = ()
-
-    def feed(self, data: bytes) -> bytes | Deny:
-        """Take a piece; gives the bytes that may go on now."""
-        self._seen += len(data)
-        if self._route.max_body is not None and self._seen > self._route.max_body:
-            return content_denial.too_large(self._host, self._route)
-        step = self._stream.feed(data)
-        self.notes += step.notes
-        return self._denial(step.refusals) if step.refusals else step.release
-
-    def finish(self) -> bytes | Deny:
-        """Take the end; gives what was held back until it was known."""
-        step = self._stream.finish()
-        self.notes += step.notes
-        found = step.refusals
-        if not found and self._stream.small:
-            found = self._session.body(self._stream.small, self._content_type)
-        return self._denial(found) if found else step.release
-
-    def _denial(self, found: tuple[Finding, ...]) -> Deny:
-        return content_denial.denial(found, self._host, self._route, self._human)
 
 
 def _give_back() -> None:

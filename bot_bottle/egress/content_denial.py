@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: How the rules about host names begin.
 HOST_RULE = "pipelock.host"
 
-_REASONS: dict[Kind, str] = {
+REASONS: dict[Kind, str] = {
     "own_secret": "own_secret",
     "credential": "credential_found",
     "financial": "financial_data_found",
@@ -69,8 +69,13 @@ def denial(found: tuple[Finding, ...], host: str, route: EgressRoute, human: Hum
             human.ask(host, found) if human else "this bottle has nobody to ask (supervise: true is not set)"
         )
         next_step += f". This route asks a human (on_match: ask): {said}"
+    if route.on_match == "redact":
+        next_step += (
+            ". This route overwrites what it finds (on_match: redact) in a query, a header's value or text, "
+            "where it stands as it is; this could not be, or never is"
+        )
     return Deny(
-        reason=_REASONS[worst.kind],
+        reason=REASONS[worst.kind],
         rule=f"pipelock.{worst.rule}",
         message=f"{message}: {detail}" if detail else message,
         next_step=next_step,
@@ -82,7 +87,7 @@ def host_denial(found: Finding, route: EgressRoute | None) -> Deny:
     rule = found.rule if found.rule.startswith("host") else f"host-{found.rule}"
     below = f" below {route.host}" if route else ""
     return Deny(
-        reason=_REASONS[found.kind],
+        reason=REASONS[found.kind],
         rule=f"pipelock.{rule}",
         message=f"the host name{below} carries {_WHAT[found.kind]}, and it was not looked up"
         + (f": {found.message}" if found.message else ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from bot_bottle.egress.bodies import LAST_CHUNK, chunk
 from bot_bottle.egress.denial import denial_body, denial_headers, own_head
 from bot_bottle.egress.grammar import BadMessageError
 from bot_bottle.egress.headers import head_tail
+from bot_bottle.egress.notice import header_lines
 from bot_bottle.egress.pool import Destination
 from bot_bottle.egress.target import origin_target, read_request, upstream_authority
 from bot_bottle.egress.tunnel import Tunnel
@@ -21,13 +23,14 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
+    from bot_bottle.egress.body_guard import BodyGuard
     from bot_bottle.egress.client import Client
-    from bot_bottle.egress.content import BodyGuard
     from bot_bottle.egress.counters import Tally
     from bot_bottle.egress.grammar import StatusLine
     from bot_bottle.egress.grpc_content import GrpcGuard
     from bot_bottle.egress.headers import RequestHeaders, ResponseHeaders
     from bot_bottle.egress.metering import Metered
+    from bot_bottle.egress.notice import Changed, Notice
     from bot_bottle.egress.policy import EgressRequest
     from bot_bottle.egress.precedent import Precedent, PrecedentKey
     from bot_bottle.egress.reload import Successor
@@ -75,6 +78,7 @@ class Exchange:
     _response_begun = False
     _response_done = False
     _finished = False
+    _notices: tuple[Notice, ...] = ()
 
     def __init__(
         self,
@@ -143,6 +147,13 @@ class Exchange:
         if isinstance(passed, Deny):
             self._refuse_content(passed)
             return
+        guard = self._guard
+        if guard is not None and guard.notices:
+            said, guard.notices = guard.notices, ()
+            if unrecorded := self._client.proxy.record_notices(self._judged, said):
+                self._refuse_content(unrecorded)
+                return
+            self._notices += said
         self._body_ended = last
         if self._tally is not None:
             self._tally.bytes_out += len(passed)
@@ -261,6 +272,8 @@ class Exchange:
         route = verdict.route
         if route is None:
             raise TypeError("an allowed request has a route")
+        if verdict.changed is not None:
+            self._change(verdict.changed, request)
         injection = client.proxy.table.injection(route)
         # What cannot be searched for in the answer is never sent.
         needles = client.proxy.table.needles() if injection is not None else None
@@ -283,9 +296,20 @@ class Exchange:
             http2=route.http2 and request.scheme == "https" and not self.websocket,
             needles=needles,
         )
-        if target == self._target and not (self.websocket or self._http_1_0 or target == b"*"):
+        plain = target == self._target and verdict.changed is None
+        if plain and not (self.websocket or self._http_1_0 or target == b"*"):
             client.proxy.set_precedent(self._key, self.facts, request, destination, tail)
         self._send_to(destination)
+
+    def _change(self, changed: Changed, request: EgressRequest) -> None:
+        """Go on with what was made of the head that came."""
+        self._notices = changed.notices
+        self.facts = replace(self.facts, kept=changed.kept)
+        if changed.query != request.query:
+            path, _mark, query = self._target.partition(b"?")
+            if query != request.query.encode("ascii"):
+                raise ValueError("the query that was judged is not the one that came")
+            self._target = path + b"?" + changed.query.encode("ascii")
 
     def _go_on(self) -> None:
         """Start anew, now that content can be judged."""
@@ -390,6 +414,8 @@ class Exchange:
             self._response_begun = True
         elif self._http_1_0:
             return  # RFC 9110, 15.2: no interim response to an HTTP/1.0 client
+        if self._notices and status >= 200:
+            headers.kept.extend(header_lines(self._notices))
         self._write_head(line, headers)
 
     def _switch_protocols(self, line: StatusLine, headers: ResponseHeaders) -> None:
@@ -397,7 +423,7 @@ class Exchange:
             raise BadMessageError("the server switched protocols unasked", status=502)
         if any(kept.lower().startswith(b"sec-websocket-extensions:") for kept in headers.kept):
             raise BadMessageError("the server chose a WebSocket extension nobody offered", status=502)
-        lines = [line.line, *headers.kept]
+        lines = [line.line, *headers.kept, *header_lines(self._notices)]
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         self._client.send(b"\r\n".join(lines))
         destination, upstream = self._destination, self._upstream

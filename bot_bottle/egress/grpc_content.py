@@ -14,13 +14,14 @@ from bot_bottle.egress.grpc import MessageEnds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bot_bottle.egress.content import BodyGuard
+    from bot_bottle.egress.body_guard import BodyGuard
+    from bot_bottle.egress.notice import Notice
 
 
 class GrpcGuard:
     """Judges the messages of one call; what it gives back may go on, what it objects to ends the call."""
 
-    __slots__ = ("_guard", "_make", "_most", "_prefix", "_seen", "_splitter", "_too_large")
+    __slots__ = ("_guard", "_make", "_most", "_prefix", "_seen", "_splitter", "_too_large", "notices")
 
     def __init__(
         self, make: Callable[[bool], BodyGuard], *, most: int | None, too_large: Callable[[], Deny]
@@ -36,6 +37,8 @@ class GrpcGuard:
         self._guard: BodyGuard | None = None
         self._prefix = b""
         self._seen = 0
+        #: What is to be said of what was passed on since this was emptied; for the record.
+        self.notices: tuple[Notice, ...] = ()
 
     def feed(self, data: bytes) -> bytes | Deny:
         """Take a piece; gives the bytes that may go on now."""
@@ -70,6 +73,8 @@ class GrpcGuard:
             if isinstance(last, Deny):
                 return last
             passed += last
+        self.notices += guard.notices
+        guard.notices = ()
         if passed or ended:
             passed, self._prefix = self._prefix + passed, b""
         return passed

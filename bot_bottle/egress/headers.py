@@ -22,6 +22,8 @@ from bot_bottle.egress.grammar import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bot_bottle.egress.injection import Injection
 
 #: Connection-specific fields (RFC 9110, 7.6.1) and what egress writes itself or never passes on.
@@ -42,6 +44,8 @@ _CREDENTIALS = frozenset(
         b"ocp-apim-subscription-key x-authorization"
     ).split()
 )
+
+_PRESENTED = frozenset((b"authorization", b"proxy-authorization"))
 
 #: Headers by which some server takes another method than the request line's.
 _OVERRIDES = frozenset(
@@ -76,10 +80,12 @@ class RequestHeaders:
     """What a request's headers say; ``kept`` are the lines that may go on.
 
     ``keep_alive`` is what the client asked of this connection, ``upgrade`` the protocol it would switch to,
-    ``has_body`` whether bytes of a body follow. ``block`` holds all the lines as they came.
+    ``has_body`` whether bytes of a body follow. ``presented`` are lines that would prove who asks and
+    never go on. ``block`` holds all the lines as they came.
     """
 
     kept: tuple[FieldLine, ...] = ()
+    presented: tuple[FieldLine, ...] = ()
     host: bytes | None = None
     content_length: int | None = None
     chunked: bool = False
@@ -97,6 +103,7 @@ def read_request_headers(block: bytes, *, http_1_0: bool = False) -> RequestHead
     if len(lines) > MAX_HEADER_LINES:
         raise header_too_large()
     kept: list[FieldLine] = []
+    presented: tuple[FieldLine, ...] = ()
     consumed: dict[bytes, bytes] = {}
     named: set[bytes] = set()
     override: tuple[str, ...] = ()
@@ -107,6 +114,8 @@ def read_request_headers(block: bytes, *, http_1_0: bool = False) -> RequestHead
             kept.append(line)
         elif fate is _CONSUME:
             _consume(consumed, named, line.name, line.value)
+            if line.name in _PRESENTED:
+                presented += (line,)
         elif fate is _OVERRIDE:
             override += (line.value.decode("latin-1"),)
             kept.append(line)
@@ -121,6 +130,7 @@ def read_request_headers(block: bytes, *, http_1_0: bool = False) -> RequestHead
         kept = [line for line in kept if line.name not in named]
     return RequestHeaders(
         kept=tuple(kept),
+        presented=presented,
         host=consumed.get(b"host"),
         content_length=None if length is None else int(length),
         chunked=chunked,
@@ -177,6 +187,23 @@ def leaving(facts: RequestHeaders, *, cookies: bool = True) -> tuple[FieldLine, 
     """Give the client's lines that go on; with ``cookies`` as in :func:`head_tail`."""
     dropped = _dropped(cookies=cookies)
     return tuple(line for line in facts.kept if _plain_name(line.name) not in dropped)
+
+
+def left_behind(facts: RequestHeaders) -> tuple[FieldLine, ...]:
+    """Give the client's lines that are dropped on every route since they would prove who asks."""
+    return (*facts.presented, *(line for line in facts.kept if _plain_name(line.name) in _CREDENTIALS))
+
+
+def with_values(
+    facts: RequestHeaders, lines: tuple[FieldLine, ...], headers: Sequence[tuple[bytes, bytes]]
+) -> tuple[FieldLine, ...]:
+    """Give the lines that are kept, those of ``lines`` with the values of ``headers``, one for one."""
+    new = {
+        id(line): line._replace(value=value, line=b"%b: %b" % (name, value))
+        for line, (name, value) in zip(lines, headers, strict=True)
+        if line.value != value
+    }
+    return tuple(new.get(id(line), line) for line in facts.kept)
 
 
 def _dropped(*, cookies: bool) -> frozenset[bytes]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from bot_bottle.egress.injection import Injection
+    from bot_bottle.egress.notice import Changed
     from bot_bottle.egress.redact import Needles
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.secret import Secret
@@ -147,10 +148,11 @@ Policy: TypeAlias = "Callable[[Step], Deny | None]"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A decision and, where it is ``Allow``, the route that allowed it."""
+    """A decision and, where it is ``Allow``, the route that allowed it; ``changed``: what goes on instead."""
 
     decision: Allow | Deny
     route: EgressRoute | None = None
+    changed: Changed | None = None
 
 
 def not_halted(step: Step) -> Deny | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bot_bottle.audit import RecordForm
@@ -16,6 +17,7 @@ from bot_bottle.egress.dns import LOOPBACK, DnsDatagrams, DnsStream
 from bot_bottle.egress.downstream import ClientConnection
 from bot_bottle.egress.intercept import TlsFront, open_tunnel
 from bot_bottle.egress.interceptor import Interceptor
+from bot_bottle.egress.notice import Changed
 from bot_bottle.egress.policy import (
     POLICIES,
     TARGET_POLICIES,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.counters import Tally
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.metering import Metered
+    from bot_bottle.egress.notice import Notice
     from bot_bottle.egress.policy import Policy
     from bot_bottle.egress.pool import Destination
     from bot_bottle.egress.reflection import Answered
@@ -229,9 +232,11 @@ class EgressProxy:
         route = verdict.route
         shown = request
         if route is not None and isinstance(verdict.decision, Allow):
-            deny = self.content.head(request, facts, route)
-            if deny is not None:
-                verdict, shown = Verdict(deny), withheld(request, deny)
+            outcome = self.content.head(request, facts, route)
+            if isinstance(outcome, Deny):
+                verdict, shown = Verdict(outcome), withheld(request, outcome)
+            else:
+                verdict = self._with_notices(verdict, request, facts, outcome)
         else:
             shown = self.content.recordable(request)
             verdict = Verdict(deny) if (deny := self.content.carries_secret(request.host)) else verdict
@@ -243,11 +248,27 @@ class EgressProxy:
             self._record(shown, decision, injected=injected)
         except OSError:
             return Verdict(_unrecorded())
+        if verdict.changed and (unrecorded := self.record_notices(request, verdict.changed.notices)):
+            return Verdict(unrecorded)
         if verdict.route and isinstance(decision, Allow):
             self.counters.of(verdict.route.host).requests += 1
         else:
             self._tally(request).denied += 1
         return verdict
+
+    def _with_notices(
+        self, verdict: Verdict, request: EgressRequest, facts: RequestHeaders, changed: Changed | None
+    ) -> Verdict:
+        """Add to an allowed request's verdict what goes on in its place, and what is to be said of it."""
+        if verdict.route is None:
+            return verdict
+        stripped = self.content.left_behind(facts, verdict.route, self.table.placeholders)
+        if stripped:
+            query, kept = (changed.query, changed.kept) if changed else (request.query, facts.kept)
+            changed = Changed(
+                query=query, kept=kept, notices=(*(changed.notices if changed else ()), *stripped)
+            )
+        return replace(verdict, changed=changed) if changed else verdict
 
     def _counted(self, verdict: Verdict) -> Verdict:
         """Take one use of an allowed request's route, and refuse where there is none left."""
@@ -412,6 +433,15 @@ class EgressProxy:
         self._tally(request).denied += 1
         with contextlib.suppress(OSError):
             self._record(request, deny)
+
+    def record_notices(self, request: EgressRequest, said: Sequence[Notice]) -> Deny | None:
+        """Put on record what is to be said of a request; what cannot be recorded is refused."""
+        try:
+            for one in said:
+                self._audit.append(one.what, host=request.host, method=request.method, **one.fields())
+        except OSError:
+            return _unrecorded()
+        return None
 
     def conversation(self, destination: Destination) -> Conversation:
         """Give what reads and judges an upgraded connection to ``destination``."""

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
-#: ``ask`` refuses as ``block`` does, and asks a human whether the same may pass when it comes again.
-OnMatch: TypeAlias = Literal["block", "ask"]
+#: ``ask`` refuses as ``block`` does, and asks a human whether the same may pass when it comes again;
+#: ``redact`` overwrites what is found where that is safe, and refuses elsewhere.
+OnMatch: TypeAlias = Literal["block", "redact", "ask"]
 OnOpaque: TypeAlias = Literal["deny", "allow"]
 #: What becomes of an answer that orders an agent about.
 Responses: TypeAlias = Literal["off", "warn", "block"]
@@ -146,7 +147,7 @@ class EgressRoute:
             ssrf_ip_allowlist=tuple(ip_network(text) for text in _texts(obj["ssrf_ip_allowlist"])),
             strip_cookies=obj["strip_cookies"] is True,
             detectors=tuple(kind for kind in DETECTORS if kind in _texts(obj["detectors"])),
-            on_match="ask" if _text(obj["on_match"]) == "ask" else "block",
+            on_match=on_match(_text(obj["on_match"])),
             on_opaque=_on_opaque(obj["on_opaque"]),
             max_body=_count(obj["max_body"]),
             responses=_responses(obj["responses"]),
@@ -291,6 +292,11 @@ def _auth_from_wire(obj: object) -> RouteAuth | None:
         name=_text(obj["name"]),
         placeholders=_texts(obj["placeholders"]),
     )
+
+
+def on_match(text: str) -> OnMatch:
+    """Read what becomes of a match; whatever is not known refuses."""
+    return "ask" if text == "ask" else "redact" if text == "redact" else "block"
 
 
 def _on_opaque(value: object) -> OnOpaque | None:

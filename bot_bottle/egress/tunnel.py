@@ -45,6 +45,11 @@ class Tunnel:
         if self._over:
             return
         passed, deny = self._frames.from_client(data)
+        if self._frames.notices:
+            said, self._frames.notices = self._frames.notices, ()
+            unrecorded = self._client.proxy.record_notices(self._request, said)
+            if unrecorded is not None:
+                passed, deny = b"", unrecorded
         if self._tally is not None:
             self._tally.bytes_out += len(passed)
         if passed:

@@ -24,6 +24,7 @@ from bot_bottle.egress.frames import (
     Payload,
     frame,
 )
+from bot_bottle.egress.notice import notices
 from bot_bottle.egress.redact import Redactor
 from bot_bottle.pipelock.finding import Context
 from bot_bottle.pipelock.session import Session
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bot_bottle.egress.frames import Event
+    from bot_bottle.egress.notice import Notice
     from bot_bottle.egress.redact import Needles
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.pipelock.finding import Finding
     from bot_bottle.pipelock.scanner import Scanner
     from bot_bottle.pipelock.selection import Selection
+    from bot_bottle.pipelock.stream import Step
 
 
 @dataclass(slots=True)
@@ -96,6 +99,8 @@ class Conversation:
         self._opcode = CONTINUATION
         self._size = 0
         self._answers = Answers(needles) if needles else None
+        #: What is to be said of what was passed on since this was emptied; for the record.
+        self.notices: tuple[Notice, ...] = ()
         #: What went to the server and what came from it.
         self.sent, self.received = Counts(), Counts()
 
@@ -164,6 +169,7 @@ class Conversation:
         step = self._message.feed(data)
         if step.refusals:
             return self._denial(step.refusals)
+        self._note(step)
         if step.release:
             self._write(step.release, out, final=False)
         return None
@@ -187,8 +193,14 @@ class Conversation:
         found = step.refusals or (self._session.message(message.small) if message.small else ())
         if found:
             return self._denial(found)
+        self._note(step)
         self._write(step.release, out, final=True)
         return None
+
+    def _note(self, step: Step) -> None:
+        if step.notes or step.redacted:
+            self.notices += notices("unread", ((one, 1) for one in step.notes))
+            self.notices += notices("redacted", step.redacted)
 
     def _write(self, data: bytes, out: list[bytes], *, final: bool) -> None:
         out.append(frame(self._opcode, data, final=final, key=self._draw(4)))
@@ -199,7 +211,11 @@ class Conversation:
             place="websocket", content_type="text/plain" if text else "", rules=self._selection.rules
         )
         return StreamScanner(
-            self._scanner, context, on_opaque=self._route.on_opaque, selection=self._selection
+            self._scanner,
+            context,
+            on_opaque=self._route.on_opaque,
+            selection=self._selection,
+            redact=text and self._route.on_match == "redact",
         )
 
     def _denial(self, found: tuple[Finding, ...]) -> Deny:

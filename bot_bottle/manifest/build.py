@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE
-from bot_bottle.egress.routes import preset_named, usage_api
+from bot_bottle.egress.routes import on_match, preset_named, usage_api
 from bot_bottle.git_gate.policy import PushPolicy
 from bot_bottle.manifest import values
 from bot_bottle.manifest.frontmatter import split_frontmatter
@@ -239,7 +239,7 @@ def manifest_route(keys: RouteKeys) -> ManifestRoute:
             tls_passthrough=keys.pipelock.tls_passthrough,
             ssrf_ip_allowlist=tuple(keys.pipelock.ssrf_ip_allowlist),
             detectors=tuple(kind for kind in DETECTORS if kind in keys.pipelock.detectors),
-            on_match="ask" if keys.pipelock.on_match == "ask" else "block",
+            on_match=on_match(keys.pipelock.on_match),
             on_opaque=_on_opaque(keys.pipelock.on_opaque),
             max_body=keys.pipelock.max_body,
             responses=_responses(keys.pipelock.responses),

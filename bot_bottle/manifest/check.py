@@ -13,12 +13,12 @@ from bot_bottle.errors import ManifestError, UsageError
 from bot_bottle.manifest.loader import REPOSITORY_FOLDER, load_manifest, load_routes_file
 from bot_bottle.manifest.problem import ManifestFileError, Problem
 from bot_bottle.operator_config import load_operator_config
-from bot_bottle.print_util import env_notes
+from bot_bottle.print_util import asking_notes, env_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bot_bottle.manifest.model import Manifest, ManifestAgent
+    from bot_bottle.manifest.model import Manifest, ManifestAgent, ManifestBottle
 
 _ROUTES_SUFFIXES = frozenset({".yaml", ".yml"})
 
@@ -119,7 +119,21 @@ def _report(manifest: Manifest, only: Path | None) -> Report:
         for note, source in env_notes(bottle)
         if source
     )
+    notes |= dict.fromkeys(
+        f"{source.path}:{source.line}:{source.column}: {note}"
+        for bottle in _launched(manifest)
+        if bottle.path in chosen
+        for note, source in asking_notes(bottle)
+        if source
+    )
     return Report(files=tuple(chosen), problems=tuple(ordered), warnings=(*manifest.warnings, *notes))
+
+
+def _launched(manifest: Manifest) -> Iterator[ManifestBottle]:
+    """Give the bottles that agents run in, and those that nobody names: the rest are parts of others."""
+    run = {agent.bottle for agent in manifest.agents.values()}
+    parts = {name for bottle in manifest.bottles.values() for name in bottle.extends}
+    return (one for one in manifest.bottles.values() if one.name in run or one.name not in parts)
 
 
 def _routes_report(path: Path) -> Report:

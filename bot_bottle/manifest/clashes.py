@@ -133,7 +133,7 @@ def _opened(new: ManifestRoute, old: ManifestRoute) -> tuple[str, ...]:
             any(_within(text, network) for network in networks) for text in new.pipelock.ssrf_ip_allowlist
         ),
         "pipelock.detectors": not {*old.pipelock.detectors} <= {*new.pipelock.detectors},
-        "pipelock.on_match": old.pipelock.on_match == "block" != new.pipelock.on_match,
+        "pipelock.on_match": new.pipelock.on_match not in {"block", old.pipelock.on_match},
         "pipelock.on_opaque": _lets_pass(new.pipelock.on_opaque) > _lets_pass(old.pipelock.on_opaque),
         "pipelock.responses": _LEVELS.index(new.pipelock.responses) < _LEVELS.index(old.pipelock.responses),
         "pipelock.max_body": (new.pipelock.max_body or _NO_BOUND) > (old.pipelock.max_body or _NO_BOUND),

@@ -62,7 +62,7 @@ class ManifestPipelock:
     tls_passthrough: bool = False
     ssrf_ip_allowlist: tuple[str, ...] = ()
     detectors: tuple[Kind, ...] = DETECTORS
-    on_match: Literal["block", "ask"] = "block"
+    on_match: Literal["block", "redact", "ask"] = "block"
     on_opaque: Literal["deny", "allow"] | None = None
     max_body: int | None = None
     responses: Literal["off", "warn", "block"] = "warn"

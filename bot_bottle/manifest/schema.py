@@ -54,7 +54,9 @@ Scheme = Annotated[
 AuthName = Annotated[str, AfterValidator(values.auth_name), _text(values.AUTH_NAME.pattern)]
 Placeholder = Annotated[str, AfterValidator(values.placeholder), _text(values.PLACEHOLDER.pattern)]
 Detector = Annotated[str, AfterValidator(values.detector), WithJsonSchema({"enum": list(DETECTORS)})]
-OnMatch = Annotated[str, AfterValidator(values.on_match), WithJsonSchema({"enum": ["block", "ask"]})]
+OnMatch = Annotated[
+    str, AfterValidator(values.on_match), WithJsonSchema({"enum": ["block", "redact", "ask"]})
+]
 OnOpaque = Annotated[str, AfterValidator(values.on_opaque), WithJsonSchema({"enum": ["deny", "allow"]})]
 PresetName = Annotated[str, AfterValidator(values.preset), WithJsonSchema({"enum": list(PRESET_METHODS)})]
 UsageApi = Annotated[str, AfterValidator(values.usage_api), WithJsonSchema({"enum": list(USAGE_API_NAMES)})]
@@ -111,8 +113,9 @@ class PipelockKeys(_Keys):
     )
     on_match: OnMatch = Field(
         default="block",
-        description="what becomes of a request they find something in; ask blocks until a human says yes",
-        examples=["block", "ask"],
+        description="what becomes of a request they find something in; redact overwrites it where that is "
+        "safe, ask blocks until a human says yes",
+        examples=["block", "redact", "ask"],
     )
     on_opaque: OnOpaque = Field(
         default="",

@@ -256,13 +256,8 @@ def detector(text: str) -> str:
 
 def on_match(text: str) -> str:
     """Accept what becomes of a request in which something was found."""
-    if text == "redact":
-        raise ValueError(
-            "redact would send a request that its client did not write; write block, and have the client "
-            "leave the value out"
-        )
-    if text not in {"block", "ask"}:
-        raise ValueError(f"{shown(text, 20)!r} is no answer to a finding; write block or ask")
+    if text not in {"block", "redact", "ask"}:
+        raise ValueError(f"{shown(text, 20)!r} is no answer to a finding; write block, redact or ask")
     return text
 
 

@@ -74,8 +74,12 @@ def is_placeholder(value: bytes) -> bool:
     return any(4 * len(match[0]) >= len(value) for match in _REPEATED.finditer(value))
 
 
+#: A key is as long at least; what somebody puts behind it does not make it plain.
+_KEY_LENGTH = 40
+
+
 def _random_looking(match: Match) -> bool:
-    return numbers.entropy(match.value) >= 3.0
+    return numbers.entropy(match.value) >= 3.0 or numbers.entropy(match.value[:_KEY_LENGTH]) >= 3.0
 
 
 def _mixed(value: bytes) -> bool:

@@ -116,15 +116,21 @@ class Reader:
         except OverBudgetError:
             return (Instruction(rule=_TOO_MANY, message=_MESSAGES[_TOO_MANY]),)
 
+    def warm(self) -> PatternSet:
+        """Compile what looks closer, or load what was kept of it, so that no answer waits for that."""
+        if self._closer is not None:
+            return self._closer
+        patterns = [sign.loose() for sign in SIGNS]
+        once = [sign.weight == "unseen" for sign in SIGNS]
+        _exact()
+        self._closer = PatternSet.kept(patterns, once=once, folder=self._folder, name="answers")
+        return self._closer
+
     def _rules(self, data: bytes) -> Iterable[str]:
         shapes = [_ESCAPES[index] for index, _end in self._disguised.hits(data)]
         if not shapes and not self._first.hits(data):
             return ()
-        closer = self._closer
-        if closer is None:
-            patterns = [sign.loose() for sign in SIGNS]
-            once = [sign.weight == "unseen" for sign in SIGNS]
-            closer = self._closer = PatternSet.kept(patterns, once=once, folder=self._folder, name="answers")
+        closer = self._closer or self.warm()
         found = dict.fromkeys(_orders(_spots(data, closer.hits(data))))
         for _layer, text in decoded(data, shapes, (), None) if shapes else ():
             found.update(dict.fromkeys(_orders(_spots(text, closer.hits(text)))))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from bot_bottle.pipelock.fields import joined, query_fields
 from bot_bottle.pipelock.finding import Context, Finding, Where, value_id
 from bot_bottle.pipelock.path_tokens import opaque_segment
+from bot_bottle.pipelock.redaction import redacted
 from bot_bottle.pipelock.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
@@ -22,6 +24,15 @@ Header: TypeAlias = tuple[bytes, bytes]
 _REMEMBERED = 512
 _LONGEST_NAME = 40
 _REMEMBERED_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedactedHead:
+    """A head without what was found in it; ``taken`` says what, with how often it stood there."""
+
+    query: bytes
+    headers: tuple[Header, ...]
+    taken: tuple[tuple[Finding, int], ...]
 
 
 class RequestScanner:
@@ -72,6 +83,36 @@ class RequestScanner:
             suspect = self._locate(suspect, path=path, query=query, headers=(), selection=selection)
         return suspect or self._target(path, query, selection)
 
+    def redacted(
+        self, *, query: bytes, headers: Sequence[Header], selection: Selection = EVERYTHING
+    ) -> RedactedHead | None:
+        """Take what was found out of the query and the values of headers; ``None`` where that is not safe.
+
+        What comes of it is to be judged by :meth:`scan` as a head of its own.
+        """
+        taken: list[tuple[Finding, int]] = []
+        context = Context(place="query", rules=selection.rules)
+        if any(map(selection.counts, self._scanner.scan(query, context))):
+            done = redacted(self._scanner, query, context, selection)
+            if done is None:
+                return None
+            query = done.data
+            taken += done.taken
+        lines: list[Header] = []
+        for name, value in headers:
+            line = b"%b: %b" % (name, value)
+            context = Context(
+                place=_place_of(name), field=name.decode("latin-1")[:_LONGEST_NAME], rules=selection.rules
+            )
+            if any(map(selection.counts, self._scanner.scan(line, context))):
+                done = redacted(self._scanner, line, context, selection)
+                if done is None or not done.data.startswith(name + b": "):
+                    return None  # a name is what it is
+                value = done.data[len(name) + 2 :]  # noqa: PLW2901
+                taken += done.taken
+            lines.append((name, value))
+        return RedactedHead(query=query, headers=tuple(lines), taken=tuple(taken)) if taken else None
+
     def _target(self, path: bytes, query: bytes, selection: Selection) -> tuple[Finding, ...]:
         """Look for what only shows in the parts of a target: a divided value, an opaque token."""
         if b"&" in query and (divided := self._divided(query_fields(query), "query")):
@@ -104,8 +145,9 @@ class RequestScanner:
         rules = selection.rules
         found = [*self._scan(path, "path", rules=rules), *self._scan(query, "query", rules=rules)]
         for name, value in headers:
-            place: Place = "cookie" if name.lower() in {b"cookie", b"cookie2"} else "header"
-            found += self._scan(b"%b: %b" % (name, value), place, rules=rules, field=self._shown(name))
+            found += self._scan(
+                b"%b: %b" % (name, value), _place_of(name), rules=rules, field=self._shown(name)
+            )
         # What only the whole shows (a value divided over headers) stays where the first pass saw it.
         shown = {one.rule for one in found}
         found += [one for one in suspect if one.rule not in shown]
@@ -122,6 +164,10 @@ class RequestScanner:
             if len(self._clean) >= _REMEMBERED:
                 self._clean.pop(next(iter(self._clean)), None)
             self._clean[block, selection] = None
+
+
+def _place_of(name: bytes) -> Place:
+    return "cookie" if name.lower() in {b"cookie", b"cookie2"} else "header"
 
 
 def _opaque(path: bytes, segment: bytes) -> Finding:

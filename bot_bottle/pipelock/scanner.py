@@ -21,7 +21,7 @@ from bot_bottle.pipelock.text import claims_text, looks_opaque
 from bot_bottle.pipelock.unpack import OpaqueError, unpacker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from bot_bottle.pipelock.engine import EngineHit
     from bot_bottle.pipelock.patterns import PatternSet
@@ -87,15 +87,24 @@ class Scanner:
         A finding of kind ``opaque`` leaves the verdict to the route's ``on_opaque``; every other one is a
         reason to refuse.
         """
+        return tuple(self.found(data, context).values())
+
+    def found(self, data: bytes, context: Context) -> Mapping[tuple[str, bytes], Finding]:
+        """Give what :meth:`scan` does by its rule and value, which must not leave memory.
+
+        The value is empty where there is none to show: for guarded ones, and for what could not be judged.
+        """
         scan = _Scan(self, context)
+        failure: Finding
         try:
             if len(data) <= _QUICK and self._is_plain(data, context):
-                return ()
+                return {}
             return scan.run(data)
         except OverBudgetError as error:
-            return (*scan.findings(), _error("over-budget", context, str(error)))
+            failure = _error("over-budget", context, str(error))
         except Exception as error:  # noqa: BLE001 - fail closed: a broken scanner refuses
-            return (*scan.findings(), _error("scanner-error", context, type(error).__name__))
+            failure = _error("scanner-error", context, type(error).__name__)
+        return {**scan.findings(), (failure.rule, b""): failure}
 
     def _is_plain(self, data: bytes, context: Context) -> bool:
         """Tell short content that has nothing a closer look could begin with; most targets are such."""
@@ -128,10 +137,10 @@ class _Scan:
         self._left = owner._limits.decoded_bytes
         self._found: dict[tuple[str, bytes], Finding] = {}
 
-    def findings(self) -> tuple[Finding, ...]:
-        return tuple(self._found.values())
+    def findings(self) -> Mapping[tuple[str, bytes], Finding]:
+        return self._found
 
-    def run(self, data: bytes) -> tuple[Finding, ...]:
+    def run(self, data: bytes) -> Mapping[tuple[str, bytes], Finding]:
         context = self._context
         opaque = ""
         content = data

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from bot_bottle.pipelock.fields import body_fields, joined
 from bot_bottle.pipelock.finding import Context, Finding, Where
 from bot_bottle.pipelock.own_secrets import skeleton
+from bot_bottle.pipelock.redaction import can_redact, redacted
 from bot_bottle.pipelock.selection import EVERYTHING, Selection
 from bot_bottle.pipelock.text import claims_text
 from bot_bottle.pipelock.unpack import OpaqueError, unpacker
@@ -34,24 +35,26 @@ class Step:
     """What a piece of a body led to: bytes that may go on now, and why nothing more may.
 
     With any ``refusals`` the body must not go on, whatever was released before. ``notes`` are opaque spots
-    that the route lets pass; they belong in the audit log.
+    that the route lets pass, ``redacted`` is what was taken out, and how often; both belong in the audit log.
     """
 
     release: bytes = b""
     refusals: tuple[Finding, ...] = ()
     notes: tuple[Finding, ...] = ()
+    redacted: tuple[tuple[Finding, int], ...] = ()
 
 
 class StreamScanner:
     """Judges one body.
 
     ``on_opaque`` is the route's; without it what says it is text must be readable and the rest may be opaque.
-    At most ``HOLD + 2 * BLOCK`` bytes are held, and for compressed content as much again.
+    With ``redact`` what is found is taken out where that is safe. At most ``HOLD + 2 * BLOCK`` bytes are
+    held, and for compressed content as much again.
     """
 
     __slots__ = (
-        "_context", "_deny_opaque", "_done", "_held", "_judged", "_notes", "_plain", "_raw", "_refused",
-        "_scanner", "_seen", "_selection", "_unpack", "_whole", "small",
+        "_context", "_deny_opaque", "_done", "_held", "_judged", "_notes", "_plain", "_raw", "_redact",
+        "_redacted", "_refused", "_scanner", "_seen", "_selection", "_unpack", "_whole", "small",
     )  # fmt: skip
 
     def __init__(
@@ -61,8 +64,11 @@ class StreamScanner:
         *,
         on_opaque: OnOpaque | None = None,
         selection: Selection = EVERYTHING,
+        redact: bool = False,
     ) -> None:
         self._scanner = scanner
+        self._redact = redact and can_redact(context)
+        self._redacted: tuple[tuple[Finding, int], ...] = ()
         self._selection = selection
         #: The whole content, undone, where it was small; what a window over several requests takes.
         self.small = b""
@@ -108,7 +114,8 @@ class StreamScanner:
             released.append(self._take(piece, last=last and index == len(steps) - 1))
             if self._refused:
                 return Step(refusals=self._refused, notes=self._taken_notes())
-        return Step(release=b"".join(released), notes=self._taken_notes())
+        taken, self._redacted = self._redacted, ()
+        return Step(release=b"".join(released), notes=self._taken_notes(), redacted=taken)
 
     def _take(self, data: bytes, *, last: bool) -> bytes:
         plain = self._undone(data, last=last)
@@ -136,6 +143,8 @@ class StreamScanner:
     def _judge(self, *, last: bool) -> bytes:
         block = b"".join(self._held)
         self._sort(self._scanner.scan(block, self._context))
+        if self._refused and self._redact:
+            block = self._without(block, last=last)
         if not self._refused and last and self._whole:
             self._look_divided(block)
             if len(block) <= SMALL:
@@ -154,6 +163,16 @@ class StreamScanner:
         if self._unpack is None:
             return released
         return self._release_raw(len(released), last=last)
+
+    def _without(self, block: bytes, *, last: bool) -> bytes:
+        """Take out what was found, and forget that it was; leaves all as it is where that is not safe."""
+        until = -1 if last else len(block) - HOLD
+        done = redacted(self._scanner, block, self._context, self._selection, until=until)
+        if done is None:
+            return block
+        self._refused = ()
+        self._redacted += done.taken
+        return done.data
 
     def _release_raw(self, judged: int, *, last: bool) -> bytes:
         """Let the coded bytes go whose whole content was judged and released."""

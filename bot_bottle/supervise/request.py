@@ -153,8 +153,8 @@ def read_request(kind: Kind, arguments: Mapping[str, object], *, new_id: str, no
 
 
 def clean(text: str, most: int) -> str:
-    """Make an agent's text fit to be shown: printable characters and line feeds, at most ``most``."""
-    shown = "".join(char if char.isprintable() or char == "\n" else "?" for char in text[: most + 1])
+    """Make an agent's text fit to be shown: printable characters, tabs and line feeds, at most ``most``."""
+    shown = "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text[: most + 1])
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 

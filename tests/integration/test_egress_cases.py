@@ -111,6 +111,9 @@ def _report(mode: str, outcomes: list[dict[str, Any]]) -> tuple[list[str], list[
             through.append(one["id"])
         elif one["requests"] and "headers" in case["payload"]:
             taken_out.append(one["id"])
+            # It goes on without the credential, and what was in the header is told all the same.
+            if mode == "scan" and not _agrees(set(case["capability_tags"]), one):
+                odd.append(f"{one['id']}: {one['rule']} for {case['capability_tags']}")
         else:
             meets_server = "response_body" in case["payload"] or "frames" in case["payload"]
             if one["names"] and not meets_server:

@@ -121,6 +121,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         route("cards.test", detectors=("credential",)),
         route("opaque.test", on_opaque="allow"),
         route("ask.test", on_match="ask"),
+        route("redact.test", on_match="redact"),
     )
     yield made
     made.close()
@@ -142,6 +143,85 @@ def test_a_credential_leaves_in_no_part_of_a_request(bench: Bench) -> None:
     assert bench.get("/plain?q=1", "X-Note: nothing\r\n") == ""
     assert bench.post(b'{"a": "b"}') == ""
     assert bench.origin.requests == before + 2
+
+
+def _sent(bench: Bench, request: bytes, host: str) -> tuple[int, dict[str, str], bytes]:
+    """Send a request; gives the status, what the answer says of it, and what reached the server."""
+    before = len(bench.origin.bytes)
+    with bench.sidecar.tunnel(host) as stream:
+        stream.send(request)
+        answer = stream.response()
+    told = {name: answer.headers.get(f"x-bot-bottle-{name}", "") for name in ("decision", "reason", "rule")}
+    return answer.status, told, bench.origin.bytes[before:]
+
+
+def test_what_is_found_is_overwritten_where_a_route_says_so(bench: Bench) -> None:
+    host, mark = "redact.test", b"REDACTED" + b"*" * (len(KEY) - 8)
+    told = {"decision": "redacted", "reason": "credential_found", "rule": "pipelock.github-token"}
+    head = f"Host: {host}\r\nX-Note: {KEY}\r\nCookie: a={KEY}\r\n"
+    status, said, sent = _sent(bench, f"GET /a?t={KEY}&u=1 HTTP/1.1\r\n{head}\r\n".encode(), host)
+    assert (status, said) == (200, told)
+    assert sent.startswith(b"GET /a?t=" + mark + b"&u=1 HTTP/1.1\r\n")
+    assert b"\r\nX-Note: " + mark + b"\r\nCookie: a=" + mark + b"\r\n" in sent
+    records = bench.sidecar.records("redacted")[-3:]
+    assert [(one["place"], one["rule"], one["count"]) for one in records] == [
+        ("query", "pipelock.github-token", 1),
+        ("header 'X-Note'", "pipelock.github-token", 1),
+        ("cookie 'Cookie'", "pipelock.github-token", 1),
+    ]
+    body = json.dumps({"a": KEY, "b": [f"x {KEY} y"], "pad": "z" * 200_000, "c": KEY}).encode()
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:70], body[70:])) + b"0\r\n\r\n"
+    for framing, data in ((f"Content-Length: {len(body)}", body), ("Transfer-Encoding: chunked", chunks)):
+        head = f"POST /v1 HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
+        status, said, sent = _sent(bench, head.encode() + data, host)
+        assert (status, said) == (200, told)
+        assert sent.count(mark) == 3
+        assert f"{framing}\r\n".encode() in sent
+        assert sum(one["count"] for one in bench.sidecar.records("redacted")[-3:]) >= 3
+    assert KEY.encode() not in bench.origin.bytes
+    assert KEY not in bench.sidecar.audit_file.read_text()
+
+
+def test_what_cannot_be_overwritten_safely_is_refused_all_the_same(bench: Bench) -> None:
+    host, before = "redact.test", bench.origin.requests
+    assert bench.get(f"/a/{KEY}", host=host) == "credential_found"
+    assert bench.get("/a", f"X-{KEY}: 1\r\n", host=host) == "credential_found"
+    assert (
+        bench.get(f"/a?t={base64.b64encode(f'key={KEY}'.encode()).decode()}", host=host) == "credential_found"
+    )
+    assert bench.post(base64.b64encode(f"key={KEY}".encode()), "text/plain", host=host) == "credential_found"
+    assert bench.post(KEY.encode(), "application/octet-stream", host=host) == "credential_found"
+    packed = gzip.compress(json.dumps({"v": KEY, "pad": "abc" * 300}).encode())
+    assert bench.post(packed, extra="Content-Encoding: gzip\r\n", host=host) == "credential_found"
+    for secret in (TOKEN, MARKED):
+        assert bench.post(json.dumps({"a": secret, "b": KEY}).encode(), host=host) == "own_secret"
+        assert bench.get(f"/a?t={secret}", host=host) == "own_secret"
+    assert bench.origin.requests == before
+
+
+def test_a_credential_in_a_header_that_never_leaves_is_told_and_stops_nothing(bench: Bench) -> None:
+    for name in (
+        "Authorization: Bearer",
+        "Authorization: token",
+        "X-Api-Key:",
+        "Proxy-Authorization: Bearer",
+    ):
+        request = f"GET /mine HTTP/1.1\r\nHost: {HOST}\r\n{name} {KEY}\r\n\r\n".encode()
+        status, said, sent = _sent(bench, request, HOST)
+        assert (status, said["decision"], said["reason"]) == (200, "stripped", "credential_found")
+        assert said["rule"] == "pipelock.github-token"
+        assert KEY.encode() not in sent
+        record = bench.sidecar.records("stripped")[-1]
+        assert record["place"] == f"header '{name.partition(':')[0].lower()}'"
+    basic = base64.b64encode(f"me:{KEY}".encode()).decode()
+    request = f"GET /mine HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Basic {basic}\r\n\r\n".encode()
+    assert _sent(bench, request, HOST)[1]["rule"] == "pipelock.github-token"
+    told = len(bench.sidecar.records("stripped"))
+    for plain in ("Bearer placeholder-of-an-agent", "Basic bWU6cHc=", "token x"):
+        request = f"GET /mine HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: {plain}\r\n\r\n".encode()
+        assert _sent(bench, request, HOST)[1]["decision"] == ""
+    assert len(bench.sidecar.records("stripped")) == told
+    assert KEY not in bench.sidecar.audit_file.read_text()
 
 
 def test_the_refusal_says_what_and_where_and_never_the_value(bench: Bench) -> None:
@@ -356,8 +436,8 @@ def test_a_websocket_is_read_and_judged_message_by_message(tmp_path: Path) -> No
     with Upstream(handler) as upstream:
         settings = config(
             tmp_path,
-            [route(HOST), route("plain.test", ports=(80,))],
-            pins={HOST: upstream.pin},
+            [route(HOST), route("redact.test", on_match="redact"), route("plain.test", ports=(80,))],
+            pins={HOST: upstream.pin, "redact.test": upstream.pin},
             marked={"DB_PASSWORD": Secret(MARKED)},
         )
         with Sidecar(tmp_path, settings) as sidecar:
@@ -373,14 +453,28 @@ def test_a_websocket_is_read_and_judged_message_by_message(tmp_path: Path) -> No
                         assert name == "messages", heard
                     assert heard[1][:2] == b"\x03\xf0", "1008: a policy's (RFC 6455, 7.4.1)"
                     assert b"pipelock." in heard[1]
+            with sidecar.tunnel("redact.test") as stream:
+                stream.send(f"GET /said HTTP/1.1\r\nHost: redact.test\r\n{ws.ASK}\r\n".encode())
+                assert b" 101 " in stream.until(b"\r\n\r\n")
+                assert ws.message(stream) == b"welcome"
+                said = b'{"k": "%b"}' % KEY.encode()
+                without = said.replace(KEY.encode(), b"REDACTED" + b"*" * (len(KEY) - 8))
+                stream.send(ws.said(said) + ws.said(said[:20], final=False) + ws.said(said[20:], 0x0))
+                assert [ws.message(stream), ws.message(stream)] == [without, without]
+                stream.send(ws.said(said, ws.BINARY))
+                while (heard := ws.heard(stream))[0] & 0x0F != ws.CLOSE:
+                    pass
+                assert b"pipelock.github-token" in heard[1], "a binary message is refused"
+            cases["said"] = []
+            assert [one["place"] for one in sidecar.records("redacted")] == ["websocket", "websocket"]
             wire = b"".join(read)
             assert marked not in wire
             assert KEY[:8].encode() not in wire
             # The last one is put on record when its connection has ended, which nothing tells this client.
             wait_until(lambda: len(sidecar.records("websocket")) == len(cases), "the record of each")
             ended = sidecar.records("websocket")
-            assert {record["host"] for record in ended} == {HOST}
-            assert [record["sent_binary"] for record in ended] == [0, 0, 1, 0, 0]
+            assert {record["host"] for record in ended} == {HOST, "redact.test"}
+            assert [record["sent_binary"] for record in ended] == [0, 0, 1, 0, 0, 1]
             denied = [record for record in sidecar.records() if record["decision"] == "deny"]
             assert [record["path"] for record in denied] == [f"/{name}" for name in cases]
         assert KEY not in sidecar.audit_file.read_text()

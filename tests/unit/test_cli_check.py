@@ -187,3 +187,18 @@ def test_a_variable_in_the_place_of_the_sidecars_is_a_warning(tree: Tree, capsys
     assert f"{base}:2:22: env.SSL_CERT_FILE: replaces what leads programs to egress" in err
     assert main(["check", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["warnings"]) == 1
+
+
+def test_a_route_that_asks_a_human_where_there_is_none_is_a_warning(tree: Tree, capsys: Capture) -> None:
+    asking = "egress:\n  routes:\n    - {host: a.example.com, pipelock: {on_match: ask}}\n"
+    path = tree.bottle(asking, name="base")
+    assert main(["check"]) == 0
+    err = capsys.readouterr().err
+    assert (
+        f"{path}:4:7: egress.routes[0]: a.example.com asks a human (on_match: ask), and without supervise"
+        in err
+    )
+    assert err.count("\n") == 1
+    tree.bottle("extends: base\nsupervise: true\n")
+    assert main(["check"]) == 0
+    assert "asks a human" not in capsys.readouterr().err, "a part of a bottle that has one"

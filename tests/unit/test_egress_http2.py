@@ -300,6 +300,7 @@ class _Judge:
     def __init__(self, seen: list[bytes]) -> None:
         self._held = b""
         self._seen = seen
+        self.notices = ()
 
     def feed(self, data: bytes) -> bytes:
         self._held += data

@@ -134,3 +134,13 @@ def test_a_request_is_answered_once() -> None:
     for one in (asked.id, "zzzzzzzz"):
         with pytest.raises(RequestError, match=r"approved already|no request"):
             ledger.answer(one, Answer(verdict="denied"))
+
+
+def test_a_dockerfile_is_shown_as_it_was_written() -> None:
+    written = "FROM x\nRUN <<EOF\n\tmake\t-j\nEOF\n"
+    asked = read_request("capability", {"dockerfile": written, "reason": "y"}, new_id="aaaaaaaa", now=_NOW)
+    assert asked.dockerfile == written
+    odd = read_request(
+        "capability", {"dockerfile": "FROM x\x1b[2J\r\v", "reason": "y"}, new_id="aaaaaaaa", now=_NOW
+    )
+    assert odd.dockerfile == "FROM x?[2J??"
