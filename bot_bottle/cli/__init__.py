@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A name that the terminal's encoding lacks is shown escaped; it must not end the command.
             stream.reconfigure(errors="backslashreplace")
     if argv is None:
+        _leave_no_core()
         # A command is short and what it loads stays until its end: looking for garbage finds none.
         gc.set_threshold(_COLLECT_AFTER, 10, 10)
     code = _run(list(sys.argv[1:] if argv is None else argv))
@@ -59,6 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"the output cannot be written: {error.strerror}")
         return code or _EXIT_NO_OUTPUT
     return code
+
+
+def _leave_no_core() -> None:
+    """Let the kernel write no memory of this process to disk: a launch has the operator's tokens in it.
+
+    Collectors of core dumps (systemd-coredump, apport) heed the limit too, and what starts from here has it.
+    Source: core(5), setrlimit(2).
+    """
+    import resource  # noqa: PLC0415 - importing this package must stay light
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _run(args: list[str]) -> int:

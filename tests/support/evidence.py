@@ -147,6 +147,7 @@ LINES: dict[str, Line] = {
         (
             f"{_ENGINE}test_docker_no_record*",
             "attacks/test_machine.py::test_no_value*",
+            "integration/test_secrets_nowhere.py::*",
             "integration/test_claude_real.py::test_claude_works*",
             "integration/test_codex_real.py::test_codex_works_over*",
         ),
