@@ -29,7 +29,7 @@ _SCAN_SECONDS = 1800.0
 #: Objects are handed to a scanning thread so many, or so many bytes, at a time.
 _BATCH_OBJECTS, _BATCH_BYTES = 64, 256 * 1024
 #: Most of a scan is spent in native code that holds no lock; so much of a push is in memory for each thread.
-_THREADS = max(1, min(4, os.cpu_count() or 1))
+THREADS = max(1, min(4, os.cpu_count() or 1))
 #: After so many findings nothing is gained by more.
 _ENOUGH = 100
 _NAMES_AT_ONCE = 64 * 1024
@@ -87,7 +87,7 @@ async def _look_through(survey: _Survey, contents: AsyncIterator[Piece]) -> None
             batch += survey.windows(piece)
             size += len(piece[1])
             if len(batch) >= _BATCH_OBJECTS or size >= _BATCH_BYTES:
-                if len(under_way) >= _THREADS:
+                if len(under_way) >= THREADS:
                     await settle()
                 under_way.append((batch, asyncio.ensure_future(asyncio.to_thread(_scan, batch))))
                 batch, size = [], 0
