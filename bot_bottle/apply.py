@@ -6,7 +6,6 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bot_bottle import bottle_state
 from bot_bottle.agent_provider.registry import agent_provision_plan
 from bot_bottle.control_client import ControlClient
 from bot_bottle.declared import declared, differences, read_declared, write_routes
@@ -17,7 +16,7 @@ from bot_bottle.egress.routes import (
     egress_routes_for_bottle,
     egress_token_refs,
 )
-from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.errors import LaunchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,20 +44,6 @@ class Proposal:
     def is_live(self) -> bool:
         """Tell whether there is anything to apply."""
         return bool(self.change.before or self.change.after)
-
-
-def require_running(identity: str) -> BottleMetadata:
-    """Give a running bottle's metadata; raises ``UsageError`` for one that is not there or does not run."""
-    metadata = bottle_state.read_metadata(identity)
-    if metadata is None:
-        kept = ", ".join(state.identity for state in bottle_state.list_states()) or "none"
-        raise UsageError(f"no state is recorded for identity {identity}; those that exist: {kept}")
-    if not bottle_state.is_running(identity):
-        raise UsageError(
-            f"{identity} does not run, so there is nothing to change; "
-            f"the manifest as it is holds from: bot-bottle resume {identity}"
-        )
-    return metadata
 
 
 def propose(metadata: BottleMetadata, manifest: Manifest, host_env: Mapping[str, str]) -> Proposal:

@@ -153,6 +153,39 @@ def read_metadata(identity: str) -> BottleMetadata | None:
     )
 
 
+def require_metadata(identity: str) -> BottleMetadata:
+    """Give what is recorded of an identity; raises ``UsageError`` that names those that exist."""
+    metadata = read_metadata(identity)
+    if metadata is None:
+        raise UsageError(no_state(identity))
+    return metadata
+
+
+def no_state(identity: str) -> str:
+    """Say that there is no such bottle, and which there are."""
+    known = ", ".join(one.identity for one in list_states()) or "none"
+    return f"no state is recorded for identity {printable(identity)}; those that exist: {known}"
+
+
+def require_running(identity: str) -> BottleMetadata:
+    """Give a running bottle's metadata; raises ``UsageError`` for one that is not there or does not run."""
+    metadata = require_metadata(identity)
+    if not is_running(identity):
+        raise UsageError(
+            f"{identity} does not run; its manifest as it is now holds from: bot-bottle resume {identity}"
+        )
+    return metadata
+
+
+def require_stopped(identity: str) -> BottleMetadata:
+    """Give a kept bottle's metadata; raises ``UsageError`` for one that is not there or runs."""
+    metadata = require_metadata(identity)
+    if is_running(identity):
+        join = f"join it: bot-bottle attach {identity}; or " if is_detached(identity) else ""
+        raise UsageError(f"{identity} is running; {join}end its session first: bot-bottle stop {identity}")
+    return metadata
+
+
 def mark_preserved(identity: str) -> None:
     """Keep this state until the operator removes it."""
     write_atomic(bottle_state_dir(identity) / _PRESERVE, b"")

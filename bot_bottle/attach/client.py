@@ -44,12 +44,7 @@ class Attached:
 
 def require_detached(identity: str) -> None:
     """Raise ``UsageError`` with what to do unless the bottle runs without a terminal of its own."""
-    metadata = bottle_state.read_metadata(identity)
-    if metadata is None:
-        known = ", ".join(one.identity for one in bottle_state.list_states()) or "none"
-        raise UsageError(f"no state is recorded for identity {identity}; those that exist: {known}")
-    if not bottle_state.is_running(identity):
-        raise UsageError(f"{identity} does not run; go on with it: bot-bottle resume {identity}")
+    bottle_state.require_running(identity)
     if not bottle_state.is_detached(identity):
         raise UsageError(
             f"{identity} runs on the terminal that it was started from, or is only just coming up; "

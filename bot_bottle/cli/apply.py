@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot_bottle.bottle_state import printable
+from bot_bottle.bottle_state import printable, require_running
 from bot_bottle.cli import complete, terminal
 from bot_bottle.cli.output import print_json
 from bot_bottle.errors import UsageError
@@ -33,7 +33,7 @@ def command(*, identity: str, dry_run: bool, yes: bool, as_json: bool) -> int:
 
     if as_json and not (yes or dry_run):
         raise UsageError("--json asks nothing; pass --yes to apply the difference, or --dry-run to see it")
-    metadata = apply.require_running(identity)
+    metadata = require_running(identity)
     cwd = Path(metadata.cwd) if metadata.cwd and Path(metadata.cwd).is_dir() else terminal.current_folder()
     manifest = Manifest.resolve(cwd)
     terminal.warn(manifest.warnings)

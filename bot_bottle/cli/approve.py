@@ -22,18 +22,22 @@ if TYPE_CHECKING:
     "--for", "lasting", default="1h", show_default=True, help="once, bottle, or a time: 30m, 2h, 7d."
 )
 @click.option("--host", default="", help="Open this host instead of the one asked for.")
-@click.option("--path", "paths", multiple=True, help="Open this path prefix instead; may be repeated.")
+@click.option("--path", "paths", multiple=True, help="Open this path instead; may be repeated.")
 @click.option("--method", "methods", multiple=True, help="Open this method instead; may be repeated.")
+@click.option(
+    "--branch", "branches", multiple=True, help="Of a push: open this branch instead; may be repeated."
+)
 @click.option("--edit", is_flag=True, help="Write the route into the bottle's file too, after a look at it.")
 @click.option("--words", default="", help="What the agent is told.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before opening it.")
-def command(
+def command(  # noqa: PLR0913 - one for each option
     *,
     request: str,
     lasting: str,
     host: str,
     paths: tuple[str, ...],
     methods: tuple[str, ...],
+    branches: tuple[str, ...],
     edit: bool,
     words: str,
     yes: bool,
@@ -41,8 +45,9 @@ def command(
     """Say yes to an agent's request, as it asked or changed.
 
     A host is opened at once in a running bottle, without any credential, and for the time given; so are
-    branches and paths for pushes. A changed Dockerfile becomes the bottle's own, from its next start on. A
-    content request lets pass what was found, and nothing else, when it comes again.
+    branches and paths for pushes, where --branch and --path together say what is opened. A changed
+    Dockerfile becomes the bottle's own, from its next start on. A content request lets pass what was found,
+    and nothing else, when it comes again.
     """
     from bot_bottle.supervise import decide  # noqa: PLC0415
     from bot_bottle.supervise.operator import find_open  # noqa: PLC0415
@@ -54,7 +59,9 @@ def command(
     if edit and one.kind != "egress":
         raise UsageError(f"--edit is for egress requests; {one.id} asks for {one.kind}")
     lasting = decide.MANIFEST if edit else lasting
-    choice = decide.Choice(lasting=lasting, host=host, paths=paths, methods=methods, words=words)
+    choice = decide.Choice(
+        lasting=lasting, host=host, paths=paths, methods=methods, branches=branches, words=words
+    )
     seen = decide.prospect(asked, choice)
     if seen.grant is None and seen.edit is None:
         decide.approve(asked, choice, seen)

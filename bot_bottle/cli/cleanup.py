@@ -61,8 +61,7 @@ def chosen_states(identities: tuple[str, ...]) -> tuple[bottle_state.BottleState
     states = {state.identity: state for state in bottle_state.list_states()}
     for identity in identities:
         if identity not in states:
-            known = ", ".join(states) or "none"
-            raise UsageError(f"no state of {bottle_state.printable(identity)!r}; those that exist: {known}")
+            raise UsageError(bottle_state.no_state(identity))
         if states[identity].status == "running":
             raise UsageError(f"{identity} is running; end its session first: bot-bottle stop {identity}")
     return tuple(states[identity] for identity in dict.fromkeys(identities))

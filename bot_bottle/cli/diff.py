@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bot_bottle import bottle_state
 from bot_bottle.cli import complete, retrieved, terminal
 from bot_bottle.cli.output import print_json
 
@@ -48,9 +49,9 @@ def command(
     from bot_bottle.retrieval.arrival import arrive  # noqa: PLC0415
     from bot_bottle.retrieval.changes import list_changes, write_patch  # noqa: PLC0415
     from bot_bottle.retrieval.commits import new_commits  # noqa: PLC0415
-    from bot_bottle.retrieval.source import open_source, require_metadata  # noqa: PLC0415
+    from bot_bottle.retrieval.source import open_source  # noqa: PLC0415
 
-    metadata = require_metadata(identity)
+    metadata = bottle_state.require_metadata(identity)
     home = retrieved.repository_of(metadata, into, needed=False)
 
     async def work(patch: Path) -> dict[str, object] | None:

@@ -79,7 +79,7 @@ def _agent(manifest: Manifest, name: str, *, as_json: bool) -> None:
 def _identity(identity: str, *, as_json: bool) -> None:
     state = next((s for s in bottle_state.list_states() if s.identity == identity), None)
     if state is None:
-        raise UsageError(f"there is no state of {identity}; `bot-bottle list` shows those that exist")
+        raise UsageError(bottle_state.no_state(identity))
     data = state.metadata
     audit_path = paths.audit_path(identity)
     facts: dict[str, object] = {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bot_bottle import bottle_state
 from bot_bottle.cli import complete, retrieved, terminal
 from bot_bottle.cli.output import print_json
 
@@ -56,9 +57,9 @@ def command(  # noqa: PLR0913 - one for each option
     from bot_bottle.retrieval.changes import list_changes  # noqa: PLC0415
     from bot_bottle.retrieval.commits import new_commits  # noqa: PLC0415
     from bot_bottle.retrieval.pull import branch_name, pull, require_something  # noqa: PLC0415
-    from bot_bottle.retrieval.source import guarded_secrets, open_source, require_metadata  # noqa: PLC0415
+    from bot_bottle.retrieval.source import guarded_secrets, open_source  # noqa: PLC0415
 
-    metadata = require_metadata(identity)
+    metadata = bottle_state.require_metadata(identity)
     target = branch_name(name or identity)
     home = retrieved.repository_of(metadata, into, needed=True)
     assert home is not None  # noqa: S101 - needed

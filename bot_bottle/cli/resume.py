@@ -37,7 +37,6 @@ def command(
     from bot_bottle import bottle_state  # noqa: PLC0415
     from bot_bottle.backend.base import BottleSpec  # noqa: PLC0415
     from bot_bottle.backend.registry import LEGACY_BACKEND, get_bottle_backend  # noqa: PLC0415
-    from bot_bottle.errors import UsageError  # noqa: PLC0415
     from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
     from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
 
@@ -45,12 +44,7 @@ def command(
     background = session.go_on_as_two(unattended, dry_run=dry_run)
     if isinstance(background, int):
         return background
-    metadata = bottle_state.read_metadata(identity)
-    if metadata is None:
-        kept = ", ".join(state.identity for state in bottle_state.list_states()) or "none"
-        raise UsageError(f"no state is recorded for identity {identity}; those that exist: {kept}")
-    if bottle_state.is_running(identity):
-        raise UsageError(f"{identity} is running already; end that session first")
+    metadata = bottle_state.require_stopped(identity)
     cwd = Path(metadata.cwd) if metadata.cwd and Path(metadata.cwd).is_dir() else terminal.current_folder()
     manifest = Manifest.resolve(cwd)
     terminal.warn(manifest.warnings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,20 +30,23 @@ _ASK_SECONDS = 3.0
 
 HELP: tuple[Cell, ...] = (
     ("Tab     from list to list, Shift+Tab back; arrows or j, k in one", ""),
-    ("Enter   a bottle's details; a request to answer", ""),
+    ("Enter   a bottle's details; a request to answer; a decision in full", ""),
     ("", ""),
     ("Bottles", "strong"),
     ("n       start an agent; it lives on without this terminal", ""),
     ("r       resume the kept bottle at the cursor", ""),
     ("t       give the terminal to the agent of a running bottle", ""),
     ("x       stop a running bottle; its work is kept", ""),
+    ("X       remove a kept bottle with its work, after a yes; its record stays", ""),
     ("m       apply the manifest as it is now, after a look at what differs", ""),
     ("i       details, with what each route has carried", ""),
     ("P       cut all bottles off at once; L lets their routes hold again", ""),
     ("Requests", "strong"),
     ("a       look at it, change it, allow it (Ctrl+O) or deny it (Ctrl+D)", ""),
     ("d       deny it, with words for the agent", ""),
+    ("v       all fields of the request, or of the decision, at the cursor", ""),
     ("Decisions", "strong"),
+    ("Enter   all fields of the one at the cursor", ""),
     ("/       only lines with these words; Escape shows all again", ""),
     ("f       refusals only, or everything again", ""),
     ("", ""),
@@ -147,12 +151,28 @@ def stop(handle: BottleHandle, identity: str) -> str:
     return f"{identity} is stopped" + ("; r resumes it" if kept else "")
 
 
+def remove(identity: str) -> str:
+    """Remove a kept bottle for good; raises ``BotBottleError`` or ``OSError``."""
+    from bot_bottle.backend.launch import remove_bottle  # noqa: PLC0415 - seldom, and heavy
+
+    with bottle_state.hold_lock(identity):
+        remove_bottle(identity)
+    return f"{identity} is removed; its record stays: bot-bottle audit {identity}"
+
+
+def request_fields(asked: Asked) -> dict[str, object]:
+    """Give all there is to know of a request, by name; what it does not have is left out."""
+    fields = {"bottle": asked.identity, **asked.request.to_record(), "asks for": asked.request.summary}
+    fields["asked"] = datetime.fromtimestamp(asked.request.asked, UTC).isoformat()
+    return {name: value for name, value in fields.items() if value not in ("", [])}
+
+
 def propose(identity: str, cwd: Path) -> Proposal:
     """Hold the manifest as it is now against a running bottle; raises ``BotBottleError``."""
     from bot_bottle import apply as applying  # noqa: PLC0415
     from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
 
-    metadata = applying.require_running(identity)
+    metadata = bottle_state.require_running(identity)
     folder = Path(metadata.cwd) if metadata.cwd and Path(metadata.cwd).is_dir() else cwd
     return applying.propose(metadata, Manifest.resolve(folder), os.environ)
 

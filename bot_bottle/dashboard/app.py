@@ -13,19 +13,18 @@ from textual import work
 from textual.app import App, SuspendNotSupported
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.content import Content
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Footer, Static
 
 from bot_bottle import process
 from bot_bottle.bottle_state import printable
 from bot_bottle.dashboard import actions, rows, screens
 from bot_bottle.dashboard.board import LOOK_SECONDS, Board
-from bot_bottle.dashboard.feed import Feed, lines_of
-from bot_bottle.dashboard.table import LineLog, LineTable
+from bot_bottle.dashboard.decisions import Decisions
+from bot_bottle.dashboard.table import LineTable
 from bot_bottle.errors import BotBottleError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
@@ -39,7 +38,6 @@ GATHER_SECONDS = 0.25
 _TICK_SECONDS = 1.0
 #: From how many columns on there is room for a bottle's details beside the lists.
 _WIDE = 118
-_KEEP = 2000
 
 
 class Dashboard(App[None]):
@@ -60,8 +58,6 @@ class Dashboard(App[None]):
     #log-pane { height: 1fr; min-height: 4; }
     #detail-pane { width: 42; padding: 0 1; display: none; }
     #detail-pane.wide { display: block; }
-    #filter { display: none; height: 1; }
-    #filter.on { display: block; }
     """
     )
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -74,6 +70,8 @@ class Dashboard(App[None]):
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("f", "denied", "Refusals", show=False),
         Binding("i", "details", "Details", show=False),
+        Binding("X", "remove", "Remove", show=False),
+        Binding("v", "view", "All fields", show=False),
         Binding("m", "apply", "Apply the manifest", show=False),
         Binding("P", "panic", "Panic", show=False),
         Binding("L", "lift", "Lift the panic", show=False),
@@ -97,10 +95,6 @@ class Dashboard(App[None]):
         self._run = run
         self._cwd = cwd or Path.cwd()
         self._gathering = False
-        self._feed: Feed | None = None
-        self._records: list[dict[str, object]] = []
-        self._only_denied = False
-        self._wanted = ""
         self._bottles: tuple[Bottle, ...] = ()
         self._requests: dict[str, Asked] = {}
 
@@ -113,9 +107,7 @@ class Dashboard(App[None]):
                     yield LineTable(rows.BOTTLES, empty="no bottle: n starts an agent", id="bottles")
                 with Vertical(id="requests-pane", classes="pane"):
                     yield LineTable(rows.REQUESTS, empty="no agent asks for anything", id="requests")
-                with Vertical(id="log-pane", classes="pane"):
-                    yield Input(id="filter", placeholder="show lines with ...", compact=True)
-                    yield LineLog(empty="nothing was decided yet", id="log")
+                yield Decisions(id="log-pane", classes="pane")
             with Vertical(id="detail-pane", classes="pane"):
                 yield screens.text(id="detail")
         yield Footer(compact=True)
@@ -165,8 +157,8 @@ class Dashboard(App[None]):
         changed = self._board.update()
         if changed:
             self._draw()
-            if self._feed is not None and self._feed.identity in changed:
-                self._read_feed()
+            if self._decisions.identity in changed:
+                self._decisions.read_on()
         if self._board.fileno() >= 0:
             asyncio.get_running_loop().add_reader(self._board.fileno(), self._changed)
         if self._board.is_settling:
@@ -208,13 +200,17 @@ class Dashboard(App[None]):
             self._show("#detail", "")
 
     @property
+    def _decisions(self) -> Decisions:
+        return self.screen_stack[0].query_one("#log-pane", Decisions)
+
+    @property
     def _selected(self) -> str:
         return self.screen_stack[0].query_one("#bottles", LineTable).key
 
     def on_line_table_moved(self, event: LineTable.Moved) -> None:
         """Follow the cursor: another bottle's decisions are shown."""
         if event.table.id == "bottles":
-            self._follow_bottle(event.key)
+            self._decisions.follow(event.key)
             self._draw_detail()
         elif event.table.id == "requests" and event.key in self._requests and event.table.has_focus:
             self.query_one("#bottles", LineTable).select(self._requests[event.key].identity)
@@ -226,63 +222,29 @@ class Dashboard(App[None]):
         elif event.table.id == "requests":
             self.action_answer(deny=False)
 
-    def _follow_bottle(self, identity: str) -> None:
-        if self._feed is not None and self._feed.identity == identity:
-            return
-        self._feed = Feed(identity) if identity else None
-        self._records = []
-        self._fill_log()
-        self._read_feed()
+    def on_record_log_chosen(self) -> None:
+        """Show the decision that was chosen in full."""
+        record = self._decisions.record
+        if record is not None:
+            self._show_fields(f"{record.get('event')} {record.get('seq')}", record)
 
-    def _read_feed(self) -> None:
-        if self._feed is None:
-            return
-        records, missed = self._feed.more()
-        self._records = [*self._records, *records][-_KEEP:]
-        log = self.screen_stack[0].query_one("#log", LineLog)
-        if missed:
-            log.add([(f"... {missed // 1024} KiB of decisions in between are not shown", "dim")])
-        log.add(lines_of(records, denied=self._only_denied, text=self._wanted))
-
-    def _fill_log(self) -> None:
-        log = self.screen_stack[0].query_one("#log", LineLog)
-        log.clear()
-        log.add(lines_of(self._records, denied=self._only_denied, text=self._wanted))
-        parts = [f"decisions of {self._feed.identity}" if self._feed else "decisions"]
-        parts += ["refusals only"] * self._only_denied
-        parts += [f"with {printable(self._wanted)}"] * bool(self._wanted)
-        self.screen_stack[0].query_one("#log-pane").border_title = Content(", ".join(parts))
+    def _show_fields(self, title: str, fields: Mapping[str, object]) -> None:
+        width = min(100, self.size.width * 9 // 10) - 6
+        self.push_screen(screens.Page(printable(title), rows.record_lines(fields, width)))
 
     # What keys do.
 
     def action_filter(self) -> None:
         """Ask what lines to show."""
-        line = self.query_one("#filter", Input)
-        line.add_class("on")
-        line.focus()
+        self._decisions.open_filter()
 
     def action_unfilter(self) -> None:
         """Show all lines again."""
-        line = self.query_one("#filter", Input)
-        line.value = ""
-        line.remove_class("on")
-        self.query_one("#log").focus()
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """Filter as one types."""
-        if event.input.id == "filter":
-            self._wanted = event.value
-            self._fill_log()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Go on with the lines that are shown."""
-        if event.input.id == "filter":
-            self.query_one("#log").focus()
+        self._decisions.close_filter()
 
     def action_denied(self) -> None:
         """Show refusals only, or all again."""
-        self._only_denied = not self._only_denied
-        self._fill_log()
+        self._decisions.turn_refusals()
 
     def action_redraw(self) -> None:
         """Draw everything anew."""
@@ -312,6 +274,26 @@ class Dashboard(App[None]):
         reply = await self.push_screen_wait(screens.Answering(asked, deny=deny))
         if reply is not None:
             await self._do(lambda: actions.answer(asked, reply))
+
+    def action_view(self) -> None:
+        """Show all fields of the request at the cursor, or of the decision."""
+        table = self.query_one("#requests", LineTable)
+        asked = self._requests.get(table.key)
+        if table.has_focus and asked is not None:
+            self._show_fields(f"request {asked.request.id}", actions.request_fields(asked))
+        else:
+            self.on_record_log_chosen()
+
+    @work(exclusive=True, group="ask")
+    async def action_remove(self) -> None:
+        """Remove the kept bottle at the cursor for good."""
+        one = self._board.bottle(self._selected)
+        if one is None or one.is_live:
+            self._say("only a kept bottle can be removed; x stops one that runs")
+        elif await self.push_screen_wait(
+            screens.Question(f"Remove {one.identity} with all work in it, for good?", yes="Remove")
+        ):
+            await self._do(lambda: actions.remove(one.identity))
 
     @work(exclusive=True, group="ask")
     async def action_stop(self) -> None:

@@ -47,8 +47,18 @@ class Feed:
             return 0
 
 
-def lines_of(records: Iterable[Record], *, denied: bool, text: str) -> list[Cell]:
-    """Give the lines of those records that are wanted: only refusals, only with ``text`` in any case."""
+def lines_of(records: Iterable[Record], *, denied: bool, text: str) -> list[tuple[Cell, int]]:
+    """Give the lines of those records that are wanted, each with its record's number (``seq``).
+
+    That is only refusals, only with ``text`` in any case.
+    """
     wanted = text.casefold()
-    cells = (record_cell(record) for record in records if not denied or record.get("decision") in _REFUSALS)
-    return [cell for cell in cells if wanted in cell[0].casefold()]
+    chosen = (record for record in records if not denied or record.get("decision") in _REFUSALS)
+    lines = ((record_cell(record), number_of(record)) for record in chosen)
+    return [line for line in lines if wanted in line[0][0].casefold()]
+
+
+def number_of(record: Record) -> int:
+    """Give a record's place in its log; -1 for what has none."""
+    number = record.get("seq")
+    return number if type(number) is int else -1

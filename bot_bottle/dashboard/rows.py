@@ -109,6 +109,23 @@ def record_cell(record: Mapping[str, object]) -> Cell:
     return f"{time[11:19]} {rest}", tone
 
 
+def record_lines(record: Mapping[str, object], width: int) -> list[Cell]:
+    """Give every field of a record, a list's items and a long text on lines of their own of ``width``."""
+    lines: list[Cell] = []
+    for name, value in record.items():
+        items = value if isinstance(value, list) else str(value).splitlines() or [""]
+        texts = [piece for item in items or [""] for piece in _pieces(printable(str(item)), width - 14)]
+        lines.append((f"{printable(name):<13} {texts[0]}".rstrip(), ""))
+        lines += [(f"{'':<13} {more}", "") for more in texts[1:]]
+    return lines
+
+
+def _pieces(text: str, width: int) -> list[str]:
+    """Cut a text where it has to be; every character of it is shown."""
+    width = max(8, width)
+    return [text[start : start + width] for start in range(0, len(text), width)] or [""]
+
+
 def span(seconds: float) -> str:
     """Say a time in at most five characters."""
     whole = int(seconds)

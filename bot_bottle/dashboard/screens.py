@@ -185,8 +185,12 @@ class Answering(ModalScreen[Reply | None]):
                 yield from _field("paths", "Paths", " ".join(request.paths), "as asked; prefixes")
                 yield from _field("methods", "Methods", " ".join(request.methods), "as asked; GET HEAD ...")
                 yield from _field("lasting", "For", Choice().lasting, "once, bottle, 30m, 2h, 7d, manifest")
-            elif request.kind in {"git", "content"}:
-                yield from _field("lasting", "For", Choice().lasting, "bottle, 30m, 2h, 7d")
+            elif request.kind == "git":
+                yield from _field("branches", "Branches", " ".join(request.refs), "none; as asked if no path")
+                yield from _field("paths", "Paths", " ".join(request.paths), "none; as asked if no branch")
+                yield from _field("lasting", "For", Choice().lasting, "once, bottle, 30m, 2h, 7d")
+            elif request.kind == "content":
+                yield from _field("lasting", "For", Choice().lasting, "once, bottle, 30m, 2h, 7d")
             yield from _field("words", "Tell it", "", "what the agent is told (may stay empty)")
             with VerticalScroll(classes="notes"):
                 yield text(id="opens")
@@ -236,6 +240,7 @@ class Answering(ModalScreen[Reply | None]):
             host=values.get("host", ""),
             paths=tuple(values.get("paths", "").split()),
             methods=tuple(values.get("methods", "").upper().split()),
+            branches=tuple(values.get("branches", "").split()),
             words=values.get("words", ""),
         )
 

@@ -197,6 +197,10 @@ class LineLog(ScrollView, can_focus=True):
         self.virtual_size = Size(longest, len(self._lines))
         self.refresh()
 
+    def base_of(self, index: int) -> Style:  # noqa: ARG002 - for those who tell lines apart
+        """Give how a line looks before its own colour."""
+        return self.rich_style
+
     def render_line(self, y: int) -> Strip:
         """Draw one line of what is seen."""
         width, base = self.size.width, self.rich_style
@@ -204,10 +208,97 @@ class LineLog(ScrollView, can_focus=True):
         if index >= len(self._lines):
             words = self._empty if not self._lines and y == 0 else ""
             return Strip([Segment(set_cell_size(words, width), base + _TONES["dim"])], width)
+        base = self.base_of(index)
         text, tone = self._lines[index]
         whole = Strip([Segment(text, base + _TONES[tone])])
         start = self.scroll_offset.x
         return whole.crop_extend(start, start + width, base)
+
+
+class RecordLog(LineLog):
+    """Lines with a number each and a cursor, which is at the newest line until it is moved up."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("home", "move(-1000000)", "First", show=False),
+        Binding("end", "move(1000000)", "Last", show=False),
+        Binding("pageup", "page(-1)", "Page up", show=False),
+        Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("enter", "choose", "Choose", show=False),
+    ]
+
+    class Chosen(Message):
+        """A line was chosen."""
+
+    def __init__(self, *, empty: str, id: str) -> None:  # noqa: A002 - the library's
+        super().__init__(empty=empty, id=id)
+        self._numbers: list[int] = []
+        self._at: int | None = None
+
+    @property
+    def number(self) -> int | None:
+        """The number of the line at the cursor; None where there is none."""
+        return self._numbers[self._cursor] if self._numbers else None
+
+    @property
+    def _cursor(self) -> int:
+        return len(self._numbers) - 1 if self._at is None else self._at
+
+    def clear(self) -> None:
+        """Forget all lines."""
+        self._numbers, self._at = [], None
+        super().clear()
+
+    def add_numbered(self, lines: Sequence[tuple[Cell, int]]) -> None:
+        """Add lines with their numbers."""
+        self._numbers = [*self._numbers, *(number for _cell, number in lines)]
+        over = len(self._numbers) - self.MOST
+        if over > 0:
+            del self._numbers[:over]
+            self._at = None if self._at is None else max(0, self._at - over)
+        self.add([cell for cell, _number in lines])
+
+    def action_move(self, by: int) -> None:
+        """Move the cursor by so many lines; past the newest it goes on with what comes."""
+        if self._numbers:
+            self._move_to(self._cursor + by)
+
+    def action_page(self, by: int) -> None:
+        """Move the cursor by so many screens."""
+        self.action_move(by * max(1, self.size.height - 1))
+
+    def action_choose(self) -> None:
+        """Choose the line at the cursor."""
+        if self._numbers:
+            self.post_message(self.Chosen())
+
+    def on_click(self, event: events.Click) -> None:
+        """Move the cursor to where the mouse points; twice chooses."""
+        line = event.y + self.scroll_offset.y
+        if line < len(self._numbers):
+            self._move_to(line)
+            if event.chain == 2:
+                self.action_choose()
+
+    def _move_to(self, line: int) -> None:
+        line = max(0, line)
+        self._at = line if line < len(self._numbers) - 1 else None
+        self.scroll_to_region(Region(self.scroll_offset.x, self._cursor, 1, 1), animate=False, force=True)
+        self.refresh()
+
+    def on_focus(self) -> None:
+        """Show the cursor."""
+        self.refresh()
+
+    def on_blur(self) -> None:
+        """Show it no more."""
+        self.refresh()
+
+    def base_of(self, index: int) -> Style:
+        """Give how a line looks before its own colour."""
+        at_cursor = self.has_focus and self._numbers and index == self._cursor
+        return self.rich_style + _CURSOR if at_cursor else self.rich_style
 
 
 def _strip(parts: Sequence[tuple[str, Column, Style]], left: int, width: int, base: Style) -> Strip:

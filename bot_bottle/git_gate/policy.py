@@ -9,7 +9,7 @@ from bot_bottle.decision import Deny
 from bot_bottle.git_gate.globs import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from bot_bottle.git_gate.commands import Command
 
@@ -73,20 +73,48 @@ KEYS = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """Branches and paths that a human opened beside a policy; ``name`` tells it from others.
+
+    Where it has branches, its paths are open in pushes to these alone. With ``counted`` each push that needs
+    it takes a use of it.
+    """
+
+    name: str
+    branches: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    counted: bool = False
+
+
 class Rules:
-    """A policy with the place it stands in (``git.remotes.HOST``) and the upstream's default branches."""
+    """The rules of one push: a policy with the place it stands in (``git.remotes.HOST``), what was opened
+    besides, and the upstream's default branches. ``needed`` names what was opened and counted, and needed.
+    """
 
-    __slots__ = ("_defaults", "_place", "policy")
+    __slots__ = ("_defaults", "_openings", "_place", "_refs", "needed", "policy")
 
-    def __init__(self, policy: PushPolicy, *, place: str, defaults: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        policy: PushPolicy,
+        *,
+        place: str,
+        defaults: Iterable[str] = (),
+        openings: Iterable[Opening] = (),
+    ) -> None:
         self.policy = policy
         # Some servers keep refs on file systems that know no case.
         self._defaults = frozenset(name.casefold() for name in defaults)
         self._place = place
+        # What is not counted is leaned on first: no use of another is taken in vain.
+        self._openings = sorted(openings, key=lambda one: one.counted)
+        self._refs: list[str] = []
+        self.needed: set[str] = set()
 
     def judge(self, command: Command) -> Deny | None:
         """Judge a command by its names alone, before anything of the push is unpacked."""
         policy, ref = self.policy, command.ref
+        self._refs.append(ref)
         if ref.startswith(_TAGS):
             if not policy.tags:
                 return self._deny("tag_denied", "tags", f"{ref}: tags may not be pushed", "true")
@@ -112,7 +140,7 @@ class Rules:
                 return None
             message = f"{ref}: is the upstream's default branch, which may not be pushed to"
             return self._deny("default_branch_denied", "default_branch", message, "true")
-        if matches(branch, self.policy.branches):
+        if matches(branch, self.policy.branches) or self._opened(lambda one: matches(branch, one.branches)):
             return None
         allowed = ", ".join(self.policy.branches) or "none"
         return self._deny(
@@ -130,9 +158,9 @@ class Rules:
         return self._deny("force_denied", "force", message, "true")
 
     def judge_paths(self, changed: Iterable[tuple[str, str]]) -> Deny | None:
-        """Judge the paths a push changes, as (commit, path)."""
+        """Judge the paths a push changes, as (commit, path), once all its commands were judged."""
         for commit, path in changed:
-            if is_protected(path) and not matches(path, self.policy.paths):
+            if is_protected(path) and not matches(path, self.policy.paths) and not self._opened_path(path):
                 message = (
                     f"commit {commit[:12]} changes {path}, which the upstream may run or follow by itself"
                 )
@@ -149,6 +177,23 @@ class Rules:
             message = f"the push brings {objects} objects, more than {policy.max_objects}"
             return self._deny("push_too_large", "max_objects", message, "a larger number")
         return None
+
+    def _opened_path(self, path: str) -> bool:
+        def opens(one: Opening) -> bool:
+            here = not one.branches or all(
+                ref.startswith(_BRANCHES) and matches(ref.removeprefix(_BRANCHES), one.branches)
+                for ref in self._refs
+            )
+            return here and matches(path, one.paths)
+
+        return self._opened(opens)
+
+    def _opened(self, opens: Callable[[Opening], bool]) -> bool:
+        """Tell whether a human opened it, and note what that leans on."""
+        found = next((one for one in self._openings if opens(one)), None)
+        if found is not None and found.counted:
+            self.needed.add(found.name)
+        return found is not None
 
     def _deny(self, reason: str, field: str, message: str, value: str) -> Deny:
         key = f"{self._place}.{KEYS[field]}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.decision import Deny
 from bot_bottle.git_gate.commands import MAX_COMMANDS, CommandError, parse_commands
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from bot_bottle.git_gate.forward import Outcome
     from bot_bottle.git_gate.http import Body, Response
     from bot_bottle.git_gate.mirror import Mirror
-    from bot_bottle.git_gate.policy import PushPolicy
-    from bot_bottle.git_gate.remote import GateRemote
+    from bot_bottle.git_gate.policy import Opening
     from bot_bottle.git_gate.scanning import ContentScanner
 
 #: What the gate says it understands; deletion is offered so that its refusal can name the rule.
@@ -60,6 +59,18 @@ class RefusedError(Exception):
         self.command = command
 
 
+class Human(Protocol):
+    """Who may open more than a remote's policy does."""
+
+    def openings(self, remote: str) -> tuple[Opening, ...]:
+        """Give what is open at this moment for the remote of that name."""
+        ...
+
+    def spend(self, name: str) -> bool:
+        """Take a use of a counted opening; False where none is left or it cannot be put on record."""
+        ...
+
+
 class Pushes:
     """What all pushes of one gate share."""
 
@@ -68,11 +79,11 @@ class Pushes:
         *,
         audit: AuditLog,
         scanner: Callable[[], ContentScanner],
-        policy: Callable[[GateRemote], PushPolicy] = lambda remote: remote.policy,
+        human: Human | None = None,
     ) -> None:
-        """``policy`` gives what may be pushed to a remote at this moment."""
+        """``human`` is asked at each push what is open beside a remote's policy."""
         self.audit = audit
-        self.policy = policy
+        self.human = human
         self.slots = asyncio.Semaphore(MAX_PUSHES)
         self._make_scanner = scanner
         self._scanner: ContentScanner | None = None
@@ -151,9 +162,12 @@ class Push:
         unpack = "ok"
         try:
             await self._mirror.freshen(within=FRESH_SECONDS)
-            place = self._remote.place
+            place, human = self._remote.place, self._shared.human
             rules = Rules(
-                self._shared.policy(self._remote), place=place, defaults=self._mirror.default_branches
+                self._remote.policy,
+                place=place,
+                defaults=self._mirror.default_branches,
+                openings=human.openings(self._remote.name) if human else (),
             )
             refs = await self._mirror.refs()
             for command in asked.commands:
@@ -185,6 +199,7 @@ class Push:
                 async with self._mirror.lock:
                     if self._body.forsaken:
                         raise ConnectionAbortedError
+                    self._spend(rules)
                     self._record_decision(asked, None)
                     await self._back_up(asked)
                     outcome = await forward(self._mirror, quarantine, asked.commands)
@@ -224,6 +239,13 @@ class Push:
             raise RefusedError(denied)
         if findings:
             raise RefusedError(_found(len(findings)), lines=finding_lines(findings))
+
+    def _spend(self, rules: Rules) -> None:
+        """Take a use of what is counted and needed; raises :class:`RefusedError` where none is left."""
+        human = self._shared.human
+        for name in sorted(rules.needed):
+            if human is None or not human.spend(name):
+                raise RefusedError(_used_up(name, self._remote.place))
 
     # Refs.
 
@@ -321,6 +343,15 @@ def _moved(command: Command, place: str) -> Deny:
         rule=place,
         message=f"{command.ref}: the upstream has another state of it than this push builds on (fetch first)",
         next_step="Fetch, bring the work up to it, and push again",
+    )
+
+
+def _used_up(name: str, place: str) -> Deny:
+    return Deny(
+        reason="approval_used",
+        rule=place,
+        message=f"what request {name} was granted is used up or over: another push took it meanwhile",
+        next_step="Ask again with request_git, if more is to be pushed",
     )
 
 

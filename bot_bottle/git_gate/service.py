@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.audit import AuditLog, AuditValue
     from bot_bottle.egress.roads import Roads
-    from bot_bottle.git_gate.policy import PushPolicy
+    from bot_bottle.git_gate.push import Human
     from bot_bottle.git_gate.remote import GateConfig, GateRemote
     from bot_bottle.git_gate.scanning import ContentScanner
     from bot_bottle.sidecar.config import Pin
@@ -60,12 +60,12 @@ class GitGate:
         pins: Mapping[str, Pin] | None = None,
         upstream_ca_pem: str = "",
         roads: Callable[[str], Roads | None] = lambda _host: None,
-        policy: Callable[[GateRemote], PushPolicy] = lambda remote: remote.policy,
+        human: Human | None = None,
     ) -> None:
         """Load the keys; nothing is asked or written yet. ``scanner`` is called in a thread, at a push.
 
-        ``policy`` gives what may be pushed to a remote, and is asked at each push. ``roads`` says what a host
-        is reached by where git is not to dial it itself.
+        ``human`` may open more than the remotes' policies do, and is asked at each push. ``roads`` says what
+        a host is reached by where git is not to dial it itself.
 
         Raises ``KeyNotUsableError``. Without ``config`` every request is told that there are no remotes.
         """
@@ -86,7 +86,7 @@ class GitGate:
                 roads=roads(remote.upstream_host),
             )
             self._mirrors[remote.host] = Mirror(upstream, folder=folder, number=number)
-        self._pushes = Pushes(audit=audit, scanner=scanner, policy=policy)
+        self._pushes = Pushes(audit=audit, scanner=scanner, human=human)
         self._readers = asyncio.Semaphore(MAX_READERS)
         self._opening: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()

@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot_bottle import bottle_state
 from bot_bottle.backend.registry import LEGACY_BACKEND, get_bottle_backend
 from bot_bottle.env import entry_kind
-from bot_bottle.errors import BotBottleError, UsageError
+from bot_bottle.errors import BotBottleError
 from bot_bottle.retrieval.archive import ArchiveTree
 from bot_bottle.retrieval.arrival import Source
 from bot_bottle.retrieval.tree import FolderTree
@@ -22,15 +21,6 @@ if TYPE_CHECKING:
     from bot_bottle.bottle_state import BottleMetadata
 
 _TOP = "workspace"
-
-
-def require_metadata(identity: str) -> BottleMetadata:
-    """Give what is recorded of an identity; raises ``UsageError`` that names those that exist."""
-    metadata = bottle_state.read_metadata(identity)
-    if metadata is None:
-        kept = ", ".join(state.identity for state in bottle_state.list_states()) or "none"
-        raise UsageError(f"no state is recorded for identity {identity}; those that exist: {kept}")
-    return metadata
 
 
 @contextlib.contextmanager

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from bot_bottle.decision import Deny
     from bot_bottle.egress.ca import CertificateAuthority
     from bot_bottle.egress.roads import Roads
-    from bot_bottle.git_gate.policy import PushPolicy
-    from bot_bottle.git_gate.remote import GateRemote
+    from bot_bottle.git_gate.push import Human
     from bot_bottle.git_gate.scanning import PipelockScanner
     from bot_bottle.git_gate.service import GitGate
     from bot_bottle.pipelock.loader import LateEngine
@@ -57,9 +56,9 @@ class Parts:
         self.proxy = EgressProxy(config, audit=audit, ca=ca, loop=loop)
         # Most bottles never knock at git's door: what the gate is made of is loaded for those that do.
         self.proxy.doors["git"] = lambda: self._open_gate().protocol()
+        keeper = self._keeper = _make_keeper(config, proxy=self.proxy, audit=audit, loop=loop)
         if config.git is not None:
             self._open_gate()
-        keeper = self._keeper = _make_keeper(config, proxy=self.proxy, audit=audit, loop=loop)
         self.proxy.doors["supervise"] = keeper.supervisor.protocol if keeper else ClosedDoor
         self._desk = Desk(
             config,
@@ -122,13 +121,10 @@ class Parts:
                 engine,
                 roads=self.proxy.pool.roads,
                 folder=self._folder,
-                policy=self._push_policy,
+                human=self._keeper,
             )
             self._gate.halt(self._halt)
         return self._gate
-
-    def _push_policy(self, remote: GateRemote) -> PushPolicy:
-        return self._keeper.push_policy(remote) if self._keeper else remote.policy
 
     def _on_halt(self, halt: Deny | None) -> None:
         self._halt = halt
@@ -167,7 +163,7 @@ def make_gate(
     *,
     roads: Roads,
     folder: str = "",
-    policy: Callable[[GateRemote], PushPolicy] = lambda remote: remote.policy,
+    human: Human | None = None,
 ) -> GitGate:
     """Make the git gate; ``folder`` is the sidecar's private one, if not the launcher says where mirrors lie.
 
@@ -187,7 +183,7 @@ def make_gate(
         pins=config.pins,
         upstream_ca_pem=config.upstream_ca_pem,
         roads=lambda host: roads if roads.around(host) else None,
-        policy=policy,
+        human=human,
     )
 
 

@@ -10,7 +10,7 @@ from bot_bottle.supervise import edits
 from bot_bottle.supervise.grant import warnings
 from bot_bottle.supervise.ledger import Answer
 from bot_bottle.supervise.operator import let_pass, make_grant, make_push_grant, respond
-from bot_bottle.supervise.push_grant import push_warnings
+from bot_bottle.supervise.push_grant import HEADS, push_warnings
 
 if TYPE_CHECKING:
     from bot_bottle.supervise.edits import FileChange
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bot_bottle.supervise.ledger import Verdict
     from bot_bottle.supervise.operator import Asked
     from bot_bottle.supervise.push_grant import PushGrant
+    from bot_bottle.supervise.request import Kind
 
 #: How long a yes holds unless the operator says otherwise.
 USUAL = "1h"
@@ -25,6 +26,13 @@ USUAL = "1h"
 MANIFEST = "manifest"
 DENIED = "the operator says no"
 
+#: What of a request may be granted otherwise than it was asked.
+_CHANGEABLE: dict[Kind, frozenset[str]] = {
+    "egress": frozenset({"host", "path", "method"}),
+    "git": frozenset({"branch", "path"}),
+    "capability": frozenset(),
+    "content": frozenset(),
+}
 _NOT_LIVE = "nothing in the bottle changes by itself: change its image or its manifest, then resume"
 
 
@@ -33,13 +41,14 @@ class Choice:
     """How a request is granted: what is empty stays as the agent asked it.
 
     ``lasting`` is ``once``, ``bottle``, ``manifest`` or a time like ``2h``; ``words`` are what the agent is
-    told.
+    told. Of a push, ``branches`` and ``paths`` together take the place of what was asked.
     """
 
     lasting: str = USUAL
     host: str = ""
     paths: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ()
     words: str = ""
 
 
@@ -61,18 +70,14 @@ class Prospect:
 def prospect(asked: Asked, choice: Choice) -> Prospect:
     """Say what a yes would do; raises ``UsageError`` with a sentence for what cannot be granted."""
     one = asked.request
-    if one.kind != "egress":
-        if choice.host or choice.paths or choice.methods:
-            raise UsageError(
-                f"--host, --path and --method are for egress requests; {one.id} asks for {one.kind}"
-            )
-        if one.kind == "content":
-            return _content(asked, choice)
-        if one.kind == "git":
-            if choice.lasting == MANIFEST:
-                raise UsageError("a push is not written into the manifest from here; write bottle or a time")
-            push = make_push_grant(one, lasting=choice.lasting)
-            return Prospect(opens=push.terms, notes=push_warnings(push), grant=push)
+    given = {"host": choice.host, "branch": choice.branches, "path": choice.paths, "method": choice.methods}
+    if other := [name for name, value in given.items() if value and name not in _CHANGEABLE[one.kind]]:
+        raise UsageError(f"{one.id} asks for {one.kind}, which has no {other[0]}: leave --{other[0]} out")
+    if one.kind == "content":
+        return _content(asked, choice)
+    if one.kind == "git":
+        return _push(asked, choice)
+    if one.kind == "capability":
         return _image(asked) if one.dockerfile else Prospect(opens=_NOT_LIVE)
     lasting = "bottle" if choice.lasting == MANIFEST else choice.lasting
     grant = make_grant(one, lasting=lasting, host=choice.host, paths_=choice.paths, methods=choice.methods)
@@ -80,6 +85,19 @@ def prospect(asked: Asked, choice: Choice) -> Prospect:
     edit = edits.route_edit(asked.identity, route) if choice.lasting == MANIFEST else None
     changed = (route.host, route.path_allowlist, route.methods) != (one.host, one.paths, one.methods)
     return Prospect(opens=grant.terms, notes=warnings(route), grant=grant, changed=changed, edit=edit)
+
+
+def _push(asked: Asked, choice: Choice) -> Prospect:
+    """Say what a yes to a push does."""
+    one = asked.request
+    if choice.lasting == MANIFEST:
+        raise UsageError(
+            "a push is not written into the manifest from here; write once, bottle, or a time like 2h"
+        )
+    push = make_push_grant(one, lasting=choice.lasting, branches=choice.branches, paths_=choice.paths)
+    as_asked = tuple(ref.removeprefix(HEADS) for ref in one.refs), one.paths
+    changed = (push.branches, push.paths) != as_asked
+    return Prospect(opens=push.terms, notes=push_warnings(push), grant=push, changed=changed)
 
 
 def _content(asked: Asked, choice: Choice) -> Prospect:

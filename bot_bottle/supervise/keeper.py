@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bot_bottle.git_gate.policy import Opening
 from bot_bottle.sidecar.orders import OrderError
 from bot_bottle.supervise.clock import ForwardClock
 from bot_bottle.supervise.ledger import VERDICTS, Answer, Ledger
-from bot_bottle.supervise.push_grant import PushGrant, widened
+from bot_bottle.supervise.push_grant import PushGrant
 from bot_bottle.supervise.record import ANSWERED, USED, answer_record, read_grant
 from bot_bottle.supervise.request import RequestError, clean, request_id
 from bot_bottle.supervise.service import Supervisor
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from bot_bottle.audit import AuditLog
     from bot_bottle.egress.proxy import EgressProxy
     from bot_bottle.egress.routes import EgressRoute
-    from bot_bottle.git_gate.policy import PushPolicy
-    from bot_bottle.git_gate.remote import GateRemote
     from bot_bottle.pipelock.finding import Finding
     from bot_bottle.sidecar.orders import Answer as OrderAnswer
     from bot_bottle.sidecar.orders import Desk, Order
@@ -86,9 +86,26 @@ class Keeper:
         values = tuple(sorted({one.value_id for one in found}))
         return self.supervisor.ask_content(host, text, values)
 
-    def push_policy(self, remote: GateRemote) -> PushPolicy:
-        """Give what may be pushed to a remote now: its manifest's policy and what is granted besides."""
-        return widened(remote.policy, remote.name, self._pushes.values(), self._now())
+    def openings(self, remote: str) -> tuple[Opening, ...]:
+        """Give what may be pushed to a remote now beside what its manifest allows."""
+        now = self._now()
+        return tuple(
+            Opening(name=one.request, branches=one.branches, paths=one.paths, counted=one.uses is not None)
+            for one in self._pushes.values()
+            if one.remote == remote and one.holds(now)
+        )
+
+    def spend(self, name: str) -> bool:
+        """Take a use of a push grant that is counted."""
+        grant = self._pushes[name]
+        if not grant.holds(self._now()):
+            return False
+        try:
+            self._audit.append(USED, request=name)
+        except OSError:
+            return False
+        self._pushes[name] = replace(grant, uses=None if grant.uses is None else grant.uses - 1)
+        return True
 
     def close(self) -> None:
         """End every connection of the agent's; what holds is on record."""
@@ -105,8 +122,8 @@ class Keeper:
         if asked is None:
             raise OrderError(f"there is no open request {one}; bot-bottle requests shows those that are")
         if isinstance(grant, PushGrant):
-            if asked.kind != "git":
-                raise OrderError(f"{one} does not ask for a push")
+            if asked.kind != "git" or asked.remote != grant.remote:
+                raise OrderError(f"{one} does not ask for a push to {grant.remote}")
         elif grant is not None and grant.values != asked.values:
             raise OrderError(f"a yes to {one} lets nothing pass but what it asks for")
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bot_bottle import bottle_state, paths
 from bot_bottle.audit import AuditLog
@@ -118,29 +118,39 @@ def let_pass(asked: Asked, *, lasting: str) -> Grant:
     return _lasting(Grant(request=one.id, route=grant_route(one.id, one.host), values=one.values), lasting)
 
 
-def _lasting(grant: Grant, lasting: str) -> Grant:
-    if lasting == "once":
-        return replace(grant, uses=1)
-    return replace(grant, until=_end(lasting, "once, bottle"))
+def make_push_grant(
+    request: AgentRequest, *, lasting: str, branches: Sequence[str] = (), paths_: Sequence[str] = ()
+) -> PushGrant:
+    """Make the grant of a ``git`` request: as asked, or with ``branches`` and ``paths_`` in its place.
 
-
-def make_push_grant(request: AgentRequest, *, lasting: str) -> PushGrant:
-    """Make the grant of a ``git`` request as asked; ``lasting`` is ``bottle`` or a time.
-
-    Raises ``UsageError``.
+    ``lasting`` is as for :func:`make_grant`. Raises ``UsageError``.
     """
     from bot_bottle.manifest.values import ref_pattern  # noqa: PLC0415 - what a manifest would take
 
+    if not branches and not paths_:
+        branches, paths_ = request.refs, request.paths
     try:
-        branches = tuple(ref_pattern(branch_of(ref)) for ref in request.refs)
-        paths_ = tuple(ref_pattern(path) for path in request.paths)
+        grant = PushGrant(
+            request=request.id,
+            remote=request.remote,
+            branches=tuple(ref_pattern(branch_of(ref)) for ref in branches),
+            paths=tuple(ref_pattern(path) for path in paths_),
+        )
     except ValueError as error:
-        raise UsageError(f"this cannot be granted: {error}") from None
-    until = _end(lasting, "bottle")
-    return PushGrant(request=request.id, remote=request.remote, branches=branches, paths=paths_, until=until)
+        raise UsageError(f"this cannot be granted: {error}; change it with --branch or --path") from None
+    return _lasting(grant, lasting)
 
 
-def _end(lasting: str, words: str) -> int | None:
+_AnyGrant = TypeVar("_AnyGrant", Grant, PushGrant)
+
+
+def _lasting(grant: _AnyGrant, lasting: str) -> _AnyGrant:
+    if lasting == "once":
+        return replace(grant, uses=1)
+    return replace(grant, until=_end(lasting))
+
+
+def _end(lasting: str) -> int | None:
     """Give when ``lasting`` is over, in seconds since the epoch; None for a bottle's whole life."""
     if lasting == "bottle":
         return None
@@ -150,7 +160,7 @@ def _end(lasting: str, words: str) -> int | None:
         length = 0
     if not length:
         raise UsageError(
-            f"--for {bottle_state.printable(lasting)}: write {words}, or a time like 30m, 2h or 7d"
+            f"--for {bottle_state.printable(lasting)}: write once, bottle, or a time like 30m, 2h or 7d"
         )
     return int(time.time()) + length
 

@@ -5,23 +5,22 @@ It never opens a forced push, a deletion, a tag or the upstream's default branch
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from bot_bottle.git_gate.policy import PushPolicy
-
-_HEADS = "refs/heads/"
+HEADS = "refs/heads/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushGrant:
     """Patterns for branches (below ``refs/heads/``) and paths, added to those of the remote of that name.
 
-    ``until`` is seconds since the epoch; None lasts as long as the bottle.
+    With branches, the paths are open in pushes to these alone. ``until`` is seconds since the epoch; None
+    lasts as long as the bottle. ``uses`` counts pushes that need it; None is any number.
     """
 
     request: str
@@ -29,10 +28,11 @@ class PushGrant:
     branches: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     until: int | None = None
+    uses: int | None = None
 
     def holds(self, now: float) -> bool:
         """Tell whether it still holds at ``now``, seconds since the epoch."""
-        return self.until is None or now < self.until
+        return (self.until is None or now < self.until) and self.uses != 0
 
     @property
     def terms(self) -> str:
@@ -40,23 +40,25 @@ class PushGrant:
         parts = [f"branches {' '.join(self.branches)}"] * bool(self.branches)
         parts += [f"protected paths {' '.join(self.paths)}"] * bool(self.paths)
         end = "for as long as this bottle lives"
-        if self.until is not None:
+        if self.uses is not None:
+            end = "for one push" if self.uses == 1 else f"for {self.uses} pushes"
+        elif self.until is not None:
             end = f"until {datetime.fromtimestamp(self.until, UTC):%Y-%m-%d %H:%M} UTC"
         return f"pushes to {self.remote}: {', '.join(parts)}, {end}"
 
     def to_wire(self) -> dict[str, object]:
         """Give the JSON form."""
         push = {"remote": self.remote, "branches": list(self.branches), "paths": list(self.paths)}
-        return {"request": self.request, "push": push, "until": self.until}
+        return {"request": self.request, "push": push, "until": self.until, "uses": self.uses}
 
     @classmethod
     def from_wire(cls, obj: Mapping[str, object]) -> PushGrant:
         """Read what :meth:`to_wire` wrote; raises ``KeyError``, ``TypeError`` or ``ValueError``."""
-        request, push, until = obj["request"], obj["push"], obj["until"]
+        request, push, until, uses = obj["request"], obj["push"], obj["until"], obj.get("uses")
         if not isinstance(request, str) or not isinstance(push, dict):
             raise TypeError("no grant")
         remote, branches, paths = push["remote"], push["branches"], push["paths"]
-        if not isinstance(remote, str) or not (until is None or type(until) is int):
+        if not isinstance(remote, str) or not all(one is None or type(one) is int for one in (until, uses)):
             raise TypeError("no grant")
         for patterns in (branches, paths):
             if not isinstance(patterns, list) or not all(isinstance(one, str) and one for one in patterns):
@@ -69,32 +71,25 @@ class PushGrant:
             branches=tuple(branches),
             paths=tuple(paths),
             until=until if isinstance(until, int) else None,
+            uses=uses if isinstance(uses, int) else None,
         )
 
 
 def branch_of(ref: str) -> str:
     """Give a ref's pattern below ``refs/heads/``; raises ``ValueError`` for what is no branch."""
-    if ref.startswith("refs/") and not ref.startswith(_HEADS):
+    if ref.startswith("refs/") and not ref.startswith(HEADS):
         raise ValueError(
             f"{ref}: only branches can be opened for a while; tags need AllowTags in the manifest"
         )
-    return ref.removeprefix(_HEADS)
-
-
-def widened(policy: PushPolicy, remote: str, grants: Iterable[PushGrant], now: float) -> PushPolicy:
-    """Give a remote's policy with what is granted of it at ``now``."""
-    held = [grant for grant in grants if grant.remote == remote and grant.holds(now)]
-    if not held:
-        return policy
-    branches = dict.fromkeys((*policy.branches, *(one for grant in held for one in grant.branches)))
-    paths = dict.fromkeys((*policy.paths, *(one for grant in held for one in grant.paths)))
-    return replace(policy, branches=tuple(branches), paths=tuple(paths))
+    return ref.removeprefix(HEADS)
 
 
 def push_warnings(grant: PushGrant) -> tuple[str, ...]:
     """Say what a human should weigh before pushes are let through."""
     found = [f"{one} opens every branch that it matches" for one in grant.branches if set(one) & set("*?[")]
     if grant.paths:
+        if not grant.branches:
+            found.append("the paths are open on every branch that the manifest lets it push")
         found.append("what lies at protected paths is run or followed by the upstream, with its own secrets")
     if grant.branches:
         found.append("forced pushes, deletions and the upstream's default branch stay closed")

@@ -106,15 +106,21 @@ def past_of(records: Iterable[Mapping[str, object]]) -> Past:
                     elif given is not None:
                         pushes[one] = given
             elif record.get("event") == USED:
-                grant = grants[str(record["request"])]
-                if grant.uses is not None:
-                    grants[grant.request] = replace(grant, uses=max(0, grant.uses - 1))
+                used = str(record["request"])
+                if used in grants:
+                    grants[used] = replace(grants[used], uses=_one_less(grants[used].uses))
+                else:
+                    pushes[used] = replace(pushes[used], uses=_one_less(pushes[used].uses))
     return Past(
         requests=tuple(requests.values()),
         answers=answers,
         grants=tuple(grants.values()),
         pushes=tuple(pushes.values()),
     )
+
+
+def _one_less(uses: int | None) -> int | None:
+    return None if uses is None else max(0, uses - 1)
 
 
 def read_past(path: Path) -> Past:

@@ -128,10 +128,10 @@ def test_an_agent_clones_and_pushes_and_holds_no_key(lab: Lab, tmp_path: Path) -
 
 
 def _push_what_a_human_allows(bottle: RunningBottle, lab: Lab, up: Upstream) -> None:
-    """Ask for a branch that the gate refuses, and push it once that is granted; others stay closed."""
+    """Ask for branches that the gate refuses and get one of them for one push; all else stays closed."""
     push = "cd /tmp/work && git push origin bottle/x:"
     assert "branch_denied" in bottle.sh(f"{push}fix-12", timeout=90).err
-    arguments = {"remote": "project", "refs": ["refs/heads/fix-12"], "reason": "the name of the ticket"}
+    arguments = {"remote": "project", "refs": ["refs/heads/fix-*"], "reason": "the name of the ticket"}
     call = {
         "jsonrpc": "2.0",
         "id": 1,
@@ -144,14 +144,21 @@ def _push_what_a_human_allows(bottle: RunningBottle, lab: Lab, up: Upstream) -> 
     asking.start()
     wait_until(lambda: bool(lab.cli("requests", bottle.identity, "--json").json()), "a request")
     (request,) = lab.cli("requests", bottle.identity, "--json").json()
-    said = lab.cli("approve", request["request"], "--yes", "--for", "2h")
+    said = lab.cli("approve", request["request"], "--yes", "--for", "once", "--branch", "fix-12")
     assert said.returncode == 0, said.err
-    assert "this opens: pushes to project: branches fix-12, until" in said.err
+    assert "this opens: pushes to project: branches fix-12, for one push" in said.err
     asking.join(60)
+    (answered,) = lab.cli("requests", bottle.identity, "--all", "--json").json()
+    assert answered["verdict"] == "changed"
+    assert "branch_denied" in bottle.sh(f"{push}fix-13", timeout=90).err
+    assert bottle.sh(f"{push}bottle/y", timeout=90).returncode == 0, "what needs no yes uses none up"
     allowed = bottle.sh(f"{push}fix-12", timeout=90)
     assert allowed.returncode == 0, allowed.err
     assert "refs/heads/fix-12" in up.repo.refs()
-    assert "branch_denied" in bottle.sh(f"{push}fix-13", timeout=90).err
+    again = "cd /tmp/work && git commit -q --allow-empty -m again && git push origin bottle/x:fix-12"
+    assert "branch_denied" in bottle.sh(again, timeout=90).err
+    used = [line for line in bottle.audit() if line["event"] == "used"]
+    assert [line["request"] for line in used] == [request["request"]]
 
 
 def test_a_bottle_starts_with_a_clone_of_its_remote(lab: Lab, tmp_path: Path) -> None:

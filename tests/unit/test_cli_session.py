@@ -343,7 +343,7 @@ def test_resume_of_a_running_bottle_is_refused(home: Path, capsys: pytest.Captur
     identity = preserved(home)
     with bottle_state.hold_lock(identity):
         assert main(["resume", identity, "--yes"]) == 2
-    assert "is running already" in capsys.readouterr().err
+    assert "is running; end its session first" in capsys.readouterr().err
 
 
 def test_resume_lists_what_could_be_resumed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -210,6 +210,105 @@ def test_the_decisions_follow_the_cursor_and_the_filter(home: Path) -> None:
     play(act)
 
 
+def test_every_field_of_a_decision_and_of_a_request_can_be_read(home: Path) -> None:
+    async def act() -> None:
+        with served(ONE) as bottle:
+            bottle.request(host="first.test", message=f"{HOSTILE}{'long ' * 60}end", decision="deny")
+            bottle.request(host="second.test")
+            bottle.ask("a2345678", host="docs.test", paths=["/3/", "/4/"], reason=f"one\n{HOSTILE}")
+            async with stage(home) as one:
+                await one.until(lambda: len(one.log()) == 4, "the records")
+                await one.until(lambda: "a2345678" in one.shown(), "the request")
+                one.app.query_one("#log").focus()
+                await one.press("up", "up", "enter")
+                await one.until(lambda: isinstance(one.app.screen, Page), "the decision in full")
+                lines = one.app.screen.query_one(LineLog).lines
+                named = {line[:13].strip() for line in lines}
+                assert {"seq", "time", "event", "prev", "hash", "message", "host"} <= named
+                text = "".join(line[14:] for line in lines)
+                assert "first.test" in text
+                assert "[bold red]x[/] [@click=app.quit]y[/] [/nothing]" in text
+                assert "long end" in text
+                assert not {"\x1b", "\x9b", "\u202e"} & set(text)
+                assert max(map(len, lines)) <= 72
+                bottle.request(host="third.test")
+                await one.press("escape")
+                await one.until(lambda: len(one.log()) == 5, "one more")
+                await one.press("v")
+                await one.until(lambda: isinstance(one.app.screen, Page), "the same as before")
+                assert any("first.test" in line for line in one.app.screen.query_one(LineLog).lines)
+                await one.press("escape", "end", "enter")
+                await one.until(lambda: isinstance(one.app.screen, Page), "the newest")
+                assert any("third.test" in line for line in one.app.screen.query_one(LineLog).lines)
+                await one.press("escape")
+                one.app.query_one("#requests").focus()
+                await one.press("v")
+                await one.until(lambda: isinstance(one.app.screen, Page), "the request in full")
+                shown = one.app.screen.query_one(LineLog).lines
+                assert [
+                    line for at, line in enumerate(shown) if "paths" in line or "paths" in shown[at - 1]
+                ] == ["paths         /3/", "              /4/"]
+                assert any(line.startswith("why           one") for line in shown)
+                await one.press("escape")
+                log = one.app.query_one("#log")
+                await one.pilot.click("#log", offset=(3, 0), times=2)
+                await one.until(lambda: isinstance(one.app.screen, Page), "the mouse's")
+                assert log.has_focus
+
+    play(act)
+
+
+def test_a_push_is_granted_in_part(home: Path) -> None:
+    async def act() -> None:
+        with served(ONE) as bottle:
+            bottle.ask(
+                "a2345678", kind="git", remote="origin", refs=["refs/heads/a", "b"], paths=[".github/**"]
+            )
+            async with stage(home) as one:
+                await one.until(lambda: "a2345678" in one.shown(), "the request")
+                await one.press("a")
+                await one.until(lambda: isinstance(one.app.screen, Answering), "the question")
+                form = one.app.screen
+                assert form.query_one("#branches", Input).value == "refs/heads/a b"
+                form.query_one("#branches", Input).value = "a"
+                form.query_one("#paths", Input).value = ""
+                form.query_one("#lasting", Input).value = "once"
+                opens = form.query_one("#opens", Static)
+                await one.until(
+                    lambda: "pushes to origin: branches a, for one push" in str(opens.render()), "it"
+                )
+                await one.press("ctrl+o")
+                await one.until(lambda: "a2345678 is approved, open now" in one.said, "the answer")
+                (order,) = [order for order in bottle.orders if order["order"] == "answer"]
+                assert order["verdict"] == "changed"
+                assert order["grant"]["push"] == {"remote": "origin", "branches": ["a"], "paths": []}
+                assert order["grant"]["uses"] == 1
+
+    play(act)
+
+
+def test_a_kept_bottle_is_removed_after_a_yes_and_one_that_runs_is_not(home: Path) -> None:
+    async def act() -> None:
+        async with stage(home) as one:
+            with served(ONE):
+                await one.until(lambda: "1 running" in one.shown(), "the bottle")
+                await one.press("X")
+                await one.until(lambda: "only a kept bottle can be removed" in one.said, "why not")
+                assert len(one.app.screen_stack) == 1
+            await one.until(lambda: "0 running, 1 kept" in one.shown(), "its end")
+            for answer in ("n", "y"):
+                await one.press("X")
+                await one.until(lambda: isinstance(one.app.screen, Question), "the question")
+                assert paths.state_dir(ONE).is_dir()
+                await one.press(answer)
+            await one.until(lambda: "its record stays" in one.said, "the removal")
+            await one.until(lambda: "no bottle: n starts" in one.shown(), "the empty list")
+            assert not paths.state_dir(ONE).exists()
+            assert paths.audit_path(ONE).exists()
+
+    play(act)
+
+
 def test_bottles_come_go_and_die_and_the_screen_goes_on(home: Path) -> None:
     async def act() -> None:
         async with stage(home, (140, 40)) as one:
@@ -226,7 +325,7 @@ def test_bottles_come_go_and_die_and_the_screen_goes_on(home: Path) -> None:
             paths.audit_path(ONE).unlink()
             bottle_state.cleanup_state(ONE)
             await one.until(lambda: "no bottle: n starts" in one.shown(), "the removal")
-            for key in "xrtmiad":
+            for key in "xrtmiadXv":
                 await one.press(key)
             assert one.app.is_running
             assert len(one.app.screen_stack) == 1

@@ -93,9 +93,11 @@ def test_lines_are_filtered_and_cut_to_what_can_be_shown(path: Path) -> None:
     write(path, START, ALLOWED, ("request", {**DENIED[1], "path": "/\x1b[2J\u202e[bold]x[/]"}))
     records, missed = Feed("worker-abcde").more()
     assert missed == 0
-    (line,) = [text for text, _tone in lines_of(records, denied=True, text="")]
+    (line,) = [text for (text, _tone), _number in lines_of(records, denied=True, text="")]
     assert "path=/?[2J?[bold]x[/]" in line
-    assert [tone for _text, tone in lines_of(records, denied=False, text="B.TEST")] == ["bad"]
+    assert [(tone, number) for (_text, tone), number in lines_of(records, denied=False, text="B.TEST")] == [
+        ("bad", 2)
+    ]
 
 
 def test_a_feed_passes_over_what_nobody_could_read(path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bot_bottle.git_gate.commands import Command
 from bot_bottle.git_gate.globs import matches
-from bot_bottle.git_gate.policy import KEYS, PushPolicy, Rules, is_protected
+from bot_bottle.git_gate.policy import KEYS, Opening, PushPolicy, Rules, is_protected
 from bot_bottle.git_gate.remote import GateConfig, GateRemote, SshKey
 from bot_bottle.secret import Secret
 
@@ -159,3 +159,44 @@ def test_a_config_crosses_the_pipe_whole_and_hides_its_secrets() -> None:
     assert "material" not in repr(config)
     assert set(config.secrets()) == {"git.remotes.h.TokenRef", "git.remotes.h.IdentityFile"}
     assert remote.upstream == "ssh://git@h:2222/p.git"
+
+
+def command(ref: str, old: str, new: str) -> Command:
+    return Command(ref=ref, old=old, new=new)
+
+
+def opened(*openings: Opening) -> Rules:
+    return Rules(PushPolicy(), place="git.remotes.h", defaults=["main"], openings=openings)
+
+
+def test_what_a_human_opened_holds_beside_the_policy_and_is_named_where_it_is_counted() -> None:
+    once = Opening(name="once", branches=("fix-*",), counted=True)
+    always = Opening(name="always", branches=("fix-2",))
+    tried = opened(once, always)
+    assert tried.judge(command("refs/heads/bottle/x", *CREATE)) is None
+    assert tried.judge(command("refs/heads/fix-2", *CREATE)) is None
+    assert tried.needed == set(), "what is not counted is leaned on first"
+    assert tried.judge(command("refs/heads/fix-1", *CREATE)) is None
+    assert tried.needed == {"once"}
+    for ref in ("refs/heads/other", "refs/heads/main", "refs/tags/fix-1", "refs/notes/fix-1"):
+        assert tried.judge(command(ref, *CREATE)) is not None, ref
+    assert tried.judge_rewind(command("refs/heads/fix-1", *UPDATE)) is not None
+
+
+def test_paths_opened_with_branches_are_open_in_pushes_to_these_alone() -> None:
+    path = ".github/workflows/ci.yml"
+    tied = Opening(name="tied", branches=("fix-1",), paths=(".github/**",), counted=True)
+    for refs, open_there in (
+        (("refs/heads/fix-1",), True),
+        (("refs/heads/bottle/x",), False),
+        (("refs/heads/fix-1", "refs/heads/bottle/x"), False),
+    ):
+        tried = opened(tied)
+        assert [tried.judge(command(ref, *CREATE)) for ref in refs] == [None] * len(refs)
+        assert (tried.judge_paths([(A, path)]) is None) is open_there
+    free = opened(Opening(name="free", paths=(".github/**",), counted=True))
+    assert free.judge(command("refs/heads/bottle/x", *CREATE)) is None
+    assert free.judge_paths([(A, "src/a.py")]) is None
+    assert free.needed == set(), "nothing of it was needed yet"
+    assert free.judge_paths([(A, path)]) is None
+    assert free.needed == {"free"}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
 from bot_bottle.errors import UsageError
-from bot_bottle.git_gate.policy import PushPolicy
+from bot_bottle.supervise.decide import Choice, prospect
 from bot_bottle.supervise.ledger import Answer
-from bot_bottle.supervise.operator import make_push_grant
-from bot_bottle.supervise.push_grant import PushGrant, push_warnings, widened
+from bot_bottle.supervise.operator import Asked, make_push_grant
+from bot_bottle.supervise.push_grant import PushGrant, push_warnings
 from bot_bottle.supervise.record import Past, answer_record, past_of
 from bot_bottle.supervise.request import AgentRequest
 
@@ -23,16 +24,6 @@ def asked(*refs: str, paths: tuple[str, ...] = ()) -> AgentRequest:
     )
 
 
-def test_a_policy_is_widened_while_the_grant_holds_and_for_its_remote() -> None:
-    policy = PushPolicy(branches=("bottle/**",), force=False, tags=False)
-    wide = widened(policy, "origin", [ONE], 99.0)
-    assert (wide.branches, wide.paths) == (("bottle/**", "fix-12"), (".github/**",))
-    assert (wide.force, wide.delete, wide.tags, wide.default_branch) == (False, False, False, False)
-    assert widened(policy, "origin", [ONE], 100.0) == policy
-    assert widened(policy, "other", [ONE], 99.0) == policy
-    assert widened(policy, "origin", [], 0.0) is policy
-
-
 def test_what_was_granted_is_read_again_from_the_record() -> None:
     answer = Answer(verdict="approved", terms=ONE.terms)
     records = [
@@ -42,6 +33,17 @@ def test_what_was_granted_is_read_again_from_the_record() -> None:
     past = past_of(records)
     assert (past.pushes, past.grants, past.open) == ((ONE,), (), ())
     assert Past.from_wire(past.to_wire()) == past
+    used = {"event": "used", "request": "a2345678"}
+    assert past_of([*records, used]).pushes == (ONE,), "nobody counts"
+    once = [records[0], {"event": "answered", **answer_record("a2345678", answer, replace(ONE, uses=1))}]
+    assert [one.holds(99.0) for one in past_of(once).pushes] == [True]
+    assert [one.holds(99.0) for one in past_of([*once, used]).pushes] == [False]
+
+
+def test_a_grant_of_an_earlier_version_counts_nothing() -> None:
+    wire = ONE.to_wire()
+    del wire["uses"]
+    assert PushGrant.from_wire(wire) == ONE
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,7 @@ def test_what_was_granted_is_read_again_from_the_record() -> None:
         {"request": "a", "push": {"remote": "o", "branches": ["x"], "paths": []}, "until": "1"},
         {"request": "a", "push": {"remote": 1, "branches": ["x"], "paths": []}, "until": None},
         {"request": 1, "push": {"remote": "o", "branches": ["x"], "paths": []}, "until": None},
+        {"request": "a", "push": {"remote": "o", "branches": ["x"], "paths": []}, "until": None, "uses": "1"},
         {"request": "a", "push": [], "until": None},
         {"request": "a", "push": {}, "until": None},
     ],
@@ -71,9 +74,48 @@ def test_a_request_becomes_a_grant_as_it_was_asked() -> None:
     for word in ("topic/* opens every branch", "protected paths", "default branch stay closed"):
         assert word in notes
     assert make_push_grant(asked("x"), lasting="bottle").until is None
+    once = make_push_grant(asked("x"), lasting="once")
+    assert (once.until, once.uses, once.terms) == (None, 1, "pushes to origin: branches x, for one push")
 
 
-@pytest.mark.parametrize(("refs", "lasting"), [(("refs/tags/v1",), "2h"), (("x",), "once"), (("",), "2h")])
+@pytest.mark.parametrize(
+    ("choice", "branches", "paths", "changed"),
+    [
+        (Choice(), ("fix-12", "fix-13"), (".github/**",), False),
+        (Choice(branches=("fix-12",)), ("fix-12",), (), True),
+        (
+            Choice(branches=("refs/heads/fix-12",), paths=("a/action.yml",)),
+            ("fix-12",),
+            ("a/action.yml",),
+            True,
+        ),
+        (Choice(paths=(".github/**",)), (), (".github/**",), True),
+        (
+            Choice(branches=("fix-12", "fix-13"), paths=(".github/**",)),
+            ("fix-12", "fix-13"),
+            (".github/**",),
+            False,
+        ),
+    ],
+)
+def test_less_than_was_asked_is_granted(
+    choice: Choice, branches: tuple[str, ...], paths: tuple[str, ...], changed: bool
+) -> None:
+    request = asked("refs/heads/fix-12", "fix-13", paths=(".github/**",))
+    seen = prospect(Asked(identity="worker-abcde", running=True, request=request), choice)
+    assert isinstance(seen.grant, PushGrant)
+    assert (seen.grant.branches, seen.grant.paths, seen.changed) == (branches, paths, changed)
+
+
+@pytest.mark.parametrize(
+    "choice", [Choice(host="a.example"), Choice(methods=("GET",)), Choice(lasting="manifest")]
+)
+def test_what_a_push_does_not_have_cannot_be_changed(choice: Choice) -> None:
+    with pytest.raises(UsageError):
+        prospect(Asked(identity="worker-abcde", running=True, request=asked("x")), choice)
+
+
+@pytest.mark.parametrize(("refs", "lasting"), [(("refs/tags/v1",), "2h"), (("x",), "ever"), (("",), "2h")])
 def test_what_cannot_be_granted_is_said(refs: tuple[str, ...], lasting: str) -> None:
     with pytest.raises(UsageError):
         make_push_grant(asked(*refs), lasting=lasting)
