@@ -12,12 +12,13 @@ import pytest
 from bot_bottle import bottle_state
 from bot_bottle.agent_provider.plan import AgentProvisionPlan
 from bot_bottle.backend.base import BottlePlan, BottleSpec
-from bot_bottle.backend.bubblewrap import bwrap
+from bot_bottle.backend.bubblewrap import bwrap, sandbox
 from bot_bottle.backend.bubblewrap.backend import BubblewrapBackend
 from bot_bottle.backend.prepare import AGENT_PATH
 from bot_bottle.errors import LaunchError, UsageError
 from bot_bottle.manifest.model import Manifest, ManifestAgentProvider, ManifestBottle
 from tests.conftest import cannot
+from tests.support.family import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,3 +129,54 @@ def test_either_bubblewrap_makes_bottles(
         status = bottle.exec("cat /proc/self/status; touch /usr/x").stdout.decode()
     assert "Seccomp:\t2" in status
     assert "CapBnd:\t0000000000000000" in status
+
+
+def test_a_start_that_is_interrupted_half_way_leaves_no_process(
+    backend: BubblewrapBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C once bubblewrap has made its child, and has perhaps not yet let it go on."""
+    monitors: list[int] = []
+    kill = sandbox._kill_with_children
+
+    def noted(monitor: int) -> None:
+        monitors.append(monitor)
+        kill(monitor)
+
+    def interrupted(_info: int) -> bytes:
+        mine = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+        wait_until(
+            lambda: any(_children(int(one)) for one in mine.read_text().split() if _is_bwrap(int(one))),
+            "bubblewrap's child",
+        )
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sandbox, "_kill_with_children", noted)
+    monkeypatch.setattr(sandbox, "_read_info", interrupted)
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            backend.probe()
+    assert len(monitors) == 5
+    # The child stands in bubblewrap's session, wherever the kernel has hung it since.
+    wait_until(lambda: not {_session(pid) for pid in _all_pids()} & set(monitors), "the end of all of them")
+
+
+def _all_pids() -> list[int]:
+    return [int(place.name) for place in Path("/proc").iterdir() if place.name.isdigit()]
+
+
+def _is_bwrap(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text() == "bwrap\n"
+    return False
+
+
+def _children(pid: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return []
+
+
+def _session(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
+    return 0

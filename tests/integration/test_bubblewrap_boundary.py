@@ -286,6 +286,8 @@ def test_a_killed_launcher_leaves_no_process_and_what_is_left_is_known(lab: Lab)
     )
     everything = family(bottle.launcher_pid)
     assert len(everything) >= 6  # launcher, sidecar, bwrap, PID 1, two sleepers
+    # What is held still hears nothing itself.
+    assert lab.cli("panic", bottle.identity, "--json").json()[0]["frozen"] is True
     bottle.kill(signal.SIGKILL)
     bottle.wait()
     bottle.abandon()

@@ -72,6 +72,9 @@ STEPS = {
         Step(at=f"after:1:{_BWRAP}.backend:prepare_folders"),
         Step(at=f"after:1:{_BWRAP}.backend:make_cgroup"),
         Step(at=f"after:1:{_BWRAP}.sandbox:fork_quietly"),
+        # While bubblewrap itself is half way, and in the very moment in which it has said so.
+        Step(at=f"before:1:{_BWRAP}.sandbox:_read_info"),
+        Step(at=f"after:1:{_BWRAP}.sandbox:_read_info"),
         Step(at=f"after:1:{_BWRAP}.backend:start_sandbox"),
         Step(at=f"after:1:{_BWRAP}.netns:open_listeners"),
         Step(at=f"after:1:{_BWRAP}.sandbox:Sandbox.release"),

@@ -80,7 +80,12 @@ def _is_new_enough(path: str, changed_ns: int) -> bool:  # noqa: ARG001 - the ti
 
 
 def isolation_args() -> tuple[str, ...]:
-    """Give the options that make the boundary; they are the same for every bottle."""
+    """Give the options that make the boundary; they are the same for every bottle.
+
+    Not ``--die-with-parent``: bubblewrap would be killed together with the launcher, and where that came
+    before it had told its child to go on, the child would wait for it for ever (an eventfd that the child
+    itself holds open has no end). What ends a bottle whose launcher was killed is PID 1, which hears it.
+    """
     return (
         "--unshare-all",
         "--unshare-user",
@@ -88,7 +93,6 @@ def isolation_args() -> tuple[str, ...]:
         "--disable-userns",
         *("--uid", str(AGENT_UID), "--gid", str(AGENT_UID)),
         *("--hostname", HOSTNAME),
-        "--die-with-parent",
         "--new-session",
         "--as-pid-1",
         "--clearenv",

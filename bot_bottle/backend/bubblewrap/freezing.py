@@ -1,8 +1,8 @@
 """Holding all of a bottle's processes still, from outside, and letting them go on.
 
 By signals, since a control group of the bottle's own is not there on every machine. A process of the bottle
-is a descendant of the launcher in a PID namespace further in; the kernel lets SIGSTOP from outside through to
-all of them, PID 1 included (pid_namespaces(7)).
+is a descendant of the launcher in a PID namespace further in. PID 1 there is our own (``init.py``) and goes
+on: it starts nothing by itself, and has to hear that its launcher has ended.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 #: What is stopped makes no more processes, so each look finds fewer new ones; a storm of forks may win.
 _LOOKS = 50
 _STOPPED = frozenset("TtZX")
+_OURS = "1"
 
 
 def freeze(launcher: int) -> bool:
@@ -27,7 +28,9 @@ def freeze(launcher: int) -> bool:
     for _ in range(_LOOKS):
         inside = {pid: state for pid in _descendants(launcher) if (state := _state_inside(pid))}
         found = found or bool(inside)
-        running = [pid for pid, state in inside.items() if state not in _STOPPED]
+        running = [
+            pid for pid, (number, state) in inside.items() if number != _OURS and state not in _STOPPED
+        ]
         if not running:
             return found
         for pid in running:
@@ -51,14 +54,14 @@ def _descendants(pid: int) -> Iterator[int]:
                     waiting.append(child)
 
 
-def _state_inside(pid: int) -> str:
-    """Give a process's state; empty for one without a number in a namespace further in (proc(5), NSpid)."""
+def _state_inside(pid: int) -> tuple[str, str] | None:
+    """Give a process's number in a namespace further in, and its state (proc(5)); None outside of any."""
     try:
         text = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
     except OSError:
-        return ""
+        return None
     numbers = text.partition("\nNSpid:")[2].partition("\n")[0].split()
-    return text.partition("\nState:")[2].strip()[:1] if len(numbers) > 1 else ""
+    return (numbers[-1], text.partition("\nState:")[2].strip()[:1]) if len(numbers) > 1 else None
 
 
 def _signal(pid: int, number: int) -> None:

@@ -10,7 +10,8 @@ terminal, [stdin, stdout, stderr]. ``request`` is a memory file with a JSON obje
 ``cwd``, ``tty`` (null or [rows, columns]). All that concerns the process then goes over its own ``status``
 socket: ``started`` (with the terminal's master descriptor), ``exit``, ``failed``; anything the launcher
 sends there, or its end being closed, kills the process and its session. When the channel ends, so does
-PID 1, and the kernel kills everything else in the bottle.
+PID 1, and the kernel kills everything else in the bottle: that is how a bottle ends whose launcher was
+killed, so nothing that the agent does may keep PID 1 from hearing it.
 """
 
 import array
@@ -33,15 +34,21 @@ if TYPE_CHECKING:
 SPAWN = b"spawn"
 READY = b"ready"
 MAX_FDS = 5
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _KILL_ROUNDS = 50
+#: So many ended processes are looked after before the channel is looked at again.
+_REAP_AT_ONCE = 256
 
 
 def main(channel_fd: int) -> int:
     """Serve requests from ``channel_fd`` until it ends; gives the exit code of PID 1."""
-    # Not dumpable: no process of the same account can open /proc/1/fd, /proc/1/mem or trace PID 1.
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        return 1
+    libc = ctypes.CDLL(None, use_errno=True)
+    # Not dumpable: no process of the same account can open /proc/1/fd, /proc/1/mem or trace PID 1. And
+    # whoever kills bubblewrap's own process, this one's parent, kills the bottle.
+    for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_PDEATHSIG, signal.SIGKILL)):
+        if libc.prctl(option, value, 0, 0, 0) != 0:
+            return 1
     _keep_only(channel_fd)
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     # The kernel shields PID 1 from signals sent inside its namespace, but only those without a handler.
@@ -58,11 +65,13 @@ def main(channel_fd: int) -> int:
         for fd, _events in poller.poll():
             if fd == wake_read:
                 os.read(wake_read, 4096)
-                _reap(children, poller)
+                if not _reap(children, poller):
+                    with contextlib.suppress(BlockingIOError):  # full, and so awake as well
+                        os.write(wake_write, b"\0")
             elif fd == channel_fd:
                 message, fds = _receive(channel)
                 if message != SPAWN:
-                    return 0
+                    os._exit(0)  # at once: in a bottle full of processes every step more takes its time
                 _serve(fds, children, poller)
             else:
                 for pid, status in [item for item in children.items() if item[1].fileno() == fd]:
@@ -169,14 +178,15 @@ def _become(request: "dict[str, Any]", stdio: list[int], terminal: bool) -> None
     os.execvpe(request["argv"][0], request["argv"], request["env"])  # noqa: S606
 
 
-def _reap(children: dict[int, socket.socket], poller: select.poll) -> None:
-    while True:
+def _reap(children: dict[int, socket.socket], poller: select.poll) -> bool:
+    """Take leave of processes that have ended; False where there may be more of them."""
+    for _ in range(_REAP_AT_ONCE):
         try:
             pid, wait_status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return
+            return True
         if pid == 0:
-            return
+            return True
         status = children.pop(pid, None)
         if status is None:
             continue  # an orphan of some process; reaping it was all there was to do
@@ -192,6 +202,7 @@ def _reap(children: dict[int, socket.socket], poller: select.poll) -> None:
             while status.recv(64):
                 pass
         status.close()
+    return False
 
 
 def _kill_session(leader: int) -> None:

@@ -133,8 +133,7 @@ class Sandbox:
             poller.poll(int(_STOP_SECONDS * 1000))
             os.close(self._pidfd)
         else:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.monitor, signal.SIGKILL)
+            _kill_with_children(self.monitor)
         if self._block >= 0:
             os.close(self._block)
         self.init.close()
@@ -172,7 +171,9 @@ def start_sandbox(request: SandboxRequest) -> Sandbox:
     )
     command = ("--", *request.command) if request.command else init_command(request.python, theirs.fileno())
     argv = ["bwrap", "--args", str(content(b"".join(os.fsencode(arg) + b"\0" for arg in args))), *command]
-    keep = [*memory, info_write, block_read, theirs.fileno()]
+    # The reading end too: bubblewrap must not die of words that nobody hears any more before it has told its
+    # child to go on (see isolation_args).
+    keep = [*memory, info_read, info_write, block_read, theirs.fileno()]
     libc.load()
     try:
         monitor = fork_quietly()
@@ -318,6 +319,18 @@ def _read_info(fd: int) -> bytes:
             json.loads(data)
             break
     return data
+
+
+def _kill_with_children(pid: int) -> None:
+    """Kill a child of ours that has told of nothing yet, and what it may have started."""
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGSTOP)  # from here on it starts nothing more
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _reap_within(pid: int, seconds: float) -> int:
