@@ -225,9 +225,11 @@ class BottleBackend(ABC):
     """What isolates. ``sidecar_address`` is where a bottle's programs find its sidecar.
 
     ``not_prevented`` says, a sentence each, what this boundary lets through that another's would not.
+    ``own_kernel`` tells whether each bottle has one, and with it namespaces and system files of its own.
     """
 
     name: str
+    own_kernel: bool = False
     sidecar_address: str = "127.0.0.1"
     not_prevented: tuple[str, ...] = ()
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 _SET_ID_BITS = 0o7000
 _PIPE_BYTES = 1024 * 1024
 
+# In letters that GNU's, busybox's and BSD's tar all have: modes as they are, owners as the one who unpacks.
+_UNPACK = "tar -xpof -"
+_PACK = "tar -cf -"
+
 
 class Streams(Protocol):
     """A bottle, as far as copying needs it."""
@@ -69,7 +73,7 @@ def send_stream(bottle: Streams, guest_dir: str, write: Callable[[BinaryIO], Non
     with os.fdopen(read_end, "rb") as source:
         producer.start()
         result = bottle.exec_stream(
-            f"mkdir -p -- {target} && exec tar -x --no-same-owner --preserve-permissions -C {target}",
+            f"mkdir -p -- {target} && exec {_UNPACK} -C {target}",
             stdin=source,
             stdout=None,
         )
@@ -122,7 +126,7 @@ def cp_out(bottle: Streams, guest: str, host: Path) -> None:
     try:
         with os.fdopen(write_end, "wb") as sink:
             result = bottle.exec_stream(
-                f"exec tar -c -C {quote(str(place.parent))} -- {quote(place.name)}",
+                f"exec {_PACK} -C {quote(str(place.parent))} -- {quote(place.name)}",
                 stdin=None,
                 stdout=sink,
             )

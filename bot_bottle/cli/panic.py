@@ -21,8 +21,7 @@ from bot_bottle.errors import UsageError
 def command(*, identities: tuple[str, ...], stop: bool, lift: bool, no_freeze: bool, as_json: bool) -> int:
     """Cut every running bottle off at once, or only those named: no request and no push leaves any more.
 
-    Open connections are closed. The agents are held still where the backend can (bubblewrap, docker), and
-    refused everything, until --lift.
+    Open connections are closed. The agents are held still, and refused everything, until --lift.
     """
     if stop and lift:
         raise UsageError("--stop ends the sessions and --lift lets them go on; give one of them")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.family import Family, is_machine, wait_until
+from tests.support.machine_image import busybox_archive
 from tests.support.outside import new_marker
 from tests.support.watch import Watch
 
 if TYPE_CHECKING:
     from tests.support.lab import Lab
+    from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.integration
 
@@ -20,6 +26,12 @@ BOTTLE = """\
 agent_provider: {{template: command, argv: [/bin/true]}}
 limits: {{memory: 512MiB, cpus: 1, open_files: 200}}
 env: {{SHOWN_TO_NOBODY: {value}}}
+"""
+
+SMALL = """\
+agent_provider: {{template: command, argv: [/bin/true], image: {image}}}
+limits: {{memory: 512MiB, cpus: 1}}
+egress: {{routes: [{{host: allowed.test}}]}}
 """
 
 _LIST = """
@@ -77,3 +89,105 @@ def test_a_kept_machine_is_ours_starts_with_its_sidecar_only_and_is_swept(lab: L
     assert swept.returncode == 0, swept.err
     assert f"stopped machine {name} of a launch that is gone" in swept.out
     assert [one for one in ask(lab, _LIST) if one[0] == name] == []
+
+
+def test_an_archive_with_nothing_but_busybox_is_enough(lab: Lab) -> None:
+    archive = busybox_archive(lab.user_home / "busybox.tar")
+    if archive is None:
+        pytest.skip("busybox is not here as a static program to make a small image of")
+    lab.declare("small", SMALL.format(image=archive))
+    source, back = lab.user_home / "small-source", lab.user_home / "small-back"
+    (source / "folder").mkdir(parents=True)
+    (source / "folder" / ("n" * 120)).write_bytes(b"long")
+    (source / "run").write_bytes(b"#!/bin/sh\necho ran as $(id -u)\n")
+    (source / "run").chmod(0o750)
+    with lab.launch("small") as running:
+        running.cp_in(source, "/home/agent/workspace/in")
+        told = running.sh("readlink /bin/sh; stat -c '%U %a' in/run; in/run; cat in/folder/n*")
+        assert told.out == "busybox\nagent 750\nran as 1000\nlong", told.err
+        assert "200" in running.sh("wget -S -O /dev/null http://allowed.test/small 2>&1").out
+        running.cp_out("/home/agent/workspace/in", back)
+    assert (back / "folder" / ("n" * 120)).read_bytes() == b"long"
+    assert (back / "run").stat().st_mode & 0o777 == 0o750
+
+
+LASTING = """\
+agent_provider: {{template: command, argv: [/bin/sh]}}
+limits: {{memory: {memory}, cpus: 1}}
+egress: {{routes: [{{host: allowed.test}}{more}]}}
+"""
+
+
+def join(lab: Lab, identity: str) -> Terminal:
+    terminal = lab.terminal("attach", identity)
+    terminal.wait_for("Ctrl-P Ctrl-Q leaves it to itself")
+    return terminal
+
+
+def family_of(lab: Lab, identity: str) -> Family:
+    return Family(lab, int((lab.home / "state" / identity / "lock").read_text()), identity)
+
+
+def states_of(pid: int) -> set[str]:
+    """Give the states of all of a process's threads."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return {(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks}
+
+
+def test_a_detached_machine_is_seen_held_still_joined_and_taken_up_with_other_limits(lab: Lab) -> None:
+    lab.declare("lasting", LASTING.format(memory="512MiB", more=""))
+    started = lab.cli("start", "lasting", "--detach", "--yes")
+    assert started.returncode == 0, started.err
+    identity = started.out.strip()
+    (listed,) = lab.states("lasting")
+    assert (listed["status"], listed["detached"], listed["backend"]) == ("running", True, lab.backend)
+    board = lab.cli("dashboard", "--once", "--json").json()
+    (shown,) = [one for one in board["bottles"] if one["identity"] == identity]
+    assert (shown["state"], shown["backend"]) == ("running", lab.backend)
+
+    beat = new_marker("beat")
+    with join(lab, identity) as first:
+        first.enter(
+            f"(while :; do curl -s -m 30 https://allowed.test/{beat}; done) >/dev/null 2>&1 &"
+            " echo be''ating; head -1 /proc/meminfo\r"
+        )
+        first.wait_for("beating")
+        small = int(first.wait_for(" kB").split()[-1])
+        wait_until(lambda: bool(lab.world.reached(beat)), "its requests arrive")
+        (cut,) = lab.cli("panic", identity, "--json").json()
+        assert (cut["trouble"], cut["frozen"]) == ("", True)
+        arrived = len(lab.world.reached(beat))
+        with family_of(lab, identity) as family:
+            (monitor,) = [pid for pid in family.pids if is_machine(pid)]
+            assert states_of(monitor) == {"T"}
+        refused = lab.cli("diff", identity)
+        assert (refused.returncode, "held still" in refused.err) == (3, True), refused.err
+        assert "panic" in lab.cli("info", identity).out
+        assert len(lab.world.reached(beat)) == arrived, "something left after the panic"
+        assert lab.cli("panic", identity, "--lift").returncode == 0
+        wait_until(lambda: len(lab.world.reached(beat)) > arrived, "the agent goes on")
+        first.enter("echo kept > file; exit 7\r")
+        first.wait_for("exit code 7")
+        assert first.exit_code() == 7
+    (kept,) = lab.states("lasting")
+    assert (kept["status"], kept["exit_code"]) == ("preserved", 7)
+
+    lab.declare("lasting", LASTING.format(memory="768MiB", more=", {host: second.test}"))
+    resumed = lab.cli("resume", identity, "--detach", "--yes")
+    assert resumed.returncode == 0, resumed.err
+    assert "+ second.test" in resumed.err
+    assert "limits.memory" in resumed.err
+    with join(lab, identity) as second, family_of(lab, identity) as family:
+        second.enter(
+            "cat file; cat /proc/meminfo | head -1; curl -s -o /dev/null -w '%{http_code}' second.test\r"
+        )
+        second.wait_for("kept")
+        large = int(second.wait_for(" kB").split()[-1])
+        assert large > small + 200 * 1024, "the machine has the memory that the manifest says now"
+        second.wait_for("200")
+        # Held still, and its launcher killed: nothing of it lives on.
+        assert lab.cli("panic", identity, "--json").json()[0]["frozen"] is True
+        os.kill(family.pids[0], signal.SIGKILL)
+        family.wait_until_gone()
+    assert lab.cli("cleanup", identity, "--yes").returncode == 0
+    assert [one for one in ask(lab, _LIST) if one[0] == f"bot-bottle-{identity}"] == []

@@ -23,7 +23,7 @@ from bot_bottle.backend.smolmachines import engine, probe
 from bot_bottle.errors import BotBottleError, UnavailableError
 from tests.support import npm
 from tests.support.machine_image import VARIABLE, NoImageError, machine_disk, machine_image
-from tests.support.machine_tests import APART, BACKEND, EMULATED_PLACES
+from tests.support.machine_tests import APART, BACKEND, CHOICE, EMULATED_PLACES
 from tests.tools.kvmbox import MARK, NO_VERDICT, Disk, NoBoxError, run
 
 _IMAGE_IN_THE_BOX = "/mnt/image"
@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
         engine.sdk()
         with contextlib.suppress(pytest.skip.Exception):
             npm.installed("@anthropic-ai/claude-code", "claude")
+            npm.installed("@openai/codex", "codex")
         os.environ[_REQUIRE] = BACKEND
         os.environ.pop(APART, None)
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--durations=12"]
@@ -48,6 +49,7 @@ def main(arguments: list[str]) -> int:
             os.environ[VARIABLE] = machine_image()
             chosen = arguments or [*_FILES, "-k", BACKEND]
             return subprocess.run([*command, *chosen], check=False).returncode
+        print(CHOICE, flush=True)
         chosen = arguments or list(EMULATED_PLACES)
         disk = Disk(image=machine_disk(), point=_IMAGE_IN_THE_BOX)
         os.environ[VARIABLE] = _IMAGE_IN_THE_BOX
@@ -67,8 +69,12 @@ def main(arguments: list[str]) -> int:
 def _unpack_templates() -> None:
     """Let the engine unpack its disks beside its package here, which in emulation takes minutes.
 
-    It does so before it looks for KVM, and what becomes of the machine does not matter.
+    It does so before it looks for KVM, and what becomes of the machine does not matter. Looking whether one
+    boots here, which fails in its own time, has done it already where that was not known before.
     """
+    packed = Path(str(engine.sdk().__file__)).parent.glob("*-template.ext4.zst")
+    if all(template.with_suffix("").exists() for template in packed):
+        return
     with contextlib.suppress(BotBottleError):
         probe.try_to_boot()
 

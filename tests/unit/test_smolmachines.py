@@ -9,6 +9,7 @@ import resource
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from bot_bottle.backend import inside, registry, seccomp
 from bot_bottle.backend.base import ProbeResult
 from bot_bottle.backend.limits import EffectiveLimits
-from bot_bottle.backend.smolmachines import engine, guest, images, machine, probe
+from bot_bottle.backend.smolmachines import engine, freezing, guest, images, machine, probe
 from bot_bottle.backend.smolmachines.client import CommandOutput
 from bot_bottle.backend.smolmachines.starter import MACHINE, starter_program
 from bot_bottle.egress.routes import EgressRoute
@@ -486,3 +487,39 @@ def test_a_machine_that_did_not_come_up_in_time_is_started_once_more(
         with pytest.raises(LaunchError, match=str(error)):
             machine.boot(lambda fails=fails, error=error: start(fails, error))  # type: ignore[misc]
         assert len(tries) == count
+
+
+# Held still.
+
+
+@pytest.fixture
+def monitor() -> Iterator[subprocess.Popen[bytes]]:
+    """Run a child that is named like a machine's monitor and has a second thread."""
+    code = """
+import sys, threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+print("up", flush=True)
+sys.stdin.read()
+"""
+    argv = [sys.executable, "-c", code, "_boot-vm", "config.json"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"
+        yield child
+        child.kill()
+
+
+def test_a_monitor_is_stopped_with_all_its_threads_and_goes_on(monitor: subprocess.Popen[bytes]) -> None:
+    with subprocess.Popen(["sleep", "100"]) as other:
+        assert not freezing.is_frozen(os.getpid())
+        assert freezing.freeze(os.getpid())
+        assert freezing.freeze(os.getpid()), "a second panic finds it held still"
+        assert freezing.is_frozen(os.getpid())
+        assert freezing.is_stopped(monitor.pid)
+        assert not freezing.is_stopped(other.pid), "what is no monitor is left alone"
+        freezing.thaw(os.getpid())
+        assert monitor.stdin is not None
+        monitor.stdin.close()
+        assert monitor.wait(60) == 0
+        assert not freezing.freeze(os.getpid()), "there is none any more"
+        other.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import platform
@@ -17,7 +18,8 @@ from bot_bottle.backend import inside, seccomp
 from bot_bottle.backend import limits as shared_limits
 from bot_bottle.backend.base import BottleBackend, Leftover, LimitStatus, Prepared
 from bot_bottle.backend.elsewhere import held_elsewhere
-from bot_bottle.backend.smolmachines import engine, guest, images, machine, probe, workspace
+from bot_bottle.backend.registry import IMAGE_BUILDER, get_bottle_backend
+from bot_bottle.backend.smolmachines import engine, freezing, guest, images, machine, probe, workspace
 from bot_bottle.backend.smolmachines.bottle import SmolmachinesBottle
 from bot_bottle.backend.smolmachines.machine import Binding, Machine, MachineSettings
 from bot_bottle.backend.smolmachines.starter import MACHINE
@@ -51,6 +53,7 @@ class SmolmachinesBackend(BottleBackend):
     """A machine a bottle, with the sidecar beside it on this host."""
 
     name = NAME
+    own_kernel = True
     sidecar_address = guest.SIDECAR_ADDRESS
 
     def __init__(self) -> None:
@@ -64,6 +67,13 @@ class SmolmachinesBackend(BottleBackend):
     def boundary(self) -> str:
         """Say what stands between agent and host."""
         return "microVM (KVM), own kernel; its monitor under seccomp and Landlock"
+
+    def demo_settings(self) -> str:
+        """Give the operator's image, or what the engine that builds one is to be told."""
+        image = load_operator_config().smolmachines.image
+        if image:
+            return f"[{NAME}]\nimage = {json.dumps(image)}\n"
+        return get_bottle_backend(IMAGE_BUILDER).demo_settings()
 
     def probe(self) -> ProbeResult:
         """Boot a machine once and remember the verdict; see :class:`BottleBackend`."""
@@ -128,8 +138,6 @@ class SmolmachinesBackend(BottleBackend):
 
     def dockerfile_of(self, bottle: ManifestBottle, state_dir: Path) -> str:
         """Give the Dockerfile in force, which another backend builds; see :class:`BottleBackend`."""
-        from bot_bottle.backend.registry import IMAGE_BUILDER, get_bottle_backend  # noqa: PLC0415 - as there
-
         source = images.image_source(bottle, load_operator_config())
         if source.kind != "dockerfile":
             raise UnavailableError(f"its machine starts from {source.where}, and that is not built here")
@@ -163,6 +171,16 @@ class SmolmachinesBackend(BottleBackend):
             bottle = SmolmachinesBottle(plan.identity, running, sidecar, starter)
             stack.callback(bottle.close)
             yield bottle
+
+    def freeze(self, identity: str, launcher: int) -> bool:
+        """Stop the machine's monitor, and so the machine; the sidecar runs on, and refuses everything."""
+        del identity
+        return freezing.freeze(launcher)
+
+    def thaw(self, identity: str, launcher: int) -> None:
+        """Let the machine go on."""
+        del identity
+        freezing.thaw(launcher)
 
     def forget(self, identity: str) -> None:
         """Remove a bottle's machine, and its home and workspace with it."""
@@ -203,6 +221,7 @@ class SmolmachinesBackend(BottleBackend):
 
     def _start(self, plan: BottlePlan, limits: shared_limits.EffectiveLimits, binding: Binding) -> Machine:
         if plan.spec.identity:
+            machine.resize(plan.identity, limits, _processors(limits))
             return machine.boot(lambda: Machine.start_again(plan.identity, binding))
         if not self._image:
             self.build(plan)

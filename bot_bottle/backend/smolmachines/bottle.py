@@ -195,6 +195,7 @@ class SmolmachinesBottle(Bottle):
 
     def _end(self, slot: str) -> None:
         """Kill the session of a slot's command; where that cannot be, the whole machine ends."""
+        self._machine.thaw()  # its own root does it, which a panic may be holding still
         code, _ = self._machine.run(inside.SIGNAL, args=(slot, "KILL"))
         if code != 0:
             self.close()

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import resource
+import threading
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ _PASSED_ENV = (
 # The SDK's own default, made certain: a machine's process may use few system calls and few files.
 _CONFINED = {"SMOLVM_SECCOMP": "enforce", "SMOLVM_LANDLOCK": "enforce"}
 _MAX_WORDS = 400
+#: One at a time: each puts back the environment that it found.
+_AT_WORK = threading.RLock()
 
 
 @functools.cache
@@ -81,17 +84,18 @@ def engine_at_work(failed: str) -> Iterator[ModuleType]:
     as there may be.
     """
     smol = sdk()
-    before = dict(os.environ)
-    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    _replace_environment(engine_env())
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    try:
-        yield smol
-    except smol.SmolError as error:
-        raise LaunchError(f"{failed}: {words_of(error)}") from error
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
-        _replace_environment(before)
+    with _AT_WORK:
+        before = dict(os.environ)
+        files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _replace_environment(engine_env())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        try:
+            yield smol
+        except smol.SmolError as error:
+            raise LaunchError(f"{failed}: {words_of(error)}") from error
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+            _replace_environment(before)
 
 
 def words_of(error: BaseException) -> str:
@@ -104,6 +108,12 @@ def client_argv(name: str, *, tty: bool, user: str, workdir: str) -> list[str]:
     """Give the client program's argv up to the command that it runs in machine ``name``."""
     streams = ["-i", "-t"] if tty else ["-i"]
     return [str(_folder() / _CLIENT), "machine", "exec", *streams, "--name", name, "-u", user, "-w", workdir]
+
+
+def update_argv(name: str, *, memory_mib: int, processors: int) -> list[str]:
+    """Give the client program's argv that changes what the stopped machine ``name`` starts with next."""
+    size = ["--mem", str(memory_mib), "--cpus", str(processors)]
+    return [str(_folder() / _CLIENT), "machine", "update", "--name", name, *size]
 
 
 def client_env() -> dict[str, str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bot_bottle.backend.smolmachines import engine, guest
+from bot_bottle import process
+from bot_bottle.backend.smolmachines import engine, freezing, guest
 from bot_bottle.bottle_state import printable
 from bot_bottle.errors import BotBottleError, LaunchError, UnavailableError
 from bot_bottle.installation import installation_id
@@ -30,6 +32,7 @@ _NO_NAME = "x" * 64
 
 _MIB = 1 << 20
 _OWN_SECONDS = 120.0
+_RESIZE_SECONDS = 60.0
 _GONE = "the machine of bottle {name} has ended; the session is over"
 
 
@@ -54,12 +57,17 @@ class MachineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineRecord:
-    """A machine as the engine lists it; ``state`` is ``running`` or another word, such as ``stopped``."""
+    """A machine as the engine lists it; ``state`` is ``running`` or another word, such as ``stopped``.
+
+    ``memory_mib`` and ``processors`` are those of its next start.
+    """
 
     name: str
     identity: str
     role: str
     state: str
+    memory_mib: int
+    processors: int
 
 
 def machine_name(identity: str) -> str:
@@ -100,7 +108,7 @@ class Machine:
                 egress_interceptor=_interceptor(smol, binding) if binding else None,
                 resources=smol.ResourceSpec(
                     cpus=settings.processors,
-                    memory_mb=max(1, settings.limits.memory // _MIB),
+                    memory_mb=_mebibytes(settings.limits),
                     **(reach if binding else {"network": False}),
                 ),
             )
@@ -138,8 +146,13 @@ class Machine:
             return str(self._handle.state()) == "running"
         return False
 
+    def thaw(self) -> None:
+        """Let it go on where it is held still (see :mod:`bot_bottle.backend.smolmachines.freezing`)."""
+        freezing.thaw(os.getpid())
+
     def stop(self) -> None:
         """Stop the machine in order, so that its disk is whole; raises ``LaunchError``."""
+        self.thaw()  # it writes its disk itself
         with engine.engine_at_work("the bottle's machine could not be stopped"):
             self._handle.stop(timeout_secs=0)
 
@@ -180,6 +193,8 @@ def ours(identity: str = "") -> tuple[MachineRecord, ...]:
                 identity=str((one.labels or {}).get(IDENTITY, "")),
                 role=str((one.labels or {}).get(ROLE, "")),
                 state=str(one.state),
+                memory_mib=int(one.resources.memory_mib) if one.resources else 0,
+                processors=int(one.resources.cpus) if one.resources else 0,
             )
             for one in found
         )
@@ -197,6 +212,18 @@ def stop(name: str) -> None:
         smol.Machine.open(name, engine.here()).stop(timeout_secs=0)
 
 
+def resize(identity: str, limits: EffectiveLimits, processors: int) -> None:
+    """Give a kept bottle's machine the memory and processors of its next start; raises ``LaunchError``."""
+    wanted = _mebibytes(limits)
+    for record in ours(identity):
+        if (record.memory_mib, record.processors) != (wanted, processors):
+            argv = engine.update_argv(record.name, memory_mib=wanted, processors=processors)
+            done = process.run(argv, env=engine.client_env(), timeout=_RESIZE_SECONDS)
+            if done.returncode != 0:
+                words = process.last_line(done.stderr, f"exit code {done.returncode}")
+                raise LaunchError(f"the limits of {identity} could not be given to its machine: {words}")
+
+
 def require_kept(identity: str) -> None:
     """Raise ``UnavailableError`` where the engine no longer has a kept bottle's machine."""
     if not any(record.name == machine_name(identity) for record in ours(identity)):
@@ -204,6 +231,10 @@ def require_kept(identity: str) -> None:
             f"the machine of {identity} is gone from the engine, and its home and workspace with it; remove "
             f"what is left with: bot-bottle cleanup {identity}"
         )
+
+
+def _mebibytes(limits: EffectiveLimits) -> int:
+    return max(1, limits.memory // _MIB)
 
 
 def _labels(role: str, identity: str) -> dict[str, str]:

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from bot_bottle import bottle_state, process
 from bot_bottle.backend.base import AGENT_WORKSPACE
-from bot_bottle.backend.smolmachines import engine, machine
+from bot_bottle.backend.smolmachines import engine, freezing, machine
 from bot_bottle.backend.smolmachines.machine import Binding, Machine
-from bot_bottle.errors import LaunchError
+from bot_bottle.errors import LaunchError, UnavailableError
 from bot_bottle.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PLACE = PurePosixPath(AGENT_WORKSPACE)
-_COPY = f"exec tar -c -C {_PLACE.parent} -- {_PLACE.name}"
+_COPY = f"exec tar -cf - -C {_PLACE.parent} -- {_PLACE.name}"
 _SECONDS = 3600.0
 _TOKEN_BYTES = 32
 
@@ -37,12 +37,22 @@ def open_workspace(identity: str) -> Iterator[BinaryIO]:
     machine.require_kept(identity)
     with tempfile.TemporaryFile() as file:
         if bottle_state.is_running(identity):
+            _require_awake(identity)
             _copy_out(identity, file.fileno())
         else:
             with bottle_state.hold_lock(identity), _awake(identity):
                 _copy_out(identity, file.fileno())
         file.seek(0)
         yield cast("BinaryIO", file)
+
+
+def _require_awake(identity: str) -> None:
+    launcher = bottle_state.launcher_of(identity)
+    if launcher is not None and freezing.is_frozen(launcher):
+        raise UnavailableError(
+            f"the machine of {identity} is held still and reads nothing; let it go on with: "
+            f"bot-bottle panic {identity} --lift"
+        )
 
 
 @contextlib.contextmanager
