@@ -1,4 +1,7 @@
-"""The compose plugin of Docker's client: this machine's, or Debian's package of it, unpacked in the cache."""
+"""The compose plugin of Docker's client, and the file that a bottle is measured against.
+
+The plugin is this machine's, or Debian's package of it, unpacked in the cache.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,81 @@ _SUITE = "trixie"
 _PACKAGE = "docker-compose"
 
 
+#: What one would write by hand for the same end, of the same two images: egress itself in a sidecar, an agent
+#: on a private network that has no other way out, waits until the proxy listens, and is as closed as such a
+#: file can say; a volume for the agent's home, one for the record, one that hands the CA over.
+_EQUAL = """\
+services:
+  sidecar:
+    image: {sidecar}
+    entrypoint: [python3, -S, -P, -c]
+    command:
+      - |
+        import os
+        from pathlib import Path
+        from bot_bottle.egress.routes import EgressRoute
+        from bot_bottle.egress.standalone import run_proxy
+        os.chmod("/run/bot-bottle", 0o755)
+        run_proxy(routes=[EgressRoute(host="allowed.test")], listen=("0.0.0.0", 9099), secrets={{}},
+                  pins={{}}, ca_dir=Path("/run/bot-bottle/ca"), upstream_ca_pem="", upstream_proxy=None,
+                  audit_path=Path("/var/lib/bot-bottle/audit.jsonl"))
+    healthcheck: {{test: [CMD, test, -e, /run/bot-bottle/ca/ca.pem], interval: 100ms, retries: 100}}
+    read_only: true
+    cap_drop: [ALL]
+    security_opt: [no-new-privileges]
+    networks: [private, default]
+    volumes: [audit:/var/lib/bot-bottle, ca:/run/bot-bottle]
+  agent:
+    image: {agent}
+    entrypoint: [/bin/true]
+    environment: {{HTTPS_PROXY: "http://sidecar:9099", SSL_CERT_FILE: /trust/ca/ca.pem}}
+    read_only: true
+    cap_drop: [ALL]
+    security_opt: [no-new-privileges]
+    networks: [private]
+    volumes: [home:/home/agent, ca:/trust:ro]
+    depends_on: {{sidecar: {{condition: service_healthy}}}}
+networks: {{private: {{internal: true}}}}
+volumes: {{audit: {{}}, ca: {{}}, home: {{}}}}
+"""
+
+#: The least that two services can be: nothing listens, nobody waits, no private network.
+_BARE = """\
+services:
+  sidecar:
+    image: {sidecar}
+    entrypoint: [/bin/sh, -c, "trap 'exit 0' TERM; sleep 3600 & wait"]
+    read_only: true
+    cap_drop: [ALL]
+    volumes: [audit:/var/lib/bot-bottle]
+  agent:
+    image: {agent}
+    entrypoint: [/bin/true]
+    network_mode: none
+    read_only: true
+    cap_drop: [ALL]
+    volumes: [home:/home/agent]
+    depends_on: [sidecar]
+volumes: {{audit: {{}}, home: {{}}}}
+"""
+
+_FILES = {"docker compose": _EQUAL, "docker compose, two idle services": _BARE}
+
+
 class NoComposeError(Exception):
     """There is no compose plugin here; the text says why."""
+
+
+def sessions(folder: Path, *, agent: str, sidecar: str) -> dict[str, list[list[str]]]:
+    """Write the files for two images and give, by name, the commands of one session: up, then down."""
+    found = {}
+    for number, (name, text) in enumerate(_FILES.items()):
+        file = folder / f"compose-{number}.yaml"
+        file.write_text(text.format(agent=agent, sidecar=sidecar))
+        compose = ["docker", "compose", "-p", f"bench{number}", "-f", str(file)]
+        up = [*compose, "up", "--exit-code-from", "agent"]
+        found[f"{name}: up, down"] = [up, [*compose, "down", "--volumes"]]
+    return found
 
 
 def client_config() -> str:

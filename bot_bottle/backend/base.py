@@ -164,14 +164,7 @@ class Bottle(ABC):
 
         transfer.cp_out(self, guest, host)
 
-    def await_ca(self) -> None:  # noqa: B027 - not abstract: see below
-        """Wait until the sidecar has made its CA and the bottle trusts it; safe to call again.
-
-        The sidecar may not serve the bottle yet: until :meth:`await_ready` only files can be placed. Most
-        backends yield nothing before that, so that there is nothing to wait for.
-        """
-
-    def await_ready(self) -> None:  # noqa: B027 - as above
+    def await_ready(self) -> None:  # noqa: B027 - not abstract: see below
         """Wait until the sidecar serves the bottle and the bottle trusts it; safe to call again.
 
         Until then files can be placed, and nothing of the agent's may run. Most backends yield nothing before
@@ -252,6 +245,17 @@ class BottleBackend(ABC):
     @abstractmethod
     def probe(self) -> ProbeResult:
         """Find out, by really trying, whether bottles can be made here; leaves nothing behind."""
+
+    def begin_ahead(self) -> None:  # noqa: B027 - not abstract: most backends have nothing to begin
+        """Begin what a launch takes whatever its plan will be, while that is still being made.
+
+        Nothing of it knows a secret, is to be seen by anybody else, or outlives this process. What
+        :meth:`launch` does not take over is ended by :meth:`end_ahead`. To be called from the main thread.
+        Raises nothing: what cannot be begun is said by the launch.
+        """
+
+    def end_ahead(self) -> None:  # noqa: B027 - as above
+        """End what :meth:`begin_ahead` began, unless a launch took it over; safe to call again."""
 
     @abstractmethod
     def limits(self, bottle: ManifestBottle) -> tuple[LimitStatus, ...]:

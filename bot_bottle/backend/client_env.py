@@ -22,7 +22,7 @@ AGENT_CA_PATH = f"{AGENT_CA_DIR}/bot-bottle-mitm-ca.pem"
 #: every TLS connection ends at egress, so no other issuer could ever be met.
 AGENT_CA_BUNDLE = f"{AGENT_CA_DIR}/ca-certificates.crt"
 #: The same for Java, which reads no PEM.
-AGENT_JAVA_TRUST = "/home/agent/.bot-bottle/java-truststore.jks"
+AGENT_JAVA_TRUST = f"{AGENT_CA_DIR}/bot-bottle-java-truststore.jks"
 
 _NEAR = ("localhost", "127.0.0.1", "::1")
 

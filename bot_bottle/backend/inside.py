@@ -34,8 +34,8 @@ FAILED = "failed"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-# Written by root, from standard input: a mark, the environment up to it, then the certificate, which may come
-# much later. Says in between that the environment is there.
+# Written by root, from standard input: a mark, the environment up to it, then Java's truststore in a line and
+# the certificate, which may come much later. Says in between that the environment is there.
 _PLACE = f"""\
 set -e; umask 022
 mkdir -m 1777 {_RUNS_DIR}
@@ -43,8 +43,10 @@ IFS= read -r mark
 while IFS= read -r line; do [ "$line" = "$mark" ] && break; printf '%s\\n' "$line"; done >{ENV_FILE}
 chmod 444 {ENV_FILE}
 echo {PLACED}
+IFS= read -r store
 certificate=$(cat)
 [ "$certificate" ]
+printf %b "$store" >@STORE@
 for name in @BUNDLE@ @CERTIFICATE@; do printf '%s\\n' "$certificate" >"$name"; done
 """
 
@@ -126,9 +128,22 @@ printf '\\036%s%s;' "$mark" $code >&2
 """
 
 
-def place_script(bundle: str, certificate: str) -> str:
-    """Give root's script that reads a line with a mark, the environment, that line again, and the CA."""
-    return _PLACE.replace("@BUNDLE@", quote(bundle)).replace("@CERTIFICATE@", quote(certificate))
+def place_script(bundle: str, certificate: str, store: str) -> str:
+    """Give root's script that reads a line with a mark, the environment, that line again, and the CA.
+
+    Of the CA comes first a truststore for Java as a line of :func:`escaped`, then its certificate.
+    """
+    places = {"BUNDLE": bundle, "CERTIFICATE": certificate, "STORE": store}
+    return re.sub("@([A-Z]+)@", lambda found: quote(places[found[1]]), _PLACE)
+
+
+def escaped(data: bytes) -> bytes:
+    """Write any bytes as text without a line's end that ``printf %b`` gives back (POSIX)."""
+    return b"".join(bytes([byte]) if _is_plain(byte) else b"\\0%03o" % byte for byte in data)
+
+
+def _is_plain(byte: int) -> bool:
+    return 0x20 <= byte < 0x7F and byte != 0x5C
 
 
 def render_env(env: Mapping[str, str]) -> bytes:

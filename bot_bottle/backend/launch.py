@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from bot_bottle import bottle_state
 from bot_bottle.attach.output import CURRENT
 from bot_bottle.backend.prepare import metadata_for
-from bot_bottle.backend.provision import clone_repository, place_java_trust, provision
+from bot_bottle.backend.provision import clone_repository, provision
 from bot_bottle.backend.registry import get_bottle_backend
 from bot_bottle.backend.terminal import window_size
 from bot_bottle.backend.util import log_ca_fingerprint, select_ca_cert
@@ -69,8 +69,6 @@ def launch_bottle(
             if resumed:  # what an earlier session left in its home is let near nothing before that
                 bottle.await_ready()
             provision(bottle, plan, resumed=resumed)
-            bottle.await_ca()
-            place_java_trust(bottle, plan)  # while the sidecar may still be opening its ports
             bottle.await_ready()
             clone_repository(bottle, plan, resumed=resumed)
             log_ca_fingerprint(*select_ca_cert(plan))

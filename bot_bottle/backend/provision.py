@@ -8,13 +8,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
-from bot_bottle.backend.client_env import AGENT_JAVA_TRUST, java_truststore
 from bot_bottle.backend.copying import CopyProgress, tell_left_out
 from bot_bottle.backend.transfer import Streams, add_bytes, quote, send_archive, send_stream
-from bot_bottle.backend.util import select_ca_cert
 from bot_bottle.bottle_state import printable
 from bot_bottle.errors import LaunchError, UsageError
-from bot_bottle.git_gate.git import last_words
 from bot_bottle.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -52,18 +49,13 @@ def clone_repository(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> Non
         _clone(bottle, plan.spec.repo)
 
 
-def place_java_trust(bottle: Streams, plan: BottlePlan) -> None:
-    """Place Java's truststore, made anew at every launch, as the CA is; the CA must be there by then."""
-    content = java_truststore(select_ca_cert(plan)[0].read_text("ascii"))
-    place = _in_home(AGENT_JAVA_TRUST)
-    send_archive(bottle, AGENT_HOME, lambda archive: add_bytes(archive, place, content, 0o644))
-
-
 def _clone(bottle: Streams, url: str) -> None:
     print(f"bot-bottle: cloning {printable(url)} through the git gate", file=sys.stderr, flush=True)
     script = f"exec git clone --quiet -- {quote(url)} {quote(AGENT_WORKSPACE)}"
     done = bottle.exec_stream(script, stdin=None, stdout=None)
     if done.returncode != 0:
+        from bot_bottle.git_gate.git import last_words  # noqa: PLC0415 - brings asyncio, for this alone
+
         said = last_words(done.stderr, f"git ended with {done.returncode}")
         raise LaunchError(f"{printable(url)} could not be cloned into the bottle: {said}")
 

@@ -61,27 +61,51 @@ def get_bottle_backend(name: str) -> BottleBackend:
     return backend
 
 
-def choose_backend(flag: str, env: Mapping[str, str], configured: str = "") -> tuple[BottleBackend, str]:
+def likely_backend(flag: str, env: Mapping[str, str], configured: str = "") -> BottleBackend:
+    """Give the backend that :func:`choose_backend` tries first, without trying it.
+
+    Raises ``UsageError`` for an unknown name.
+    """
+    name, _why = _asked_for(flag, env, configured)
+    return get_bottle_backend(name or known_backend_names()[0])
+
+
+def choose_backend(
+    flag: str, env: Mapping[str, str], configured: str = "", *, likely: BottleBackend | None = None
+) -> tuple[BottleBackend, str]:
     """Choose by ``--backend``, then ``BOT_BOTTLE_BACKEND``, then the config file, then what works here.
+
+    ``likely`` is :func:`likely_backend`'s, where it is at hand; it is let go where it does not work.
 
     Gives the backend and why it was taken. Raises ``UsageError`` for an unknown name and
     ``UnavailableError`` with each backend's own sentence where none works.
     """
-    asked = (flag, "--backend"), (env.get(ENV_BACKEND, ""), ENV_BACKEND), (configured, "config.toml")
-    for name, why in asked:
-        if name:
-            return get_bottle_backend(name), f"asked for by {why}"
+
+    def backend_named(name: str) -> BottleBackend:
+        return likely if likely is not None and likely.name == name else get_bottle_backend(name)
+
+    name, why = _asked_for(flag, env, configured)
+    if name:
+        return backend_named(name), f"asked for by {why}"
     refusals: list[str] = []
     for name in known_backend_names():
         if name in _ONLY_WHEN_ASKED:
             continue
-        backend = get_bottle_backend(name)
+        backend = backend_named(name)
         result = backend.probe()
         if result.level != "unavailable":
             why = "the default" if not refusals else "; ".join(refusals)
             return backend, why
+        if backend is likely:
+            backend.end_ahead()
         refusals.append(f"{name}: {result.detail}" + (f"; {result.remedy}" if result.remedy else ""))
     raise UnavailableError("no backend works on this machine. " + "; ".join(refusals))
+
+
+def _asked_for(flag: str, env: Mapping[str, str], configured: str) -> tuple[str, str]:
+    """Name the backend that was asked for and where; two empty texts where none was."""
+    asked = (flag, "--backend"), (env.get(ENV_BACKEND, ""), ENV_BACKEND), (configured, "config.toml")
+    return next((one for one in asked if one[0]), ("", ""))
 
 
 def enumerate_active_agents() -> tuple[ActiveAgent, ...]:

@@ -8,7 +8,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from bot_bottle import paths
-from bot_bottle.backend.client_env import AGENT_CA_BUNDLE, AGENT_CA_DIR, AGENT_CA_PATH, client_env
+from bot_bottle.backend.client_env import (
+    AGENT_CA_BUNDLE,
+    AGENT_CA_DIR,
+    AGENT_CA_PATH,
+    AGENT_JAVA_TRUST,
+    client_env,
+    java_truststore,
+)
 from bot_bottle.errors import LaunchError
 from bot_bottle.files import write_atomic
 from bot_bottle.git_gate.remote import GateConfig
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
     from bot_bottle.sidecar.config import Interception
     from bot_bottle.supervise.record import Past
 
-__all__ = ["AGENT_CA_BUNDLE", "AGENT_CA_DIR", "AGENT_CA_PATH"]
+__all__ = ["AGENT_CA_BUNDLE", "AGENT_CA_DIR", "AGENT_CA_PATH", "AGENT_JAVA_TRUST", "java_truststore"]
 
 #: Where the sidecar is for a bottle that shares this host's kernel: on its own loopback.
 LOOPBACK = "127.0.0.1"
@@ -42,12 +49,20 @@ def trust_dir(state_dir: Path) -> Path:
 
 
 def write_trust(state_dir: Path, ca_pem: str) -> Path:
-    """Write the bottle's CA certificate (never a key) where the bottle will see it; gives the folder."""
+    """Write the bottle's CA certificate (never a key) where the bottle will see it; gives the folder.
+
+    It is written in every form that a client may want, and anew at every launch, as the CA is made.
+    """
     folder = trust_dir(state_dir)
     folder.mkdir(mode=0o755, exist_ok=True)
     folder.chmod(0o755)
-    for guest_path in (AGENT_CA_PATH, AGENT_CA_BUNDLE):
-        write_atomic(folder / guest_path.rpartition("/")[2], ca_pem.encode(), mode=0o644)
+    pem = ca_pem.encode()
+    for guest_path, data in (
+        (AGENT_CA_PATH, pem),
+        (AGENT_CA_BUNDLE, pem),
+        (AGENT_JAVA_TRUST, java_truststore(ca_pem)),
+    ):
+        write_atomic(folder / guest_path.rpartition("/")[2], data, mode=0o644)
     return folder
 
 

@@ -45,28 +45,31 @@ def command(
     if isinstance(background, int):
         return background
     metadata = bottle_state.require_stopped(identity)
+    config = load_operator_config()
+    backend = get_bottle_backend(metadata.backend or LEGACY_BACKEND)
     cwd = Path(metadata.cwd) if metadata.cwd and Path(metadata.cwd).is_dir() else terminal.current_folder()
-    manifest = Manifest.resolve(cwd)
-    terminal.warn(manifest.warnings)
-    manifest.bottle_for(metadata.agent_name)
-    session.require_answer(yes=yes, dry_run=dry_run)
-    spec = BottleSpec(
-        manifest=manifest,
-        agent_name=metadata.agent_name,
-        user_cwd=cwd,
-        copy_cwd=metadata.copy_cwd,
-        identity=identity,
-        headless=unattended.headless,
-        prompt=unattended.task,
-        keep=keep,
-    )
-    return session.launch(
-        spec,
-        get_bottle_backend(metadata.backend or LEGACY_BACKEND),
-        load_operator_config(),
-        why="the one that made this bottle",
-        yes=yes,
-        dry_run=dry_run,
-        unattended=unattended,
-        background=background,
-    )
+    with session.ahead(backend, dry_run=dry_run):
+        manifest = Manifest.resolve(cwd)
+        terminal.warn(manifest.warnings)
+        manifest.bottle_for(metadata.agent_name)
+        session.require_answer(yes=yes, dry_run=dry_run)
+        spec = BottleSpec(
+            manifest=manifest,
+            agent_name=metadata.agent_name,
+            user_cwd=cwd,
+            copy_cwd=metadata.copy_cwd,
+            identity=identity,
+            headless=unattended.headless,
+            prompt=unattended.task,
+            keep=keep,
+        )
+        return session.launch(
+            spec,
+            backend,
+            config,
+            why="the one that made this bottle",
+            yes=yes,
+            dry_run=dry_run,
+            unattended=unattended,
+            background=background,
+        )

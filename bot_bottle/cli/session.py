@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, TextIO
@@ -11,7 +12,7 @@ from bot_bottle.cli import terminal
 from bot_bottle.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from bot_bottle.attach.background import Background
     from bot_bottle.backend.base import BottleBackend, BottlePlan, BottleSpec
@@ -78,6 +79,19 @@ def launch(
 
         return run_and_report(plan, session).exit_code
     return session().exit_code
+
+
+@contextlib.contextmanager
+def ahead(backend: BottleBackend, *, dry_run: bool) -> Iterator[None]:
+    """Let ``backend`` begin its part while the body reads manifests; what no launch took over ends here."""
+    if dry_run:
+        yield
+        return
+    backend.begin_ahead()
+    try:
+        yield
+    finally:
+        backend.end_ahead()
 
 
 def _show_changes(plan: BottlePlan, file: TextIO) -> None:

@@ -54,7 +54,7 @@ def command(
     `bot-bottle resume`. With --detach this command ends once the agent runs, and prints its identity.
     """
     from bot_bottle.backend.base import BottleSpec  # noqa: PLC0415
-    from bot_bottle.backend.registry import choose_backend  # noqa: PLC0415
+    from bot_bottle.backend.registry import choose_backend, likely_backend  # noqa: PLC0415
     from bot_bottle.errors import UsageError  # noqa: PLC0415
     from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
     from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
@@ -65,30 +65,32 @@ def command(
     background = session.go_on_as_two(unattended, dry_run=dry_run)
     if isinstance(background, int):
         return background
-    cwd = terminal.current_folder()
-    manifest = Manifest.resolve(cwd)
-    terminal.warn(manifest.warnings)
-    bottle = manifest.bottle_for(name)
-    session.require_answer(yes=yes, dry_run=dry_run)
     config = load_operator_config()
-    chosen, why = choose_backend(backend, os.environ, config.backend)
-    spec = BottleSpec(
-        manifest=manifest,
-        agent_name=name,
-        user_cwd=cwd,
-        copy_cwd=bottle.workspace == "copy" and not repo if copy_cwd is None else copy_cwd,
-        repo=repo,
-        headless=unattended.headless,
-        prompt=unattended.task,
-        keep=keep,
-    )
-    return session.launch(
-        spec,
-        chosen,
-        config,
-        why=why,
-        yes=yes,
-        dry_run=dry_run,
-        unattended=unattended,
-        background=background,
-    )
+    likely = likely_backend(backend, os.environ, config.backend)
+    with session.ahead(likely, dry_run=dry_run):
+        cwd = terminal.current_folder()
+        manifest = Manifest.resolve(cwd)
+        terminal.warn(manifest.warnings)
+        bottle = manifest.bottle_for(name)
+        session.require_answer(yes=yes, dry_run=dry_run)
+        chosen, why = choose_backend(backend, os.environ, config.backend, likely=likely)
+        spec = BottleSpec(
+            manifest=manifest,
+            agent_name=name,
+            user_cwd=cwd,
+            copy_cwd=bottle.workspace == "copy" and not repo if copy_cwd is None else copy_cwd,
+            repo=repo,
+            headless=unattended.headless,
+            prompt=unattended.task,
+            keep=keep,
+        )
+        return session.launch(
+            spec,
+            chosen,
+            config,
+            why=why,
+            yes=yes,
+            dry_run=dry_run,
+            unattended=unattended,
+            background=background,
+        )

@@ -73,7 +73,8 @@ Template = Annotated[
 class _Keys(BaseModel):
     """Known keys only, no conversions: what is written is what holds."""
 
-    # Built at the first file: half of these are parts of another and never needed by themselves.
+    # Built at the first file: half of these are parts of another and never needed by themselves. A default is
+    # made by model_construct, which needs no validator: each would be built by itself first, for nothing.
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True
     )
@@ -162,7 +163,9 @@ class RouteKeys(_Keys):
         description="the API by which the host's answers say what they used of a model",
         examples=["chat-completions"],
     )
-    pipelock: PipelockKeys = Field(default=PipelockKeys(), examples=[{"tls_passthrough": True}])
+    pipelock: PipelockKeys = Field(
+        default=PipelockKeys.model_construct(), examples=[{"tls_passthrough": True}]
+    )
     strip_cookies: bool = Field(
         default=False, description="keep the bottle's own cookies from this host", examples=[True]
     )
@@ -231,7 +234,7 @@ class GitRemoteKeys(_Keys):
 class GitKeys(_Keys):
     """``git``: identity and remotes."""
 
-    user: GitUserKeys = Field(default=GitUserKeys(), examples=[{"name": "Some One"}])
+    user: GitUserKeys = Field(default=GitUserKeys.model_construct(), examples=[{"name": "Some One"}])
     remotes: dict[RemoteHost, GitRemoteKeys] = Field(
         default={},
         description="upstreams by host; merged by host, an empty mapping drops what is inherited",
@@ -242,7 +245,7 @@ class GitKeys(_Keys):
 class AgentGitKeys(_Keys):
     """``git`` of an agent: its identity only."""
 
-    user: GitUserKeys = Field(default=GitUserKeys(), examples=[{"name": "Some Bot"}])
+    user: GitUserKeys = Field(default=GitUserKeys.model_construct(), examples=[{"name": "Some Bot"}])
 
 
 class AgentProviderKeys(_Keys):
@@ -312,9 +315,11 @@ class BottleKeys(_Keys):
         default=[], min_length=1, description="one bottle or several, folded left to right", examples=["base"]
     )
     env: dict[EnvName, EnvValue] = Field(default={}, examples=[{"NAME": "value"}])
-    agent_provider: AgentProviderKeys = Field(default=AgentProviderKeys(), examples=[{"template": "command"}])
-    egress: EgressKeys = Field(default=EgressKeys(), examples=[{"routes": [_ROUTE]}])
-    git: GitKeys = Field(default=GitKeys(), examples=[{"user": {"name": "Some One"}}])
+    agent_provider: AgentProviderKeys = Field(
+        default=AgentProviderKeys.model_construct(), examples=[{"template": "command"}]
+    )
+    egress: EgressKeys = Field(default=EgressKeys.model_construct(), examples=[{"routes": [_ROUTE]}])
+    git: GitKeys = Field(default=GitKeys.model_construct(), examples=[{"user": {"name": "Some One"}}])
     guard: list[EnvName] = Field(
         default=[],
         description="variables, of env or of the host, whose values must not leave",
@@ -324,7 +329,7 @@ class BottleKeys(_Keys):
     workspace: Workspace = Field(
         default="empty", description="copy: as if started with --cwd", examples=["copy", "empty"]
     )
-    limits: LimitsKeys = Field(default=LimitsKeys(), examples=[{"memory": "4GiB"}])
+    limits: LimitsKeys = Field(default=LimitsKeys.model_construct(), examples=[{"memory": "4GiB"}])
 
 
 class AgentKeys(_Keys):
@@ -336,7 +341,9 @@ class AgentKeys(_Keys):
         description="folders to bring along from where the bottle's program looks for skills",
         examples=[["tdd"]],
     )
-    git: AgentGitKeys = Field(default=AgentGitKeys(), examples=[{"user": {"name": "Some Bot"}}])
+    git: AgentGitKeys = Field(
+        default=AgentGitKeys.model_construct(), examples=[{"user": {"name": "Some Bot"}}]
+    )
     name: object = None
     description: object = None
     model: object = None

@@ -7,6 +7,7 @@ rest; in a container it is the container's standard streams (:mod:`bot_bottle.si
 from __future__ import annotations
 
 import os
+import select
 import socket
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -28,6 +29,10 @@ class Channel(Protocol):
     """
 
     private_folder: str
+
+    def config_is_due(self) -> bool:
+        """Tell whether the config is still to come, so that there is time to get ready."""
+        ...
 
     def read_config(self) -> bytes:
         """Read the whole config, once; raises ``OSError`` or ``ValueError`` where there is none."""
@@ -61,6 +66,10 @@ class SocketChannel:
         self._config_fd = config_fd
         self._control = socket.socket(fileno=control_fd)
         self._control.set_inheritable(False)
+
+    def config_is_due(self) -> bool:
+        """Tell whether nothing has come down the pipe yet, its end included."""
+        return not select.select([self._config_fd], [], [], 0)[0]
 
     def read_config(self) -> bytes:
         """Read the pipe to its end and close it."""

@@ -36,19 +36,34 @@ _PASSED_ENV = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 class SidecarProcess:
     """One running sidecar. Not thread-safe; made by :meth:`start`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, words_fd: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], control: socket.socket, config_fd: int, words_fd: int
+    ) -> None:
         self._process = process
         self._control = control
+        self._config_fd = config_fd
         self._words_fd = words_fd
         self._ca_pem = ""
         self._closed = False
 
     @classmethod
-    def start(cls, config: SidecarConfig) -> SidecarProcess:
+    def start(cls, config: SidecarConfig, ahead: SidecarProcess | None = None) -> SidecarProcess:
         """Spawn a sidecar and give it ``config``; returns at once, without waiting for it.
 
-        Must be called from the main thread: the kernel ends the sidecar when the *thread* that started it
-        ends (prctl(2), PR_SET_PDEATHSIG). Raises :class:`LaunchError`.
+        ``ahead`` is one that :meth:`start_ahead` began, which is then the caller's no more. Raises
+        :class:`LaunchError`, and what :meth:`start_ahead` raises.
+        """
+        sidecar = ahead or cls.start_ahead()
+        sidecar._tell(config)
+        return sidecar
+
+    @classmethod
+    def start_ahead(cls) -> SidecarProcess:
+        """Spawn a sidecar that loads what it is made of and waits for its config; returns at once.
+
+        It knows nothing and holds nothing; it ends with this process, or by :meth:`close`. Must be called
+        from the main thread: the kernel ends the sidecar when the *thread* that started it ends (prctl(2),
+        PR_SET_PDEATHSIG). Raises :class:`LaunchError`.
         """
         if threading.current_thread() is not threading.main_thread():
             raise LaunchError("a sidecar can be started from the main thread only")
@@ -66,15 +81,7 @@ class SidecarProcess:
         finally:
             os.close(read_fd)
             theirs.close()
-        sidecar = cls(process, ours, words_fd)
-        try:
-            with os.fdopen(write_fd, "wb") as pipe:
-                pipe.write(config.to_wire())
-        except OSError:
-            message = sidecar._death("it did not read its config")
-            sidecar.close()
-            raise LaunchError(message) from None
-        return sidecar
+        return cls(process, ours, write_fd, words_fd)
 
     @property
     def pid(self) -> int:
@@ -113,6 +120,9 @@ class SidecarProcess:
             return
         self._closed = True
         self._control.close()
+        if self._config_fd >= 0:
+            os.close(self._config_fd)
+            self._process.kill()  # it was never told anything, so there is nothing for it to end in order
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -126,6 +136,16 @@ class SidecarProcess:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+    def _tell(self, config: SidecarConfig) -> None:
+        fd, self._config_fd = self._config_fd, -1
+        try:
+            with os.fdopen(fd, "wb") as pipe:
+                pipe.write(config.to_wire())
+        except OSError:
+            message = self._death("it did not read its config")
+            self.close()
+            raise LaunchError(message) from None
 
     def _expect(self, event: str) -> dict[str, object]:
         if self._closed:

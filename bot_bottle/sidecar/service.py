@@ -27,6 +27,9 @@ _MAX_REPORTS = 200
 
 def run(channel: Channel) -> int:
     """Serve until the launcher is done or SIGTERM comes; gives the process's exit code."""
+    if channel.config_is_due():
+        # Started ahead: the launcher is still reading its manifests, and this is a process of its own.
+        load()
     try:
         config = SidecarConfig.from_wire(channel.read_config())
         if channel.private_folder:
@@ -54,6 +57,15 @@ def run(channel: Channel) -> int:
         audit.close()
         signal.alarm(0)
         channel.close()
+
+
+def load() -> None:
+    """Import what serving takes, which is most of the time that a sidecar needs to come up."""
+    import asyncio  # noqa: F401, PLC0415
+
+    import uvloop  # noqa: F401, PLC0415
+
+    from bot_bottle.sidecar import control_server, parts  # noqa: F401, PLC0415
 
 
 def _serve(config: SidecarConfig, channel: Channel, audit: AuditLog, ca: CertificateAuthority) -> int:

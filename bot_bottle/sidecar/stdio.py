@@ -63,6 +63,10 @@ class StdioChannel:
         self._gathering = False
         self._launcher_gone = False
 
+    def config_is_due(self) -> bool:
+        """Tell that it is here: the launcher sends it before it starts the container."""
+        return False
+
     def read_config(self) -> bytes:
         """Read the config and not a byte more; raises ``ValueError`` where it is cut short or too long."""
         length = int.from_bytes(self._exactly(LENGTH_BYTES), "big")

@@ -25,6 +25,7 @@ from bot_bottle.sidecar.control import control_pair, receive_message, send_messa
 from bot_bottle.sidecar.listeners import LISTENER_PORTS
 from bot_bottle.sidecar.service import Reporter
 from tests.integration.egress_lab import SECONDS, TOKEN, Sidecar, config, listeners, route
+from tests.support.family import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -146,6 +147,55 @@ def test_killing_the_launcher_ends_the_sidecar(tmp_path: Path) -> None:
     wait_gone(pid)
     verdict = verify(Path(settings.audit_path))
     assert verdict.ok
+
+
+def test_started_ahead_it_has_loaded_all_by_the_time_it_is_told(tmp_path: Path) -> None:
+    process = SidecarProcess.start_ahead()
+    try:
+        if os.geteuid() == 0:  # who else looks is told nothing of a process that is hardened
+            maps = Path(f"/proc/{process.pid}/maps")
+            wait_until(lambda: "uvloop" in maps.read_text(), "what serving takes is loaded")
+        settings = config(tmp_path, [])
+        assert SidecarProcess.start(settings, process) is process
+        assert "BEGIN CERTIFICATE" in process.ca_pem
+        opened = listeners()
+        process.give_listeners(tuple(opened.items()))
+        for sock in opened.values():
+            sock.close()
+    finally:
+        process.close()
+    assert verify(Path(settings.audit_path)).ended
+
+
+def test_started_ahead_and_never_told_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    process = SidecarProcess.start_ahead()
+    assert process.alive()
+    process.close()
+    assert not process.alive()
+    with pytest.raises(LaunchError, match="has been closed"):
+        process.give_listeners([])
+    script = (
+        "from bot_bottle.sidecar.client import SidecarProcess\n"
+        "sidecar = SidecarProcess.start_ahead()\n"
+        "print(sidecar.pid, flush=True)\n"
+        "import signal; signal.pause()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=REPO) as launcher:
+        assert launcher.stdout is not None
+        pid = os.pidfd_open(int(launcher.stdout.readline()))
+        launcher.kill()
+    try:
+        assert select.select([pid], [], [], SECONDS)[0], "the process stays"
+    finally:
+        os.close(pid)
+
+
+def test_started_ahead_and_gone_it_is_told_of_at_the_launch(tmp_path: Path) -> None:
+    process = SidecarProcess.start_ahead()
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: not process.alive(), "it is gone")
+    with pytest.raises(LaunchError, match="did not read its config"):
+        SidecarProcess.start(config(tmp_path, []), process)
 
 
 def test_sigterm_ends_the_log_and_ctrl_c_does_nothing(tmp_path: Path) -> None:

@@ -80,9 +80,6 @@ class ScriptedBottle:
             pass
         return ExecResult(returncode=0, stdout=b"", stderr=b"")
 
-    def await_ca(self) -> None:
-        """Trust at once."""
-
     def await_ready(self) -> None:
         """Be ready at once."""
 

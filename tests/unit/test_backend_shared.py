@@ -50,6 +50,9 @@ class FakeBackend:
         self.calls: list[str] = []
         self.unforgettable = False
 
+    def end_ahead(self) -> None:
+        self.calls.append("end ahead")
+
     def probe(self) -> ProbeResult:
         level: ProbeLevel = "ok" if self.level == "ok" else "unavailable"
         return ProbeResult(backend=self.name, level=level, detail=f"{self.name} says no", remedy="run this")
@@ -96,6 +99,18 @@ def test_the_choice_is_flag_then_variable_then_config_then_what_works(
     assert "first says no" in why
 
 
+def test_the_likely_backend_is_the_first_that_is_tried_and_is_let_go_where_it_does_not_work(
+    backends: dict[str, FakeBackend],
+) -> None:
+    assert registry.likely_backend("", {}, "second").name == "second"
+    likely = registry.likely_backend("", {})
+    assert registry.choose_backend("", {}, likely=likely)[0] is likely
+    assert backends["first"].calls == []
+    backends["first"].level = "unavailable"
+    assert registry.choose_backend("", {}, likely=likely)[0].name == "second"
+    assert backends["first"].calls == ["end ahead"]
+
+
 def test_no_backend_is_every_sentence_at_once_and_nothing_runs(backends: dict[str, FakeBackend]) -> None:
     for backend in backends.values():
         backend.level = "unavailable"
@@ -140,9 +155,6 @@ class OneShot(LocalStreams):
         self.outcome = outcome
         self.told: list[str] = []
 
-    def await_ca(self) -> None:
-        self.told.append("await_ca")
-
     def await_ready(self) -> None:
         self.told.append("await_ready")
 
@@ -173,11 +185,7 @@ def run(
 
 @pytest.mark.parametrize(
     ("resumed", "order"),
-    # The last is the truststore: it holds the CA, which the sidecar brings.
-    [
-        (False, ["place", "await_ca", "place", "await_ready"]),
-        (True, ["await_ready", "place", "await_ca", "place", "await_ready"]),
-    ],
+    [(False, ["place", "await_ready"]), (True, ["await_ready", "place", "await_ready"])],
     ids=["fresh", "resumed"],
 )
 def test_a_fresh_bottles_files_are_placed_while_its_sidecar_comes_up_and_a_kept_homes_after(

@@ -110,6 +110,36 @@ def test_list_imports_nothing_it_does_not_need(home: Path) -> None:
     assert loaded & heavy == set()
 
 
+_START = """
+import sys
+from bot_bottle.cli import main
+import bot_bottle.backend.docker.backend
+assert main(["start", "a", "--dry-run", "--backend", "bubblewrap"]) == 0
+print(*sorted(sys.modules), file=sys.stderr)
+"""
+
+
+def test_start_imports_nothing_before_it_is_needed(home: Path) -> None:
+    """What this names is needed by few launches (``--repo``, a terminal), or by another process alone."""
+    declare(home, "agent_provider: {template: command, argv: [/bin/true]}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", _START],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "bot_bottle.backend.launch" in loaded
+    heavy = {
+        *("asyncio", "cryptography", "docker", "httptools", "logging", "mcp", "multiprocessing", "requests"),
+        *("rich", "textual", "urllib3", "uvloop", "betterleaks", "hyperscan", "pyseccomp"),
+        *("bot_bottle.egress.proxy", "bot_bottle.git_gate.git", "bot_bottle.pipelock.scanner"),
+    }
+    assert loaded & heavy == set()
+
+
 # -- audit -----------------------------------------------------------------------------------------------
 
 

@@ -195,12 +195,15 @@ def test_the_first_process_ends_when_the_engine_tells_it_to(place: Place) -> Non
 def test_root_places_the_ca_and_the_environment(place: Place, tmp_path: Path) -> None:
     (place.folder / "exec").rmdir()
     (place.folder / "env").unlink()
-    script = inside.place_script(str(tmp_path / "bundle"), str(tmp_path / "certi'ficate"))
+    script = inside.place_script(*(str(tmp_path / name) for name in ("bundle", "certi'ficate", "sto re")))
     env = inside.render_env({"A": "1", "B": "two\nlines \\ \xe4 "})
-    done = place.run(script, stdin=b"mark\n" + env + b"mark\n-----CA-----\nmark\n")
+    store = bytes(range(256)) * 2 + b"%s %d\n"
+    line = inside.escaped(store) + b"\n"
+    done = place.run(script, stdin=b"mark\n" + env + b"mark\n" + line + b"-----CA-----\nmark\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"placed\n", b"")
     for name in ("bundle", "certi'ficate"):
         assert (tmp_path / name).read_text() == "-----CA-----\nmark\n"
+    assert (tmp_path / "sto re").read_bytes() == store
     assert (place.folder / "env").read_bytes() == env
     assert (place.folder / "env").stat().st_mode & 0o777 == 0o444
     assert (place.folder / "exec").stat().st_mode & 0o7777 == 0o1777
@@ -208,10 +211,12 @@ def test_root_places_the_ca_and_the_environment(place: Place, tmp_path: Path) ->
 
 def test_without_a_ca_root_says_that_it_failed(place: Place, tmp_path: Path) -> None:
     (place.folder / "exec").rmdir()
-    script = inside.place_script(str(tmp_path / "bundle"), str(tmp_path / "certificate"))
-    done = place.run(script, stdin=b"mark\nexport A='1'\nmark\n")
-    assert done.returncode != 0
-    assert not (tmp_path / "bundle").exists()
+    script = inside.place_script(*(str(tmp_path / name) for name in ("bundle", "certificate", "store")))
+    for said in (b"", b"a store\n"):
+        done = place.run(script, stdin=b"mark\nexport A='1'\nmark\n" + said)
+        assert done.returncode != 0
+        assert not (tmp_path / "bundle").exists()
+        (place.folder / "exec").rmdir()
 
 
 def test_a_kept_home_is_opened_again_and_a_link_in_its_place_is_not_followed(

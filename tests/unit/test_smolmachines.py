@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from bot_bottle.backend import inside, registry, seccomp
 from bot_bottle.backend.base import ProbeResult
+from bot_bottle.backend.client_env import java_truststore
 from bot_bottle.backend.limits import EffectiveLimits
 from bot_bottle.backend.smolmachines import engine, freezing, guest, images, machine, probe
 from bot_bottle.backend.smolmachines.client import CommandOutput
@@ -83,7 +84,7 @@ def test_the_set_up_holds_values_as_they_are() -> None:
     nasty = "@CA@ @ENV@ 'quoted' \"$HOME\" `id` \\ \n@RUN@"
     script = guest.set_up_script(
         env={"NASTY": nasty},
-        ca_pem="@ENV@",
+        ca_pem="@ENV@A",
         hosts=["a.test"],
         limits=LIMITS,
         fresh=True,
@@ -91,6 +92,7 @@ def test_the_set_up_holds_values_as_they_are() -> None:
     )
     written = script.partition("\nprintf %s ")[2]
     assert "@CA@ @ENV@" in written, "a value that looks like a place for another stays what it is"
+    assert inside.escaped(java_truststore("@ENV@A")).decode() in script
     checked = subprocess.run(["sh", "-n"], input=script.encode(), capture_output=True, check=False)
     assert checked.returncode == 0, checked.stderr
     assert "chown -R 1000:1000 /home/agent" in script

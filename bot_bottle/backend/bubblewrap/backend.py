@@ -58,6 +58,20 @@ class BubblewrapBackend(BottleBackend):
     not_prevented = ("The kernel is shared: an exploit within what the filter permits gets out.",)
     boundary = "Linux namespaces and seccomp, shared kernel"
 
+    def __init__(self) -> None:
+        self._ahead: SidecarProcess | None = None
+
+    def begin_ahead(self) -> None:
+        """Have a sidecar load what it is made of; see :class:`BottleBackend`."""
+        with contextlib.suppress(LaunchError):
+            self._ahead = SidecarProcess.start_ahead()
+
+    def end_ahead(self) -> None:
+        """End a sidecar that was never told anything; see :class:`BottleBackend`."""
+        sidecar, self._ahead = self._ahead, None
+        if sidecar is not None:
+            sidecar.close()
+
     def probe(self) -> ProbeResult:
         """Make a bare sandbox and let it go; see :class:`BottleBackend`."""
         try:
@@ -116,7 +130,10 @@ class BubblewrapBackend(BottleBackend):
     def launch(self, plan: BottlePlan) -> Iterator[BubblewrapBottle]:
         """Bring up sidecar and sandbox side by side, join them, and take both down on every way out."""
         with contextlib.ExitStack() as stack:
-            sidecar = SidecarProcess.start(sidecar_config(plan))
+            stack.callback(self.end_ahead)
+            config = sidecar_config(plan)
+            ahead, self._ahead = self._ahead, None
+            sidecar = SidecarProcess.start(config, ahead)
             stack.callback(sidecar.close)
             account = account_for(plan.state_dir) if os.geteuid() == 0 else None
             home, workspace, trust = prepare_folders(plan.state_dir, account)

@@ -10,7 +10,6 @@ import shutil
 import sys
 import tempfile
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -23,6 +22,7 @@ from bot_bottle.backend.docker import engine as engines
 from bot_bottle.backend.docker.agent import AgentContainer, AgentSettings
 from bot_bottle.backend.docker.archives import read_volume
 from bot_bottle.backend.docker.bottle import DockerBottle, sidecar_gone
+from bot_bottle.backend.docker.connecting import Connecting
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.progress import Progress
 from bot_bottle.backend.docker.roots import operator_roots
@@ -58,6 +58,7 @@ class DockerBackend(BottleBackend):
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
+        self._connecting: Connecting | None = None
         self._images: tuple[str, str] | None = None
 
     not_prevented = (
@@ -80,6 +81,17 @@ class DockerBackend(BottleBackend):
             parts.append("shared kernel")
         said = (", ".join(parts), self._connect().describe, choice.note)
         return "; ".join(part for part in said if part)
+
+    def begin_ahead(self) -> None:
+        """Ask the engine what it can; see :class:`BottleBackend`."""
+        if self._engine is None and self._connecting is None:
+            self._connecting = Connecting()
+
+    def end_ahead(self) -> None:
+        """Let go of an engine that nobody asked for; see :class:`BottleBackend`."""
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.give_up()
 
     def host_address(self) -> str:
         """Give the gateway of the sidecar's network, which is this machine where the engine is on it."""
@@ -190,7 +202,7 @@ class DockerBackend(BottleBackend):
     def bottle_of(self, identity: str) -> DockerBottle:
         """Give the handle of a bottle that another process runs; see :class:`BottleBackend`."""
         held = held_elsewhere(identity)
-        return DockerBottle(identity, held, held, {}, trust=held.await_ready, serve=held.await_ready)
+        return DockerBottle(identity, held, held, {}, serve=held.await_ready)
 
     @contextlib.contextmanager
     def launch(self, plan: BottlePlan) -> Iterator[DockerBottle]:
@@ -231,16 +243,14 @@ class DockerBackend(BottleBackend):
             sidecar.begin_doors(agent.id, open_network=choice.gvisor is not None)
             agent.place_env(plan.guest_env, resumed=resumed)
 
-            def trust() -> None:
+            def serve() -> None:
                 write_trust(plan.state_dir, sidecar.ca_pem)
                 agent.place_ca(sidecar.ca_pem)
-
-            def serve() -> None:
                 sidecar.await_doors()
                 with stack.enter_context(control_listener(plan.state_dir)) as control:
                     sidecar.serve_control(control)
 
-            yield DockerBottle(identity, agent, sidecar, engine.client_env(), trust=trust, serve=serve)
+            yield DockerBottle(identity, agent, sidecar, engine.client_env(), serve=serve)
 
     def freeze(self, identity: str, launcher: int) -> bool:
         """Pause the agent's container; the sidecar's runs on, and refuses everything."""
@@ -313,13 +323,16 @@ class DockerBackend(BottleBackend):
 
     def _connect(self) -> Engine:
         if self._engine is None:
-            self._engine = engines.connect()
+            connecting, self._connecting = self._connecting, None
+            self._engine = connecting.engine() if connecting is not None else engines.connect()
             weakref.finalize(self, self._engine.close)
         return self._engine
 
 
 def _take_down(agent: AgentContainer | None, sidecar: ContainerSidecar) -> None:
     """End both at the same time: an engine takes as long for one as for two."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - brings logging, at the end of all
+
     with ThreadPoolExecutor(1) as helper:
         ended = helper.submit(agent.close) if agent is not None else None
         try:

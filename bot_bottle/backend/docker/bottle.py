@@ -67,31 +67,21 @@ class DockerBottle(Bottle):
         sidecar: Sidecar,
         client_env: Mapping[str, str],
         *,
-        trust: Callable[[], None],
         serve: Callable[[], None],
     ) -> None:
-        """``trust``, then ``serve``, are called once: they wait for the sidecar's CA, and for its ports."""
+        """``serve`` is called once: it has the sidecar's CA in the bottle and its ports served."""
         self.name = name
         self._agent = agent
         self._sidecar = sidecar
         self._client_env = dict(client_env)
-        self._trust = trust
         self._serve = serve
-        self._trusting = False
         self._ready = False
         self._closed = False
         self._syncing = threading.Lock()
 
-    def await_ca(self) -> None:
-        """Wait for the sidecar's CA and have it in the bottle. See :class:`Bottle`."""
-        if not self._trusting:
-            self._trust()
-            self._trusting = True
-
     def await_ready(self) -> None:
         """Wait for the sidecar: its CA in the bottle, its ports served. See :class:`Bottle`."""
         if not self._ready:
-            self.await_ca()
             self._serve()
             self._ready = True
 

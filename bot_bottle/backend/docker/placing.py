@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.backend import inside
 from bot_bottle.backend.docker.execs import ROOT
-from bot_bottle.backend.util import AGENT_CA_BUNDLE, AGENT_CA_PATH
+from bot_bottle.backend.util import AGENT_CA_BUNDLE, AGENT_CA_PATH, AGENT_JAVA_TRUST, java_truststore
 from bot_bottle.errors import BotBottleError, LaunchError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Placing:
     def __init__(self, execs: Execs, env: Mapping[str, str], *, first: str = "") -> None:
         """Begin to place ``env``; ``first`` is a script that root runs before that."""
         self._execs = execs
-        self._script = first + inside.place_script(AGENT_CA_BUNDLE, AGENT_CA_PATH)
+        self._script = first + inside.place_script(AGENT_CA_BUNDLE, AGENT_CA_PATH, AGENT_JAVA_TRUST)
         self._failure = ""
         self._words = b""
         self._there = threading.Event()
@@ -49,8 +49,8 @@ class Placing:
         self._require_no_failure()
 
     def place_ca(self, pem: str) -> None:
-        """Place the CA's certificate and end the command; raises ``LaunchError`` where it cannot be."""
-        self._write(pem.encode())
+        """Place the CA in every form and end the command; raises ``LaunchError`` where it cannot be."""
+        self._write(inside.escaped(java_truststore(pem)) + b"\n" + pem.encode())
         self.close()
         self._thread.join(_SECONDS)
         self._require_no_failure()

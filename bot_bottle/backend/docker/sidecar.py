@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Self
 
 from bot_bottle.audit_copy import AuditCopy
 from bot_bottle.backend.docker import loopback, salvage
-from bot_bottle.backend.docker.control import ControlThread
 from bot_bottle.backend.docker.conversation import Conversation
 from bot_bottle.backend.docker.doorkeeper import keep_doors
 from bot_bottle.backend.docker.engine import engine_errors
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from docker import APIClient
 
+    from bot_bottle.backend.docker.control import ControlThread
     from bot_bottle.backend.docker.engine import Engine
     from bot_bottle.sidecar.config import SidecarConfig
 
@@ -123,6 +123,8 @@ class ContainerSidecar:
             target=self._open_doors, args=(agent, open_network), name="bot-bottle-doors", daemon=True
         )
         self._doors.start()
+        # With asyncio, which serve_control will need: the engine is busy with the doorkeeper now.
+        import bot_bottle.backend.docker.control  # noqa: F401, PLC0415
 
     def await_doors(self) -> None:
         """Wait until the ports are served. Raises :class:`LaunchError` where they cannot be."""
@@ -152,6 +154,8 @@ class ContainerSidecar:
 
         To be called once, when the ports are served. Raises ``OSError``.
         """
+        from bot_bottle.backend.docker.control import ControlThread  # noqa: PLC0415 - loaded in begin_doors
+
         self._require_open()
         self._control = ControlThread(listener, self._audit_path, self.order)
         self._talk.on_copied = self._control.grew

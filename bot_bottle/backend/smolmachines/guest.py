@@ -15,7 +15,13 @@ from bot_bottle.backend.base import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
 from bot_bottle.backend.limits import tmp_bytes
 from bot_bottle.backend.smolmachines.starter import starter_program
 from bot_bottle.backend.transfer import quote
-from bot_bottle.backend.util import AGENT_CA_BUNDLE, AGENT_CA_DIR, AGENT_CA_PATH
+from bot_bottle.backend.util import (
+    AGENT_CA_BUNDLE,
+    AGENT_CA_DIR,
+    AGENT_CA_PATH,
+    AGENT_JAVA_TRUST,
+    java_truststore,
+)
 from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
 
 if TYPE_CHECKING:
@@ -81,6 +87,7 @@ mkdir -m 1777 {inside.OWN_DIR}/exec
 printf %s @HOSTS@ >/etc/hosts
 printf %s @CA@ >{AGENT_CA_BUNDLE}
 printf %s @CA@ >{AGENT_CA_PATH}
+printf %b @STORE@ >{AGENT_JAVA_TRUST}
 umask 222
 printf %s @ENV@ >{inside.ENV_FILE}
 printf %s @RUN@ >{RUN}
@@ -139,6 +146,7 @@ def set_up_script(
         "TMP": str(tmp_bytes(limits.memory)),
         "HOSTS": quote(hosts_file(hosts)),
         "CA": quote(ca_pem),
+        "STORE": _bytes(java_truststore(ca_pem)),
         "ENV": quote(inside.render_env(env).decode("utf-8", "surrogateescape")),
         "RUN": quote(_RUN.replace("@LIMITS@", bounds)),
         "TERMINAL": quote(_ON_TERMINAL.replace("@LIMITS@", bounds)),
@@ -182,7 +190,7 @@ def starter(told: str, *, ours: bool) -> Starter:
 def call_line(slot: str, mark: str, argv: Sequence[str]) -> bytes:
     """Write what :data:`RUN` is to run as one line: ``printf %b`` gives the words back (POSIX)."""
     words = call_words((slot, mark, *argv)).encode("utf-8", "surrogateescape")
-    return _escaped(words) + b"\n"
+    return inside.escaped(words) + b"\n"
 
 
 def call_words(argv: Sequence[str]) -> str:
@@ -199,21 +207,13 @@ def write_call_script(slot: str) -> tuple[str, str]:
 OPEN_HOME_ARGS = (AGENT_HOME, AGENT_WORKSPACE)
 
 
-def _escaped(data: bytes) -> bytes:
-    return b"".join(bytes([byte]) if _plain(byte) else b"\\0%03o" % byte for byte in data)
-
-
 def _bytes(data: bytes) -> str:
     """Write any bytes as an argument of ``printf %b``."""
-    return quote(_escaped(data).decode("ascii"))
+    return quote(inside.escaped(data).decode("ascii"))
 
 
 def _account_script() -> str:
     return resources.files("bot_bottle.backend").joinpath("finish.sh").read_text("utf-8")
-
-
-def _plain(byte: int) -> bool:
-    return 0x20 <= byte < 0x7F and byte != 0x5C
 
 
 def _is_address(route: EgressRoute) -> bool:
