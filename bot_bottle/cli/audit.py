@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import TYPE_CHECKING
 
 import click
@@ -12,8 +13,10 @@ from bot_bottle.cli.output import print_json
 from bot_bottle.cli.records import record_line
 from bot_bottle.errors import UsageError
 from bot_bottle.events import log_of
+from bot_bottle.operator_log import operator_log
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _VERIFY = "verify"
@@ -27,7 +30,8 @@ _VERIFY = "verify"
 def command(*, words: tuple[str, ...], as_json: bool) -> int:
     """Show what was decided for IDENTITY, or verify that its record is whole and unchanged.
 
-    `audit verify` exits 0 if the record is whole and 1 if a line was changed or its end is missing.
+    What you did with its work (`pull`) is on a record of its own, which is shown and verified with it.
+    `audit verify` exits 0 if both are whole and 1 if a line was changed or an end is missing.
     """
     verify = words[0] == _VERIFY and len(words) == 2
     if len(words) != 1 and not verify:
@@ -35,34 +39,46 @@ def command(*, words: tuple[str, ...], as_json: bool) -> int:
     identity = words[-1]
     path = log_of(identity)
     try:
-        return _verify(path, identity, as_json=as_json) if verify else _show(path, as_json=as_json)
+        own = operator_log(identity)
+        paths = (path, own) if own.exists() else (path,)
+        return _verify(paths, identity, as_json=as_json) if verify else _show(paths, as_json=as_json)
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror})") from error
 
 
-def _verify(path: Path, identity: str, *, as_json: bool) -> int:
-    verdict = audit.verify(path)
-    whole = verdict.ok and (verdict.ended or bottle_state.is_running(identity))
-    word = "ok" if whole else "BROKEN" if not verdict.ok else "INCOMPLETE"
+def _verify(paths: Sequence[Path], identity: str, *, as_json: bool) -> int:
+    verdicts = [audit.verify(path) for path in paths]
+    running = bottle_state.is_running(identity)
+    whole = [one.ok and (one.ended or (number == 0 and running)) for number, one in enumerate(verdicts)]
     if as_json:
-        print_json(
-            {
-                "identity": identity,
-                "ok": whole,
-                "chain_intact": verdict.ok,
-                "records": verdict.records,
-                "ended": verdict.ended,
-                "error_line": verdict.error_line,
-                "message": verdict.message,
-            }
-        )
+        objects = [_object(*one) for one in zip(verdicts, whole, strict=True)]
+        own = objects[1] if len(objects) > 1 else None
+        print_json({"identity": identity, **objects[0], "ok": all(whole), "operator": own})
     else:
-        print(f"{identity}: {word}: {verdict.message}")
-    return 0 if whole else 1
+        for title, verdict, is_whole in zip(
+            (identity, f"{identity}, operator"), verdicts, whole, strict=False
+        ):
+            word = "ok" if is_whole else "BROKEN" if not verdict.ok else "INCOMPLETE"
+            print(f"{title}: {word}: {verdict.message}")
+    return 0 if all(whole) else 1
 
 
-def _show(path: Path, *, as_json: bool) -> int:
-    records = audit.read_records(path)
+def _object(verdict: audit.AuditVerdict, whole: bool) -> dict[str, object]:  # noqa: FBT001 - one of a pair
+    return {
+        "ok": whole,
+        "chain_intact": verdict.ok,
+        "records": verdict.records,
+        "ended": verdict.ended,
+        "error_line": verdict.error_line,
+        "message": verdict.message,
+    }
+
+
+def _show(paths: Sequence[Path], *, as_json: bool) -> int:
+    """Show the bottle's records, and among them, by their time, what the operator did."""
+    own = ({**record, "by": "operator"} for path in paths[1:] for record in audit.read_records(path))
+    acts = (record for record in own if record["event"] != "end")
+    records = heapq.merge(audit.read_records(paths[0]), acts, key=lambda record: str(record.get("time", "")))
     if as_json:
         print_json(list(records))
         return 0

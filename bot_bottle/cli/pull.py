@@ -47,12 +47,13 @@ def command(  # noqa: PLR0913 - one for each option
 ) -> int:
     """Bring the commits of the bottle IDENTITY into your repository, as a branch below bottle/.
 
-    They are checked and scanned first. Nothing is checked out, and nothing that the bottle wrote is run or
-    followed.
+    They are checked and scanned first, and the decision is put on record (`bot-bottle audit IDENTITY`).
+    Nothing is checked out, and nothing that the bottle wrote is run or followed.
     """
     import asyncio  # noqa: PLC0415
+    from functools import partial  # noqa: PLC0415
 
-    from bot_bottle import paths  # noqa: PLC0415
+    from bot_bottle import operator_log, paths  # noqa: PLC0415
     from bot_bottle.retrieval.arrival import arrive  # noqa: PLC0415
     from bot_bottle.retrieval.changes import list_changes  # noqa: PLC0415
     from bot_bottle.retrieval.commits import new_commits  # noqa: PLC0415
@@ -82,6 +83,7 @@ def command(  # noqa: PLR0913 - one for each option
                     secrets=secrets,
                     cache=paths.cache_dir(),
                     say=say,
+                    record=partial(operator_log.record, identity, redact=tuple(secrets.values())),
                     replace=replace,
                     accept_findings=accept_findings,
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from bot_bottle import repository as operator
 from bot_bottle.errors import UsageError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from bot_bottle.secret import Secret
 
 _ENGINE_SECONDS = 120.0
+_MOST_FINDINGS = 20
+#: Puts one event with its fields on record.
+Record: TypeAlias = "Callable[..., None]"
 #: Every branch that comes out of a bottle stands below this.
 PREFIX = "bottle/"
 
@@ -66,7 +69,7 @@ def require_something(
     raise UsageError("the bottle has nothing that you do not have")
 
 
-async def pull(
+async def pull(  # noqa: PLR0913 - all but the first by name
     arrival: Arrival,
     home: Repository,
     branch: str,
@@ -74,13 +77,15 @@ async def pull(
     secrets: Mapping[str, Secret],
     cache: Path,
     say: Callable[..., Awaitable[None]],
+    record: Record,
     replace: bool = False,
     accept_findings: bool = False,
 ) -> Pulled:
     """Scan the work and let ``branch`` lead to it; with findings nothing happens unless they are accepted.
 
-    Raises ``UsageError`` where the branch is in use or would lose commits, ``GitError``, and ``LaunchError``
-    where the operator's repository cannot be written.
+    ``record`` is told of the decision before anything is done; what it raises keeps the work out. Raises
+    ``UsageError`` where the branch is in use or would lose commits, ``GitError``, and ``LaunchError`` where
+    the operator's repository cannot be written.
     """
     old = homes.require_free(home, branch)
     if old == arrival.tip:
@@ -94,7 +99,20 @@ async def pull(
 
     scanner = PipelockScanner(secrets, placeholders=(), engine=LateEngine(cache, wait=_ENGINE_SECONDS))
     findings, _ = await inspect(arrival.quarantine, [command], arrival.rules, scanner, say)
-    if findings and not accept_findings:
+    taken = accept_findings or not findings
+    record(
+        "pull",
+        decision="allow" if taken else "deny",
+        reason="" if taken else "secret_found",
+        repository=str(home.folder),
+        branch=branch,
+        old=old,
+        new=arrival.tip,
+        uncommitted=bool(arrival.uncommitted.commit) and arrival.tip == arrival.uncommitted.commit,
+        findings=[str(one) for one in findings[:_MOST_FINDINGS]],
+        accepted_findings=bool(findings) and taken,
+    )
+    if not taken:
         return Pulled(branch=branch, old=old, new="", findings=findings)
     for pack in sorted((arrival.quarantine.path / "pack").glob("*.pack")):
         operator.add_pack(home, pack)

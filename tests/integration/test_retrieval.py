@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bot_bottle import paths
+from bot_bottle.audit import AuditLog
+from bot_bottle.audit_copy import complete
+from bot_bottle.operator_log import operator_log
 from tests.support.kept_work import IDENTITY, KeptWork, git
 from tests.support.outside import REPO
 from tests.support.own_terminal import OwnTerminal
@@ -42,6 +46,46 @@ def test_commits_come_home_as_a_branch_and_nothing_else_changes(work: KeptWork) 
     assert work.run("pull", IDENTITY).out == f"bottle/{IDENTITY} is there already, at {tip[:12]}\n"
     assert work.run("pull", IDENTITY, "--branch", "other/name").code == 0
     assert work.branch("bottle/other/name") == tip
+
+
+def test_what_was_pulled_is_on_record_and_forks_no_chain(work: KeptWork, tmp_path: Path) -> None:
+    """Even where the bottle's own log is completed from elsewhere afterwards, as docker's may have to be."""
+    whole = AuditLog.open(tmp_path / "elsewhere")
+    whole.append("request", decision="allow")
+    log = paths.audit_path(IDENTITY)
+    log.parent.mkdir(mode=0o700)
+    log.write_bytes((tmp_path / "elsewhere").read_bytes())
+    whole.append("request", decision="deny")
+    whole.close()
+    bad = work.commit("conf.py", f"token = '{KEY}'\n", "oops")
+    assert work.run("pull", IDENTITY).code == 1
+    assert work.run("pull", IDENTITY, "--accept-findings").code == 0
+    assert work.run("pull", IDENTITY).code == 0  # nothing more is done, so nothing more is recorded
+    complete(log, tmp_path / "elsewhere")
+    done = work.run("audit", "verify", IDENTITY)
+    assert (done.code, done.out.count(": ok: ")) == (0, 2), done.out
+    shown = json.loads(work.run("audit", IDENTITY, "--json").out)
+    assert [one["event"] for one in shown if one.get("by") != "operator"] == ["request", "request", "end"]
+    refusal, taken = [one for one in shown if one.get("by") == "operator"]
+    assert (refusal["decision"], refusal["reason"], refusal["new"]) == ("deny", "secret_found", bad)
+    assert (taken["decision"], taken["branch"], taken["accepted_findings"]) == (
+        "allow",
+        f"bottle/{IDENTITY}",
+        True,
+    )
+    assert KEY not in operator_log(IDENTITY).read_text()
+    text = operator_log(IDENTITY).read_text()
+    operator_log(IDENTITY).write_text(text.replace('"deny"', '"allow"'))
+    done = work.run("audit", "verify", IDENTITY)
+    assert (done.code, f"{IDENTITY}, operator: BROKEN: line 1" in done.out) == (1, True)
+
+
+def test_what_cannot_be_put_on_record_is_not_pulled(work: KeptWork) -> None:
+    work.commit("a.txt", "a\n")
+    operator_log(IDENTITY).mkdir(parents=True)
+    done = work.run("pull", IDENTITY)
+    assert (done.code, work.branch()) == (4, "")
+    assert "this cannot be put on record" in done.err
 
 
 def test_packed_objects_and_refs_come_home_too(work: KeptWork) -> None:
