@@ -111,7 +111,7 @@ def play() -> int:
     with _private_home() as home:
         with _stage(home, backend, place, settings) as stage:
             for number, scene in enumerate(scenes.SCENES, start=1):
-                outcomes.append(printer.scene(number, scene.title, scene.play(stage)))
+                outcomes.append(printer.scene(number, scene.title, _played(scene.play, stage)))
         for number, scene in enumerate(scenes.EPILOGUE, start=len(scenes.SCENES) + 1):
             outcomes.append(printer.scene(number, scene.title, scene.play(stage)))
     went_well = all(outcome.ok for outcome in outcomes)
@@ -123,6 +123,14 @@ def play() -> int:
     outcome = f"{played} went as it should" if went_well else "NOT every scene went as it should"
     printer.title(f"{outcome} ({seconds:.1f} s); nothing was left behind")
     return 0 if went_well else 1
+
+
+def _played(scene: Callable[[Stage], Outcome], stage: Stage) -> Outcome:
+    """Play a scene; one that comes to no end did not go as it should."""
+    try:
+        return scene(stage)
+    except TimeoutError as error:
+        return Outcome(ok=False, told=(("happened", f"came to no end: {error}"),))
 
 
 @contextlib.contextmanager

@@ -185,6 +185,12 @@ def test_a_detached_machine_is_seen_held_still_joined_and_taken_up_with_other_li
         large = int(second.wait_for(" kB").split()[-1])
         assert large > small + 200 * 1024, "the machine has the memory that the manifest says now"
         second.wait_for("200")
+        # Without its sidecar it goes on, and reaches nothing.
+        lost = new_marker("lost")
+        os.kill(family.sidecar(), signal.SIGKILL)
+        second.enter(f"curl -s -m 30 https://second.test/{lost} || echo fai''led\r")
+        second.wait_for("failed")
+        assert lab.world.reached(lost) == []
         # Held still, and its launcher killed: nothing of it lives on.
         assert lab.cli("panic", identity, "--json").json()[0]["frozen"] is True
         os.kill(family.pids[0], signal.SIGKILL)

@@ -141,10 +141,8 @@ def test_a_backend_without_images_says_so(bottle: ServedLog, home: Path) -> None
     found = approve(asked(bottle), Choice())
     assert found.edit is None
     assert "runs this machine's programs" in found.opens
-    write(home / "config.toml", '[smolmachines]\nimage = "python:3"\n')
-    write(home / "bottles" / "b.md", "---\nagent_provider: {template: command, argv: [/bin/sh]}\n---\n")
     bottle_state.write_metadata(replace(metadata, backend="smolmachines"))
-    assert "is not built here" in prospect(asked(bottle), Choice()).opens
+    assert "a machine keeps the image that it was made from" in prospect(asked(bottle), Choice()).opens
 
 
 def test_the_wire_holds_no_edit(bottle: ServedLog) -> None:

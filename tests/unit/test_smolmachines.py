@@ -441,6 +441,30 @@ def test_without_the_package_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch
     assert (found.detail, found.remedy) == ("the package smolmachines is not installed", "pip install x")
 
 
+@pytest.mark.parametrize("nested", [True, False])
+def test_where_no_machine_boots_the_sentence_says_why_and_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch, nested: bool
+) -> None:
+    tried: list[str] = []
+    removed: list[str] = []
+
+    def create(settings: machine.MachineSettings, binding: machine.Binding | None) -> machine.Machine:
+        assert binding is None, "a machine that is only tried has no network"
+        tried.append(machine.machine_name(settings.identity))
+        raise LaunchError("no boot progress for 30 seconds")
+
+    monkeypatch.setattr(machine.Machine, "create", create)
+    monkeypatch.setattr(machine, "delete", removed.append)
+    monkeypatch.setattr(probe, "_in_a_virtual_machine", lambda: nested)
+    found = probe.try_to_boot()
+    assert found.level == "unavailable"
+    assert "no boot progress for 30 seconds" in found.detail
+    assert ("this is a virtual machine itself, and no machine boots in it" in found.detail) is nested
+    assert ("not nested" in found.remedy) is nested
+    assert removed == tried
+    assert len(set(tried)) == 2, "tried twice: the first may have been a bad moment"
+
+
 def test_a_verdict_is_kept_until_what_it_rests_on_changes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -111,7 +111,7 @@ class SmolmachinesBackend(BottleBackend):
         if plan.spec.identity:
             return
         source = images.image_source(plan.bottle, load_operator_config())
-        self._image = str(images.ready(source, plan.bottle, state_dir=plan.state_dir))
+        self._image = str(images.ready(source, plan.bottle))
 
     def build_ahead(
         self, bottles: Sequence[ManifestBottle], config: OperatorConfig, *, refresh: bool = False
@@ -137,11 +137,12 @@ class SmolmachinesBackend(BottleBackend):
         return tuple(found.values())
 
     def dockerfile_of(self, bottle: ManifestBottle, state_dir: Path) -> str:
-        """Give the Dockerfile in force, which another backend builds; see :class:`BottleBackend`."""
-        source = images.image_source(bottle, load_operator_config())
-        if source.kind != "dockerfile":
-            raise UnavailableError(f"its machine starts from {source.where}, and that is not built here")
-        return get_bottle_backend(IMAGE_BUILDER).dockerfile_of(bottle, state_dir)
+        """Refuse: a machine is made once; see :class:`BottleBackend`."""
+        del bottle, state_dir
+        raise UnavailableError(
+            "a machine keeps the image that it was made from; put what is missing into the image or "
+            "Dockerfile that the bottle names (agent_provider), and start a new one"
+        )
 
     def bottle_of(self, identity: str) -> SmolmachinesBottle:
         """Give the handle of a bottle that another process runs; see :class:`BottleBackend`."""

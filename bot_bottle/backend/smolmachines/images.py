@@ -103,13 +103,10 @@ def _open_to_machine(folder: Path, where: str) -> Path:
     return folder
 
 
-def ready(
-    source: ImageSource, bottle: ManifestBottle, *, state_dir: Path | None = None, refresh: bool = False
-) -> Path:
+def ready(source: ImageSource, bottle: ManifestBottle, *, refresh: bool = False) -> Path:
     """Give the folder or archive to start from, fetched or built where it has to be (or with ``refresh``).
 
-    ``state_dir`` may hold a Dockerfile of the bottle's own. Raises ``UnavailableError``, and what building
-    raises.
+    Raises ``UnavailableError``, and what building raises.
     """
     if source.kind == "name":
         return fetched(source, refresh=refresh)
@@ -117,7 +114,7 @@ def ready(
         return Path(source.value)
     builder = get_bottle_backend(IMAGE_BUILDER)
     try:
-        return builder.save_image(bottle, _folder(), state_dir=state_dir, refresh=refresh)
+        return builder.save_image(bottle, _folder(), refresh=refresh)
     except UnavailableError as error:
         raise UnavailableError(
             f"a machine starts from an image, and {source.where} cannot be built: {error}. Name a folder, an "
