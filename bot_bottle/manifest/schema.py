@@ -154,7 +154,11 @@ class RouteKeys(_Keys):
     ports: list[Port] = Field(
         default=[], description="TCP ports; none means 443, and 80 without auth", examples=[[443]]
     )
-    auth: AuthKeys | None = Field(default=None, examples=[{"scheme": "Bearer", "token_ref": "MY_TOKEN"}])
+    auth: AuthKeys | None = Field(
+        default=None,
+        description="the credential that is added on the way",
+        examples=[{"scheme": "Bearer", "token_ref": "MY_TOKEN"}],
+    )
     http2: bool = Field(
         default=False, description="offer HTTP/2 to clients and server, as gRPC needs it", examples=[True]
     )
@@ -314,7 +318,11 @@ class BottleKeys(_Keys):
     extends: Annotated[list[Name], BeforeValidator(_one_or_list), _ONE_OR_LIST] = Field(
         default=[], min_length=1, description="one bottle or several, folded left to right", examples=["base"]
     )
-    env: dict[EnvName, EnvValue] = Field(default={}, examples=[{"NAME": "value"}])
+    env: dict[EnvName, EnvValue] = Field(
+        default={},
+        description="variables: a value, ${NAME} for the host's, or ?QUESTION to be asked at the start",
+        examples=[{"NAME": "value"}],
+    )
     agent_provider: AgentProviderKeys = Field(
         default=AgentProviderKeys.model_construct(), examples=[{"template": "command"}]
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import uvloop
 
 from bot_bottle.audit import AuditLog, read_records, verify
+from bot_bottle.audit_events import deviations
 from bot_bottle.demo.authority import Authority
 from bot_bottle.egress.ca import CertificateAuthority
 from bot_bottle.egress.clients import MAX_CLIENTS
@@ -327,7 +328,9 @@ class Clients:
         )
 
     def records(self, event: str = "request") -> list[dict[str, Any]]:
-        return [record for record in read_records(self.audit_file) if record["event"] == event]
+        records = list(read_records(self.audit_file))
+        assert [one for record in records for one in deviations(record)] == []
+        return [record for record in records if record["event"] == event]
 
 
 class Sidecar(Clients):

@@ -281,15 +281,19 @@ def test_a_grant_for_one_request_is_used_up_also_across_sessions(world: World) -
 
 
 def test_a_grant_for_a_time_ends_by_itself(world: World) -> None:
-    with world.bottle() as bottle:
-        asking = bottle.asking(DOCS)
-        bottle.grant("docs.test", until=int(time.time()) + 4)
-        asking.done()
-        with bottle.tunnel("docs.test") as stream:
-            answer = stream.get("docs.test", "/docs")
-            assert answer.status == 200, answer.body
-            assert stream.rest() == b"", "what it had opened is closed when it ends"
-        assert bottle.status_of("docs.test") == 403
+    for seconds in (4, 15, 40):
+        with world.bottle() as bottle:
+            asking = bottle.asking(DOCS)
+            bottle.grant("docs.test", until=int(time.time()) + seconds)
+            asking.done()
+            with bottle.tunnel("docs.test") as stream:
+                answer = stream.get("docs.test", "/docs")
+                if answer.status == 403 and seconds < 40:
+                    continue  # the machine was too busy: it had ended before it was used
+                assert answer.status == 200, answer.body
+                assert stream.rest() == b"", "what it had opened is closed when it ends"
+            assert bottle.status_of("docs.test") == 403
+            return
 
 
 def test_what_is_open_survives_a_restart_and_is_answered_later(world: World) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from bot_bottle.audit_events import deviations
 from bot_bottle.backend.base import AGENT_USER
 from bot_bottle.backend.registry import get_bottle_backend
 from tests.support.engine import BASE_IMAGE, image_with
@@ -256,8 +257,10 @@ class RunningBottle:
         return self.log.read_text()
 
     def audit(self) -> list[dict[str, Any]]:
-        """Read the bottle's audit log as it is now."""
-        return [json.loads(line) for line in self.audit_path.read_text().splitlines()]
+        """Read the bottle's audit log as it is now; each record has to be as docs/audit.md says."""
+        records = [json.loads(line) for line in self.audit_path.read_text().splitlines()]
+        assert [one for record in records for one in deviations(record)] == []
+        return records
 
     def decisions(self, marker: str) -> list[dict[str, Any]]:
         """Give the audit lines that mention ``marker``, in whatever case."""

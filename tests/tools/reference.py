@@ -1,8 +1,9 @@
-"""Make docs/denials.md and docs/cli.md of the code: ``python -m tests.tools.reference [--check]``.
+"""Make the pages of reference of the code: ``python -m tests.tools.reference [--check]``.
 
-Refusals are read from the source (each ``Deny(...)`` and the functions that only pass words on to one),
-commands from the program itself, so that neither page can say what is not so. ``--check`` writes nothing and
-fails where a page is not what the code says.
+Refusals (docs/denials.md) are read from the source (each ``Deny(...)`` and the functions that only pass words
+on to one), commands (cli.md) from the program itself, keys (keys.md) from the manifest's schema, records
+(audit.md) from the catalogue that tests hold every record against: no page can say what is not so.
+``--check`` writes nothing and fails where a page is not what the code says.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bot_bottle.audit_events import CHAIN_FIELDS, EVENTS
 from bot_bottle.cli.commands import COMMANDS, cli
+from tests.tools import manifest_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "bot_bottle"
 DENIALS, COMMAND_LINE = ROOT / "docs" / "denials.md", ROOT / "docs" / "cli.md"
+KEYS, AUDIT = ROOT / "docs" / "keys.md", ROOT / "docs" / "audit.md"
 #: Where refusals come from, in the order of the page.
 _ROOMS = {"egress": "Egress", "git_gate": "The git gate", "sidecar": "The operator"}
 #: What reading a message raises, whose words become a refusal: the reason where none is given, the rule.
@@ -41,6 +45,20 @@ for the agent (a JSON body and `X-Bot-Bottle-*` headers, or git's stderr), in th
 `bot-bottle logs`. `reason` is stable, so that programs may tell one from another by it; an ellipsis stands
 for what belongs to the request. Where no next step stands here, it depends on the request, or is to send one
 well-formed message.
+"""
+_AUDIT_HEAD = """\
+# The audit log
+
+Made by `python -m tests.tools.reference` of `bot_bottle/audit_events.py`; not written by hand. A bottle's log
+is `~/.bot-bottle/audit/IDENTITY.jsonl` (mode 0600): one JSON object a line, only ever appended to, and no
+record holds a secret's value. `bot-bottle logs` and `bot-bottle audit` show it, `bot-bottle audit verify`
+tells whether lines were changed, dropped, added or reordered, and whether it was ended in order.
+
+A type with `?` may be null or missing; `strings` is a list. New fields and events may come; what is here
+stays.
+
+## Every record
+
 """
 _CLI_HEAD = """\
 # Commands
@@ -216,11 +234,33 @@ def _describe(command: click.Command, name: str, parent: click.Context) -> Itera
                 )
 
 
+def pages() -> dict[Path, str]:
+    """Give every page and its text."""
+    return {
+        DENIALS: denials_page(),
+        COMMAND_LINE: cli_page(),
+        KEYS: manifest_keys.page(),
+        AUDIT: audit_page(),
+    }
+
+
+def audit_page() -> str:
+    """Write the page of audit records."""
+    lines = [_AUDIT_HEAD, "| field | meaning |", "| --- | --- |"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in CHAIN_FIELDS.items()]
+    for name, event in EVENTS.items():
+        lines += [f"\n## {name}\n", event.meaning]
+        if event.fields:
+            lines += ["", "| field | type | meaning |", "| --- | --- | --- |"]
+            lines += [f"| `{one}` | {field.type} | {field.meaning} |" for one, field in event.fields.items()]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
-    """Write both pages, or check them."""
+    """Write the pages, or check them."""
     check = "--check" in sys.argv[1:]
     stale = 0
-    for place, text in ((DENIALS, denials_page()), (COMMAND_LINE, cli_page())):
+    for place, text in pages().items():
         if place.exists() and place.read_text() == text:
             continue
         if check:
