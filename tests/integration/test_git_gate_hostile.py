@@ -6,16 +6,20 @@ import contextlib
 import gzip
 import hashlib
 import http.client
+import os
 import socket
 import struct
 import threading
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
 from bot_bottle.audit import AuditLog
+from bot_bottle.git_gate import http as http_module
+from bot_bottle.git_gate import service as service_module
 from bot_bottle.git_gate.pktline import FLUSH, packet
 from bot_bottle.git_gate.policy import PushPolicy
 from tests.support.family import wait_until
@@ -280,6 +284,85 @@ def test_a_client_that_dies_while_its_push_is_scanned(gate_lab: GitLab) -> None:
     wait_until(lambda: gate_lab.left_over() == [], "the push left something behind")
     assert "refs/heads/bottle/x" not in gate_lab.upstream.refs()
     assert "refs/heads/bottle/x" not in gate_lab.mirror.refs()
+
+
+def test_a_client_that_stops_in_the_middle_is_let_go(lab: GitLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_module, "IDLE_SECONDS", 1.0)
+    body = command("refs/heads/bottle/x", "f" * 40) + FLUSH + pack((3, b"x" * 1000))[:30]
+    for sent in (b"00", body):
+        with socket.create_connection(address(lab), timeout=60) as sock:
+            sock.sendall(HEAD + b"Content-Length: 100000\r\n\r\n" + sent)
+            answer = b""
+            while piece := sock.recv(65536):  # the gate's end is closed by itself
+                answer += piece
+        assert b"408" in answer[:20] or b"stopped coming" in answer or answer == b""
+
+
+def test_a_client_that_does_not_read_its_clone_is_let_go(
+    gate_lab: GitLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = Repo(gate_lab.folder / "seed-upstream.git", gate_lab.env)
+    tip = seed.commit({"large": os.urandom(8_000_000)})
+    seed.git("push", "-q", str(gate_lab.upstream.path), "main")
+    gate_lab.start()
+    Repo(gate_lab.folder, gate_lab.env).git("ls-remote", gate_lab.url)
+    monkeypatch.setattr(http_module, "IDLE_SECONDS", 2.0)
+    body = packet(f"want {tip} side-band-64k\n".encode()) + FLUSH + packet(b"done\n")
+    head = f"POST {UPLOAD} HTTP/1.1\r\nContent-Type: application/x-git-upload-pack-request\r\n"
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        sock.settimeout(60)
+        sock.connect(address(gate_lab))
+        sock.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        got = sock.recv(1)
+        serving = os.fsencode(gate_lab.mirror.path)
+        wait_until(
+            lambda: not any(serving in line and b"upload-pack" in line for line in command_lines()),
+            "what serves a client that does not read goes on",
+        )
+        with contextlib.suppress(ConnectionError):
+            while piece := sock.recv(1 << 20):
+                got += piece
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert not got.endswith(b"0\r\n\r\n")
+
+
+def test_more_connections_than_are_served_are_told_so(lab: GitLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "MAX_CONNECTIONS", 3)
+    here = Repo(lab.folder, lab.env)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(address(lab), timeout=60))
+        assert here.run("ls-remote", lab.url).returncode != 0
+    wait_until(
+        lambda: here.run("ls-remote", lab.url).returncode == 0, "the crowd is gone, and nobody is served"
+    )
+
+
+def command_lines() -> list[bytes]:
+    """Give the command line of every process that can be seen."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(place.read_bytes())
+    return found
+
+
+def test_a_thousand_refs_are_fetched_and_pushed_beside(gate_lab: GitLab) -> None:
+    upstream = gate_lab.upstream
+    main = upstream.refs()["refs/heads/main"]
+    names = [f"refs/heads/many/{number}" for number in range(1200)]
+    upstream.git("update-ref", "--stdin", given="".join(f"create {one} {main}\n" for one in names).encode())
+    upstream.git("pack-refs", "--all")
+    gate_lab.start()
+    work = gate_lab.clone()
+    assert len(work.git("ls-remote", "origin", "refs/*").splitlines()) == len(names) + 1
+    new = work.commit({"x": "x"})
+    work.git("push", "-q", "origin", "bottle/x")
+    assert upstream.refs()["refs/heads/bottle/x"] == new
+    upstream.git("update-ref", "--stdin", given="".join(f"delete {one}\n" for one in names).encode())
+    work.git("fetch", "-q", "--prune")
+    assert set(gate_lab.mirror.refs()) == {"refs/heads/main", "refs/heads/bottle/x"}
 
 
 def test_pushes_at_once_all_land_or_are_told_why(gate_lab: GitLab) -> None:
