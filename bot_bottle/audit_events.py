@@ -260,6 +260,20 @@ EVENTS: dict[str, Event] = {
             **_TOLD,
         ),
     ),
+    "pull": Event(
+        meaning="Work was brought home; in a log of its own, `audit/operator/IDENTITY.jsonl`.",
+        fields=_fields(
+            decision="string: `allow` or `deny`",
+            reason="string: why it was refused; empty where it was not",
+            repository="string: the operator's repository",
+            branch="string: the branch that was to move",
+            old="string: its commit before; empty where there was none",
+            new="string: its commit now",
+            uncommitted="boolean: whether what was not committed came as a commit",
+            findings="strings: what the scan found, values masked",
+            accepted_findings="boolean: whether the operator took it in spite of them",
+        ),
+    ),
     "recovered": Event(
         meaning="The line before was torn by a crash or a full disk; the chain goes on from the one before.",
         fields=_fields(

@@ -47,13 +47,13 @@ def test_every_event_that_the_source_names_is_in_the_catalogue() -> None:
         for node in ast.walk(ast.parse(file.read_text())):
             if (
                 isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr in {"append", "record_event", "_record", "_write_record"}
+                and getattr(node.func, "attr", getattr(node.func, "id", ""))
+                in {"append", "record_event", "_record", "_write_record", "record"}
                 and node.args
                 and node.keywords
                 and isinstance(node.args[0], ast.Constant)
                 and isinstance(node.args[0].value, str)
             ):
                 named.add(node.args[0].value)
-    assert {"request", "dns", "git_push", "reload", "panic", "asked"} <= named
+    assert {"request", "dns", "git_push", "reload", "panic", "asked", "pull"} <= named
     assert named <= set(EVENTS)
