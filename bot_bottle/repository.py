@@ -150,7 +150,7 @@ def fresh_git(source: Repository, temporary: Path, sparse: Sequence[str] = ()) -
     _git(["update-ref", "-z", "--stdin"], cwd=target, given=refs)
     if head.returncode != 0:  # the operator's HEAD is detached: so is the copy's
         _git(["update-ref", "--no-deref", "HEAD", os.fsdecode(commit.stdout.strip())], cwd=target)
-    _git([*_QUICK_PACKING, "repack", "-a", "-d", "-q"], cwd=target)
+    _pack(source, target)
     alternates.unlink()
     _git(["read-tree", "HEAD"], cwd=target)
     if sparse:
@@ -159,6 +159,20 @@ def fresh_git(source: Repository, temporary: Path, sparse: Sequence[str] = ()) -
         _git(["update-index", "-z", "--skip-worktree", "--stdin"], cwd=target, given=hidden, check=False)
     remove_tree(git_dir / "hooks")
     return git_dir
+
+
+def _pack(source: Repository, target: Path) -> None:
+    """Make what ``target`` borrows its own; raises ``UsageError`` where the source lacks some of it."""
+    packed = _git(["repack", "-a", "-d", "-q"], cwd=target, check=False, config=_QUICK_PACKING)
+    if packed.returncode == 0:
+        return
+    reason = process.first_line(packed.stderr, "no reason given")
+    if any((source.common / "objects" / "pack").glob("*.promisor")):
+        raise UsageError(
+            f"{source.folder}: is a partial clone, and what it lacks is not asked for here; make it whole "
+            "first: git fetch --refetch --no-filter"
+        )
+    raise LaunchError(f"{source.folder}: its history cannot be packed: git says: {reason}")
 
 
 def _refuse_foreign(repository: Repository) -> None:
@@ -287,10 +301,11 @@ def _git(
     check: bool = True,
     given: bytes = b"",
     source: BinaryIO | None = None,
+    config: Sequence[str] = (),
 ) -> CompletedProcess[bytes]:
     env = {name: os.environ[name] for name in _PASSED_ENV if name in os.environ} | _OUR_ENV
     result = process.run(
-        [*_GIT, *arguments], cwd=cwd, env=env, timeout=_GIT_TIMEOUT, given=given, source=source
+        [*_GIT, *config, *arguments], cwd=cwd, env=env, timeout=_GIT_TIMEOUT, given=given, source=source
     )
     if check and result.returncode != 0:
         reason = process.first_line(result.stderr, "no reason given")

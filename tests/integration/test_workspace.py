@@ -193,6 +193,21 @@ def test_a_partial_clone_starts_no_program_of_its_own(repository: Path, tmp_path
         head.write_text(known)
 
 
+def test_a_partial_clone_is_told_how_to_become_whole(repository: Path, tmp_path: Path) -> None:
+    git(repository, "commit", "-q", "-a", "-m", "two")
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", "--filter=blob:none", f"file://{repository}", "partial")
+    partial = tmp_path / "partial"
+    with pytest.raises(UsageError, match="is a partial clone") as raised, open_workspace(partial):
+        pytest.fail("a history with holes was opened")
+    told = str(raised.value).partition("first: git ")[2].split()
+    git(partial, *told)
+    place = copy(partial, tmp_path / "copy")
+    assert git(place, "rev-list", "--count", "--objects", "HEAD") == git(
+        repository, "rev-list", "--count", "--objects", "HEAD"
+    )
+
+
 def test_a_tracked_folder_replaced_by_a_link_brings_nothing_in(repository: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     (outside / "deep").mkdir(parents=True)
