@@ -7,6 +7,7 @@ renews is the source, a command of the operator's or the program's own login on 
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 MARGIN = 600.0
 #: How often one is looked up that does not say when it ends, in seconds.
 EVERY = 900.0
-#: How long to wait after a look that brought nothing new.
+#: How long to wait after a look that brought nothing new, and once nothing good is left.
 AGAIN = 60.0
+AGAIN_ENDED = 15.0
 _LEAST = 5.0
 _JOIN_SECONDS = 5.0
 
@@ -45,28 +47,35 @@ class Renewal:
     """One credential that can be looked up again.
 
     ``read`` asks its source; it raises ``BotBottleError`` with a sentence for the operator. ``first`` is what
-    the bottle was launched with.
+    the bottle was launched with. ``every`` is how often a source is asked that does not say when it ends, in
+    seconds; None for :data:`EVERY`.
     """
 
     token_ref: str
     first: Fresh = field(repr=False)
     read: Callable[[], Fresh] = field(repr=False)
+    every: float | None = None
 
 
-#: Hands a credential's new value to a bottle's sidecar; raises ``BotBottleError``.
-Deliver: TypeAlias = "Callable[[str, str, Secret], None]"
+#: Tells a bottle's sidecar a credential's new value, None where it has ended; raises ``BotBottleError``.
+Deliver: TypeAlias = "Callable[[str, str, Secret | None], None]"
 
 
-def wait_seconds(ends_at: float | None, now: float) -> float:
+def wait_seconds(ends_at: float | None, now: float, every: float | None = None) -> float:
     """Say how long to wait for the next look at a credential that ends at ``ends_at``."""
-    return EVERY if ends_at is None else max(_LEAST, ends_at - now - MARGIN)
+    return (every or EVERY) if ends_at is None else max(_LEAST, ends_at - now - MARGIN)
 
 
-def deliver(identity: str, token_ref: str, value: Secret) -> None:
-    """Let the sidecar of ``identity`` use ``value`` from its next request on; the routes stay as they are."""
+def deliver(identity: str, token_ref: str, value: Secret | None) -> None:
+    """Let the sidecar of ``identity`` use ``value`` from its next request on; the routes stay as they are.
+
+    Without a value it refuses what needs the credential.
+    """
     with ControlClient.connect(identity) as client:
-        routes = client.order("status")["routes"]
-        client.order("reload", routes=routes, secrets={token_ref: value.reveal()})
+        if value is None:
+            client.order("expire", credentials=[token_ref])
+        else:
+            client.order("renew", secrets={token_ref: value.reveal()})
 
 
 class Renewer:
@@ -103,14 +112,33 @@ class Renewer:
             thread.join(_JOIN_SECONDS)
 
     def _keep(self, renewal: Renewal) -> None:
-        held, told = renewal.first, ""
-        pause = wait_seconds(held.ends_at, self._clock())
+        held, told, ended = renewal.first, "", False
+        pause = wait_seconds(held.ends_at, self._clock(), renewal.every)
         while not self._over.wait(pause):
-            held, said = self._look(renewal, held)
+            fresh, said = self._look(renewal, held)
+            if fresh is not held:
+                held, ended = fresh, False
             if said and said != told:
                 self._say(said)
             told = said
-            pause = AGAIN if said else wait_seconds(held.ends_at, self._clock())
+            left = math.inf if held.ends_at is None else held.ends_at - self._clock()
+            if said and left <= 0 and not ended:
+                ended = self._end(renewal)
+            if said:  # and at its end, which is when the agent is told
+                pause = min(AGAIN, left + 0.1) if left > 0 else min(AGAIN_ENDED, renewal.every or AGAIN_ENDED)
+            else:
+                pause = wait_seconds(held.ends_at, self._clock(), renewal.every)
+
+    def _end(self, renewal: Renewal) -> bool:
+        """Have the sidecar refuse what needs a credential that has ended; tells whether it does."""
+        name = f"the credential {renewal.token_ref} of {self._identity}"
+        try:
+            self._hand_over(self._identity, renewal.token_ref, None)
+        except BotBottleError as error:
+            self._say(f"{name} has ended, and its sidecar could not be told: {error}")
+            return False
+        self._say(f"{name} has ended: what needs it is refused until its source has a newer one")
+        return True
 
     def _look(self, renewal: Renewal, held: Fresh) -> tuple[Fresh, str]:
         """Look once; gives what is held from now on, and what the operator should know."""

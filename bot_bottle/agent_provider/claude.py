@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from bot_bottle.renewal import Renewal
 
 TEMPLATE = "claude"
-MANIFEST_KEYS = frozenset({"auth_token", "plan", "api_key", "token_command"})
+MANIFEST_KEYS = frozenset({"auth_token", "plan", "api_key", "token_command", "token_file"})
 REQUIRED_KEYS: Mapping[str, str] = MappingProxyType({})
-ALTERNATIVES = frozenset({"auth_token", "api_key", "token_command"})
+ALTERNATIVES = frozenset({"auth_token", "api_key", "token_command", "token_file"})
 INSTALL = "npm install -g @anthropic-ai/claude-code"
 SKILLS_FOLDER = ".claude/skills"
 ASKS: Mapping[str, str] = MappingProxyType({"auth_token": "BOT_BOTTLE_CLAUDE_OAUTH_TOKEN"})
@@ -62,7 +62,7 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
     the agent's home.
     """
     # Listing what there is needs none of these.
-    from bot_bottle.agent_provider import claude_login, token_command  # noqa: PLC0415
+    from bot_bottle.agent_provider import claude_login, token_command, token_file  # noqa: PLC0415
 
     if request.headless and not request.prompt.strip():
         raise UsageError("a headless run needs a task: --prompt TEXT")
@@ -73,6 +73,10 @@ def provision(request: ProvisionRequest) -> AgentProvisionPlan:
         token = token_command.TOKEN_COMMAND_REF
         if not request.preview:
             renewals = (token_command.renewal(request.provider.token_command, request.host_env),)
+    elif request.provider.token_file:
+        token = token_file.TOKEN_FILE_REF
+        if not request.preview:
+            renewals = (token_file.renewal(request.provider.token_file, request.host_env),)
     files: list[ProvisionFile] = []
     argv = [TEMPLATE, "--dangerously-skip-permissions"]
     before, after = [], ""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TOKEN_COMMAND_REF = "TOKEN_COMMAND"  # noqa: S105 - a name
 
 _SECONDS = 60.0
-_MAX_CHARS = 64 * 1024
+MAX_CHARS = 64 * 1024
 
 
 def token_of(argv: Sequence[str], env: Mapping[str, str]) -> Fresh:
@@ -32,11 +32,16 @@ def token_of(argv: Sequence[str], env: Mapping[str, str]) -> Fresh:
     name = f"agent_provider.token_command ({argv[0]})"
     if done.returncode != 0:
         raise UsageError(f"{name} ended with exit code {done.returncode}; run it by hand to see why")
-    text = done.stdout.decode("utf-8", "replace").strip()
+    return fresh_from(done.stdout, name, "printed")
+
+
+def fresh_from(content: bytes, name: str, verb: str) -> Fresh:
+    """Take ``content`` for a credential on one line; raises ``UsageError`` without a word of it."""
+    text = content.decode("utf-8", "replace").strip()
     if not text:
-        raise UsageError(f"{name} printed nothing; it prints the credential on standard output")
-    if len(text) > _MAX_CHARS or not text.isascii() or not text.isprintable():
-        raise UsageError(f"{name} printed more than one line, or what no HTTP header may carry")
+        raise UsageError(f"{name} {verb} nothing; it is to give the credential, on one line")
+    if len(text) > MAX_CHARS or not text.isascii() or not text.isprintable():
+        raise UsageError(f"{name} {verb} more than one line, or what no HTTP header may carry")
     return Fresh(value=Secret(text), ends_at=end_of(text))
 
 

@@ -19,7 +19,7 @@ from bot_bottle.egress.paths import AmbiguousPathError, fully_decoded, path_allo
 from bot_bottle.egress.placeholders import Placeholders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from bot_bottle.egress.injection import Injection
     from bot_bottle.egress.notice import Changed
@@ -73,17 +73,27 @@ class RouteTable:
         "_needles",
         "_permits",
         "_secrets",
+        "ended",
         "halt",
         "placeholders",
         "routes",
     )
 
     def __init__(
-        self, routes: Sequence[EgressRoute], secrets: Mapping[str, Secret], *, halt: Deny | None = None
+        self,
+        routes: Sequence[EgressRoute],
+        secrets: Mapping[str, Secret],
+        *,
+        halt: Deny | None = None,
+        ended: Collection[str] = (),
     ) -> None:
-        """Index ``routes``; with ``halt`` every request is refused in its words, whatever the routes say."""
+        """Index ``routes``; with ``halt`` every request is refused in its words, whatever the routes say.
+
+        ``ended`` names those of ``secrets`` that are good no more.
+        """
         self.routes = tuple(routes)
         self.halt = halt
+        self.ended = frozenset(ended)
         self._by_host: dict[str, tuple[EgressRoute, ...]] = {}
         # By the route object itself: what a request needs of its route is made once.
         self._permits = {id(route): Verdict(Allow(rule=route.origin), route) for route in self.routes}
@@ -351,8 +361,16 @@ def git_reads_only(step: Step) -> Deny | None:
 
 
 def credential_present(step: Step) -> Deny | None:
-    """A route with auth is never used without its credential."""
+    """A route with auth is never used without its credential, or with one that is known to have ended."""
     route = step.route
+    if route and route.auth and route.auth.token_ref in step.table.ended:
+        name = route.auth.token_ref
+        return Deny(
+            reason="credential_expired",
+            rule=f"{route.origin}.auth",
+            message=f"the credential {name} of {step.request.host} has ended, and there is no newer one yet",
+            next_step="Try again in some minutes: the operator was told, and nothing in here can renew it",
+        )
     if route and route.auth and step.table.injection(route) is None:
         return Deny(
             reason="credential_missing",

@@ -155,6 +155,7 @@ def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
                 api_key=provider.api_key,
                 plan=provider.plan,
                 token_command=tuple(provider.token_command),
+                token_file=provider.token_file,
                 dockerfile=provider.dockerfile,
                 image=provider.image,
                 forward_host_credentials=provider.forward_host_credentials,

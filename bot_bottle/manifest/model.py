@@ -96,9 +96,9 @@ class ManifestAgentProvider:
     """The program that runs. ``argv`` is a plain command's argv.
 
     ``auth_token`` and ``api_key`` name a host variable each; ``plan`` is the subscription behind the former,
-    where it is not what this host is logged in with. ``token_command`` prints a credential instead.
-    ``dockerfile`` and ``image`` say what bottles
-    that start from an image are made of.
+    where it is not what this host is logged in with. ``token_command`` prints a credential instead, and
+    ``token_file`` holds one. ``dockerfile`` and ``image`` say what bottles that start from an image are made
+    of.
     """
 
     template: str
@@ -107,6 +107,7 @@ class ManifestAgentProvider:
     api_key: str = ""
     plan: str = ""
     token_command: tuple[str, ...] = ()
+    token_file: str = ""
     dockerfile: str = ""
     image: str = ""
     forward_host_credentials: bool = False

@@ -271,6 +271,11 @@ class AgentProviderKeys(_Keys):
         description="command of this host that prints the credential; run again while a bottle runs",
         examples=[["pass", "show", "my-token"]],
     )
+    token_file: HostPath = Field(
+        default="",
+        description="file of this host that holds the credential; read again while a bottle runs",
+        examples=["~/.config/my-token"],
+    )
     plan: Literal["", "pro", "max", "team", "enterprise"] = Field(
         default="",
         description="the subscription that the credential belongs to, where this host's login does not say",
@@ -407,6 +412,7 @@ REFUSED: dict[type[BaseModel], dict[str, str]] = {
         **dict.fromkeys(("remotes", "IdentityFile", "KnownHostKey"), _NO_REMOTES),
         "api_key": _NO_CREDENTIAL,
         "token_command": _NO_CREDENTIAL,
+        "token_file": _NO_CREDENTIAL,
         "git_user": "has moved to git.user",
     },
     AgentGitKeys: {"remotes": _NO_REMOTES},

@@ -70,6 +70,8 @@ class Desk:
         self._on_secrets = on_secrets
         self._identity = config.identity
         self._held: dict[str, Secret] = dict(config.secrets)
+        #: Names of those that are good no more, until they are renewed.
+        self._ended: frozenset[str] = frozenset()
         self._began = time.monotonic()
         #: The manifest's routes; with what is granted they hold, or will again once a stop is lifted.
         self._table = proxy.table
@@ -77,6 +79,8 @@ class Desk:
             "ping": lambda _order: {},
             "status": self._status,
             "reload": self._reload,
+            "renew": self._renew,
+            "expire": self._expire,
             "panic": self._panic,
             "lift": self._lift,
             "session": self._session,
@@ -94,7 +98,9 @@ class Desk:
         if self._proxy.table.halt is not None:
             return 0
         granted = self._granted()
-        table = RouteTable((*self._table.routes, *granted), self._held) if granted else self._table
+        table = self._table
+        if granted or table.ended != self._ended:
+            table = RouteTable((*table.routes, *granted), self._held, ended=self._ended)
         if cut:
             return self._proxy.replace_table(table)
         self._proxy.decide_by(table)
@@ -141,10 +147,7 @@ class Desk:
         change = reload.change(self._table.routes, table.routes)
         # Guarded before anything could carry them, the record of this change included.
         new = {name: secret for name, secret in held.items() if self._held.get(name) != secret}
-        if new:
-            self._audit.redact_too(new.values())
-            self._on_secrets(new)
-            self._held = held
+        self._hold(new)
         recorded = self._record(
             "reload",
             decision="applied",
@@ -161,6 +164,37 @@ class Desk:
         closed = self.refresh()
         return {"before": list(change.before), "after": list(change.after), "closed": closed}
 
+    def _hold(self, new: Mapping[str, Secret]) -> None:
+        """Hold credentials from now on, and guard them; a new value of one that has ended is good again."""
+        if new:
+            self._audit.redact_too(new.values())
+            self._on_secrets(new)
+            self._held = {**self._held, **new}
+            self._ended -= new.keys()
+
+    def _renew(self, order: Order) -> Answer:
+        """Use other values of credentials that are held; the routes stay as they are."""
+        given = _read_secrets(order.get("secrets", {}))
+        if unknown := sorted(given.keys() - self._held.keys()):
+            raise OrderError(f"secrets: the sidecar holds no {unknown[0][:100]!r} that could be renewed")
+        new = {name: secret for name, secret in given.items() if self._held[name] != secret}
+        self._hold(new)
+        if not self._record("credential", decision="renewed", credentials=sorted(new)):
+            raise OrderError("the renewal cannot be put on record; requests go on as before")
+        self._table = RouteTable(self._table.routes, self._held)
+        return {"closed": self.refresh()}
+
+    def _expire(self, order: Order) -> Answer:
+        """Refuse what needs credentials that have ended; what is under way goes on."""
+        names = order.get("credentials")
+        if not isinstance(names, list) or not all(name in self._held for name in names):
+            raise OrderError("credentials: expected a list of names of credentials that are held")
+        self._ended |= set(names)
+        words = "has ended and could not be renewed; what needs it is refused"
+        self._record("credential", decision="expired", credentials=sorted(names), message=words)
+        self.refresh(cut=False)
+        return {}
+
     def _panic(self, _order: Order) -> Answer:
         if self._proxy.table.halt is None:
             closed = self._proxy.replace_table(RouteTable((), {}, halt=HALT))
@@ -174,7 +208,7 @@ class Desk:
         if self._proxy.table.halt is not None:
             if not self._record("panic", decision="lifted", message="the routes hold again"):
                 raise OrderError("the lifting cannot be put on record; everything stays stopped")
-            self._proxy.replace_table(self._table)
+            self._proxy.replace_table(self._table)  # out of the stop, which refresh leaves as it is
             self.refresh()
             self._on_halt(None)
         return {}

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot_bottle.audit import read_records
+from bot_bottle.renewal import MARGIN
 from tests.support.codex_login import CodexLogin
 from tests.support.engine import engine_api
+from tests.support.family import wait_until
 from tests.support.npm import installed
-from tests.support.outside import REPO, new_marker
-from tests.support.responses_api import tool_results
+from tests.support.outside import PACE, REPO, new_marker
+from tests.support.responses_api import TOKEN_HOST, tool_results
 from tests.support.watch import Watch
 
 if TYPE_CHECKING:
@@ -279,6 +281,61 @@ def test_a_skill_is_offered_to_the_model(
     run = start(lab, name, env)
     assert run.returncode == 0, run.out + run.err
     assert f"Port it, {marker}." in "".join(one.body.decode() for one in asked(world, login))
+
+
+def test_a_login_that_nears_its_end_is_renewed_by_the_program_on_the_host(
+    lab: Lab, world: World, env: dict[str, str]
+) -> None:
+    """The whole way: the host's Codex trades its refresh token, and the bottle's goes on with what came."""
+    if lab.backend != "bubblewrap":
+        pytest.skip("what is done on the host is the same for every backend, and so is the control socket")
+    name = f"renewed-{secrets.token_hex(3)}"
+    old = CodexLogin(lasts=int(MARGIN) + 10)
+    auth = old.write(lab.user_home / ".codex")
+    new = CodexLogin(account=old.account)
+    lab.declare(name, FORWARD)
+    names = ("access_token", "id_token", "refresh_token")
+    world.call("renews", tokens={one: getattr(new, one) for one in names})
+    world.call("responses", final_text=FINAL_TEXT, websocket=False, hold=True)
+    log = lab.user_home / f"{name}.log"
+    log.touch()
+    lab.own()
+
+    def posts() -> list[str]:
+        """Give what each question to the model bore, in the order in which they came."""
+        own = [one for one in world.records().requests if old.account in one.values("chatgpt-account-id")]
+        return ["".join(one.values("authorization")) for one in own if one.method == "POST"]
+
+    before, after = f"Bearer {old.access_token}", f"Bearer {new.access_token}"
+    with Watch(new.access_token, lab.home) as watch:
+        argv = ("start", name, "--yes", "--keep", "--headless", "--prompt", "Do it.")
+        pid = lab.spawn(*argv, log=log, env={**env, "CODEX_CA_CERTIFICATE": str(world.ca_file)})
+        try:
+            wait_until(lambda: before in posts(), f"the first question:\n{log.read_text()}")
+            wait_until(lambda: after in posts(), f"one with the new token:\n{log.read_text()}", 120 * PACE)
+        finally:
+            world.call("release")
+            code = world.call("wait", pid=pid, timeout=60 * PACE)
+    assert code == 0, log.read_text()
+    assert FINAL_TEXT in log.read_text()
+    asked_with = posts()
+    assert asked_with == [before] * asked_with.count(before) + [after] * asked_with.count(after)
+    # The host's login was traded once and goes on, with the refresh token that is good now.
+    traded = [one for one in world.records().requests if one.sni == TOKEN_HOST]
+    assert [old.refresh_token.encode() in one.body for one in traded].count(True) == 1
+    assert json.loads(auth.read_text())["tokens"]["refresh_token"] == new.refresh_token
+    assert (auth.stat().st_mode & 0o777, auth.stat().st_uid) == (0o600, lab.account.uid)
+    state = kept(lab, name)
+    record = lab.home / "audit" / f"{state.name}.jsonl"
+    (renewed,) = [one for one in read_records(record) if one["event"] == "credential"]
+    assert renewed["decision"] == "renewed"
+    for login in (old, new):
+        held = {path: login.found_in(content) for path, content in kept_files(lab, state).items()}
+        assert {path: found for path, found in held.items() if found} == {}
+        assert login.found_in(record.read_bytes() + log.read_bytes()) == []
+    assert watch.found == set()
+    assert lab.cli("audit", "verify", state.name).returncode == 0
+    assert lab.cli("cleanup", state.name, "--yes").returncode == 0
 
 
 def test_without_a_login_nothing_starts(lab: Lab, env: dict[str, str]) -> None:

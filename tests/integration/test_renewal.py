@@ -23,7 +23,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 #: Stands for the program: asks its model until the test has seen enough and ends it.
 _PROGRAM = """#!/bin/sh
-while :; do curl -s -o /dev/null https://api.anthropic.com/MARK; sleep 0.2; done
+while :; do
+  curl -s https://api.anthropic.com/MARK | grep -aE 'credential_expired|newer one|operator was' >> answers
+  sleep 0.2
+done
 """
 
 
@@ -32,7 +35,9 @@ def _jwt(ends: float) -> str:
     return f"e30.{claims}.{secrets.token_hex(16)}"
 
 
-def test_a_token_is_renewed_while_the_bottle_runs(lab: Lab, world: World) -> None:
+def test_a_token_is_renewed_while_the_bottle_runs_and_refused_once_it_has_ended(
+    lab: Lab, world: World
+) -> None:
     if lab.engine_host or lab.machine_image:
         pytest.skip("the program that stands for the real one is a script of this host's")
     mark = new_marker("renewal")
@@ -42,33 +47,59 @@ def test_a_token_is_renewed_while_the_bottle_runs(lab: Lab, world: World) -> Non
     program.write_text(_PROGRAM.replace("MARK", mark))
     program.chmod(0o755)
     first, second = _jwt(time.time() + MARGIN + 8), _jwt(time.time() + 10 * MARGIN)
-    source = lab.user_home / "token"
-    source.write_text(first)
-    log = lab.user_home / "renewal.log"
-    log.touch()
-    lab.declare(
-        "renewed",
-        f"agent_provider: {{template: claude, token_command: [cat, {source}]}}\n",
-    )
+    filed = [f"opaque-{secrets.token_hex(12)}" for _ in range(2)]
+    printed, file = lab.user_home / "printed", lab.user_home / "file"
+    logs = {name: lab.user_home / f"{name}.log" for name in ("printed", "filed")}
+    for path, content in ((printed, first), (file, filed[0]), *((log, "") for log in logs.values())):
+        path.write_text(content)
+        path.chmod(0o600)
+    lab.declare("printed", f"agent_provider: {{template: claude, token_command: [cat, {printed}]}}\n")
+    lab.declare("filed", f"agent_provider: {{template: claude, token_file: {file}}}\n")
 
     def seen(token: str) -> bool:
         asked = [one for one in world.records().requests if mark in one.target]
         return any(one.values("authorization") == [f"Bearer {token}"] for one in asked)
 
+    def record(name: str) -> str:
+        (log,) = (lab.home / "audit").glob(f"{name}-?????.jsonl")
+        return log.read_text()
+
+    env = {"PATH": f"{folder}:{lab.env['PATH']}"}
+    pids = {}
     with Watch(second, lab.home) as watch:
-        env = {"PATH": f"{folder}:{lab.env['PATH']}"}
-        pid = lab.spawn("start", "renewed", "--yes", "--headless", "--prompt", "go", log=log, env=env)
         try:
-            wait_until(lambda: seen(first), "the first token", seconds=60 * PACE)
-            source.write_text(second)
-            wait_until(lambda: seen(second), "the second token", seconds=90 * PACE)
+            for name, log in logs.items():
+                argv = ("start", name, "--yes", "--headless", "--prompt", "go")
+                pids[name] = lab.spawn(*argv, log=log, env=env)
+            wait_until(lambda: seen(first) and seen(filed[0]), "the first tokens", seconds=60 * PACE)
+            file.write_text(filed[1])
+            printed.write_text(second)
+            wait_until(lambda: seen(second) and seen(filed[1]), "the second tokens", seconds=90 * PACE)
+            # One that ends soon, and that nothing renews: it is refused, and good again once it is renewed.
+            ending, last = _jwt(time.time() + 12), _jwt(time.time() + 10 * MARGIN)
+            file.write_text(ending)
+            wait_until(lambda: '"reason":"credential_expired"' in record("filed"), "its end", 90 * PACE)
+            file.write_text(last)
+            wait_until(lambda: seen(last), "the last one", seconds=60 * PACE)
         finally:
-            lab.world.call("kill", pid=pid, number=15)
-            assert lab.world.call("wait", pid=pid, timeout=60 * PACE) == 143, log.read_text()
+            for pid in pids.values():
+                lab.world.call("kill", pid=pid, number=15)
+            ends = [lab.world.call("wait", pid=pid, timeout=60 * PACE) for pid in pids.values()]
+    assert ends == [143, 143], [log.read_text() for log in logs.values()]
     assert watch.found == set()
-    (state,) = lab.states("renewed")
-    record = (lab.home / "audit" / f"{state['identity']}.jsonl").read_text()
-    assert '"event":"reload"' in record
-    assert first not in record
-    assert second not in record
-    assert lab.cli("cleanup", state["identity"], "--yes").returncode == 0
+    told = logs["filed"].read_text()
+    assert "good until" in told
+    assert "has ended: what needs it is refused until its source has a newer one" in told
+    denial = "there is no newer one yet"
+    (state,) = lab.states("filed")
+    answers = (lab.home / "state" / state["identity"] / "workspace" / "answers").read_text()
+    assert denial in answers
+    assert "the operator was told" in answers
+    for name, log in logs.items():
+        (state,) = lab.states(name)
+        text = record(name)
+        assert '"decision":"renewed"' in text
+        for token in (first, second, *filed, ending, last):
+            assert token not in text + log.read_text()
+        assert lab.cli("audit", "verify", state["identity"]).returncode == 0
+        assert lab.cli("cleanup", state["identity"], "--yes").returncode == 0

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 Json: TypeAlias = dict[str, object]
 
 HOSTS = ("chatgpt.com", "api.openai.com")
-_PATIENCE = 60.0
+#: Where the program trades its refresh token for new tokens (RFC 6749, 6).
+TOKEN_HOST = "auth.openai.com"
+_PATIENCE = 120.0
 _RESPONSES = frozenset({"/backend-api/codex/responses", "/v1/responses"})
 _MODELS = frozenset({"/backend-api/codex/models", "/v1/models"})
 
@@ -92,6 +94,13 @@ class ScriptedResponses:
             yield {"type": "response.output_text.delta", "item_id": "msg_scripted", "delta": word}
         whole = [{"type": "output_text", "text": self._final_text, "annotations": []}]
         yield {"type": "response.output_item.done", "output_index": 0, "item": {**message, "content": whole}}
+
+
+def tokens(seen: Seen, given: dict[str, str]) -> Answer:
+    """Be the endpoint of tokens: give what is scripted, or say that the refresh token is good no more."""
+    if seen.target != "/oauth/token" or seen.method != "POST":
+        return json_answer({"error": {"message": "not scripted"}}, 404)
+    return json_answer(given) if given else json_answer({"error": {"code": "refresh_token_expired"}}, 401)
 
 
 def tool_results(request: Json) -> list[str]:

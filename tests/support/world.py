@@ -67,6 +67,7 @@ class _Control:
         self._model = ScriptedModel("Nothing is scripted.")
         self._responses = responses_api.ScriptedResponses("Nothing is scripted.")
         self._text = "Nothing is scripted."
+        self._tokens: dict[str, str] = {}
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._dns = sinkhole.ScriptedDns()
         self._udp = sinkhole.UdpSink(UDP_PORTS)
@@ -81,6 +82,8 @@ class _Control:
                 return other_models.chat(seen, self._text)
             if seen.host in responses_api.HOSTS:
                 return self._responses(seen)
+            if seen.host == responses_api.TOKEN_HOST:
+                return responses_api.tokens(seen, self._tokens)
             if seen.target.startswith("/events"):
                 return Answer(
                     content_type="text/event-stream", body=iter([b"data: one\n\n", b"data: two\n\n"])
@@ -128,6 +131,10 @@ class _Control:
     def responses(self, final_text: str, **script: Any) -> None:
         """Script the model behind chatgpt.com and api.openai.com."""
         self._responses.__init__(final_text, **script)  # type: ignore[misc]
+
+    def renews(self, tokens: dict[str, str]) -> None:
+        """Script what a refresh token is traded for where Codex' own logins are."""
+        self._tokens = tokens
 
     def release(self) -> None:
         """Let the model go on whose answer is held."""
@@ -208,7 +215,7 @@ class _Control:
 class _Handler(socketserver.StreamRequestHandler):
     server: _Server
     OPS: ClassVar[frozenset[str]] = frozenset(
-        {"records", "dns", "model", "responses", "release", "run", "spawn", "wait", "kill"}
+        {"records", "dns", "model", "responses", "renews", "release", "run", "spawn", "wait", "kill"}
     )
 
     def handle(self) -> None:

@@ -52,6 +52,7 @@ def plan(
     claude_plan: str = "",
     api_key: str = "",
     token_command: tuple[str, ...] = (),
+    token_file: str = "",
     env: dict[str, str] | None = None,
     bottle_env: dict[str, str] | None = None,
 ) -> AgentProvisionPlan:
@@ -62,6 +63,7 @@ def plan(
         plan=claude_plan,
         api_key=api_key,
         token_command=token_command,
+        token_file=token_file,
     )
     bottle = ManifestBottle(name="b", path=tmp_path / "b.md", agent_provider=provider, env=bottle_env or {})
     agent = ManifestAgent(name="a", path=tmp_path / "a.md", bottle="b", prompt=body)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bot_bottle import renewal
+from bot_bottle.agent_provider import token_file
 from bot_bottle.agent_provider.token_command import TOKEN_COMMAND_REF, end_of, token_of
+from bot_bottle.agent_provider.token_file import TOKEN_FILE_REF
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.renewal import Fresh, Renewal, Renewer, wait_seconds
 from bot_bottle.secret import Secret
+from tests.support.family import wait_until
 from tests.unit.test_agent_provider import login, plan
 
 if TYPE_CHECKING:
@@ -52,9 +56,9 @@ class Session:
     """A bottle's sidecar and its operator, as a renewer meets them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, read: Callable[[], Fresh]) -> None:
-        for name in ("EVERY", "AGAIN", "_LEAST"):
+        for name in ("EVERY", "AGAIN", "AGAIN_ENDED", "_LEAST"):
             monkeypatch.setattr(renewal, name, 0.01)
-        self.handed: list[tuple[str, str, str]] = []
+        self.handed: list[tuple[str, str, str | None]] = []
         self.said: list[str] = []
         self.refusal: Exception | None = None
         self.happened = threading.Event()
@@ -65,10 +69,10 @@ class Session:
         with Renewer("a-12345", [one], hand_over=self.hand_over, say=self.say, clock=lambda: now):
             assert self.happened.wait(20)
 
-    def hand_over(self, identity: str, token_ref: str, value: Secret) -> None:
+    def hand_over(self, identity: str, token_ref: str, value: Secret | None) -> None:
         if self.refusal:
             raise self.refusal
-        self.handed.append((identity, token_ref, value.reveal()))
+        self.handed.append((identity, token_ref, None if value is None else value.reveal()))
         self.happened.set()
 
     def say(self, text: str) -> None:
@@ -101,6 +105,41 @@ def test_what_nothing_has_renewed_is_told_to_the_operator(monkeypatch: pytest.Mo
     (said,) = set(session.said)
     assert "REF of a-12345 is good until 1970-01-01 00:16 UTC only" in said
     assert session.handed == []
+
+
+def test_what_has_ended_is_refused_once_and_good_again_when_it_is_renewed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, looks = [900.0], [0]
+    value = ["old"]
+
+    def read() -> Fresh:
+        looks[0] += 1
+        return fresh(value[0], 1_000 if value[0] == "old" else 9_000)
+
+    session = Session(monkeypatch, read)
+    one = Renewal(token_ref="REF", first=fresh("old", 1_000), read=read)
+    with Renewer("a-12345", [one], hand_over=session.hand_over, say=session.say, clock=lambda: now[0]):
+        wait_until(lambda: looks[0] > 2, "some looks")
+        assert session.handed == [], "it is good still"
+        now[0] = 1_001
+        wait_until(lambda: session.handed == [("a-12345", "REF", None)], "its end")
+        before = looks[0]
+        wait_until(lambda: looks[0] > before + 2, "more looks")
+        assert session.handed == [("a-12345", "REF", None)], "told once"
+        value[0] = "new"
+        wait_until(lambda: session.handed[1:] == [("a-12345", "REF", "new")], "the new one")
+    assert "REF of a-12345 has ended: what needs it is refused" in session.said[-1]
+
+
+def test_a_sidecar_that_cannot_be_told_of_the_end_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(monkeypatch, lambda: fresh("old", 1_000))
+    session.refusal = LaunchError("the sidecar of a-12345 is lost")
+    one = Renewal(token_ref="REF", first=fresh("old", 1_000), read=session.read)
+    with Renewer("a-12345", [one], hand_over=session.hand_over, say=session.say, clock=lambda: 2_000):
+        wait_until(lambda: any("could not be told" in said for said in session.said), "the trouble")
+        session.refusal = None
+        wait_until(lambda: session.handed == [("a-12345", "REF", None)], "its end")
 
 
 def test_a_source_that_fails_is_told_without_what_it_said_inside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +186,47 @@ def test_a_command_that_prints_no_credential_is_one_sentence(script: str, said: 
     assert "tok-123" not in str(caught.value)
     with pytest.raises(UnavailableError):
         token_of(["/nowhere/at-all"], ENV)
+
+
+def test_a_file_holds_the_credential_and_is_looked_at_often(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("  the-real-one\n")
+    path.chmod(0o600)
+    made = plan(tmp_path, token_file=str(path))
+    (one,) = made.renewals
+    assert (one.token_ref, one.first.value.reveal()) == (TOKEN_FILE_REF, "the-real-one")
+    assert made.provisioned_env == {TOKEN_FILE_REF: "the-real-one"}
+    assert one.every is not None
+    assert one.every < 60
+    path.write_text(jwt(99))
+    assert (one.read().value.reveal(), one.read().ends_at) == (jwt(99), 99.0)
+    assert token_file.renewal("~/token", {"HOME": str(tmp_path)}).first.value.reveal() == jwt(99)
+
+
+def test_a_file_that_holds_no_credential_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+
+    def refusal() -> str:
+        with pytest.raises(UsageError) as caught:
+            token_file.token_in(path)
+        assert "tok-123" not in str(caught.value)
+        return str(caught.value)
+
+    assert "cannot be read: No such file" in refusal()
+    for content, said in (
+        ("", "holds nothing"),
+        ("tok-123\nx", "more than one line"),
+        ("tok-123é", "no HTTP"),
+    ):
+        path.write_text(content)
+        path.chmod(0o600)
+        assert said in refusal()
+    path.write_text("tok-123")
+    path.chmod(0o622)
+    assert "chmod 600" in refusal()
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    assert "is no file" in refusal()
 
 
 def test_claude_takes_its_token_from_a_command(tmp_path: Path) -> None:
