@@ -9,77 +9,20 @@ comes alone and what it calls itself proves nothing, so the ``egress`` profile t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bot_bottle.pipelock import numbers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from bot_bottle.pipelock.finding import Context, Kind
-
-_BEFORE = rb"(?:^|[^A-Za-z0-9])"
-_AFTER = rb"(?:$|[^A-Za-z0-9])"
-_ASSIGN = rb"[\w .-]{0,20}['\"\s]{0,3}(?:=|:|:=|=>|,)[\s'\"`=]{0,5}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
-    """What a rule's judge gets: the ``value``, and up to 96 bytes ``before`` and ``after`` it."""
-
-    value: bytes
-    before: bytes
-    after: bytes
-    context: Context
-    layers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One form of credential. The value is group 1 of ``pattern``, which RE2, PCRE and ``re`` read alike.
-
-    ``reach`` is how many bytes its match can be long. ``judge`` has the last word. ``strict`` and ``egress``
-    say in which profile it counts; ``places`` limits it to some places. A ``number`` is a form without any
-    word of its own; in large content it is looked for only where a word like those of
-    :data:`NUMBER_WORDS` stands too. A ``hidden`` one is looked for only under a layer of encoding.
-    ``trigger`` is a shorter one that matches wherever ``pattern`` does, where that is faster to search.
-    """
-
-    id: str
-    pattern: bytes
-    kind: Kind = "credential"
-    judge: Callable[[Match], bool] | None = None
-    strict: bool = True
-    egress: bool = True
-    places: frozenset[str] = frozenset()
-    reach: int = 320
-    number: bool = False
-    hidden: bool = False
-    trigger: bytes = b""
-
-
-_PLACEHOLDER = re.compile(
-    rb"(?i)example|sample|dummy|placeholder|changeme|redacted|your[_-]|x{4}|\*{3}|\.{3}|"
-    rb"0123456|1234567|abcdefgh|bcdefghi|(\w{4})[-_]\1[-_]\1"
-)
-_REPEATED = re.compile(rb"(.)\1{5,}", re.DOTALL)
-
-
-def is_placeholder(value: bytes) -> bool:
-    """Tell a value that documentation shows instead of a real one."""
-    if _PLACEHOLDER.search(value) or numbers.entropy(value) < 2.5:
-        return True
-    # A long encoded value may well hold a few zeros; a placeholder is made of its repetition.
-    return any(4 * len(match[0]) >= len(value) for match in _REPEATED.finditer(value))
-
+from bot_bottle.pipelock.named_secrets import NAMED_RULES
+from bot_bottle.pipelock.rule import AFTER, ASSIGN, BEFORE, Match, Rule
 
 #: A key is as long at least; what somebody puts behind it does not make it plain.
 _KEY_LENGTH = 40
+_DIFFERENT = 8
 
 
 def _random_looking(match: Match) -> bool:
-    return numbers.entropy(match.value) >= 3.0 or numbers.entropy(match.value[:_KEY_LENGTH]) >= 3.0
+    value = match.value[:_KEY_LENGTH]
+    # Somebody who tries what gets through writes FAKE and zeros; documentation repeats one letter.
+    return numbers.entropy(value) >= 3.0 or len(set(value)) >= _DIFFERENT
 
 
 def _mixed(value: bytes) -> bool:
@@ -129,7 +72,10 @@ def _card_in_context(match: Match) -> bool:
     if not match.value.isdigit():
         return True
     near = match.before + b" " + match.after
-    named = re.search(rb"(?i)card|credit|debit|\bpan\b|payment|cvv|cvc|visa|master|amex|billing|expir", near)
+    named = re.search(
+        rb"(?i)card|credit|debit|\b(?:pan|cc|ccn|ccnum)\b|payment|cvv|cvc|visa|master|amex|billing|expir",
+        near,
+    )
     return named is not None or match.context.place != "body"
 
 
@@ -171,18 +117,18 @@ def _hidden(match: Match) -> bool:
 
 
 def _key(prefix: bytes, body: bytes) -> bytes:
-    return _BEFORE + b"(" + prefix + body + b")"
+    return BEFORE + b"(" + prefix + body + b")"
 
 
 _URL_WITH_USER = (
     rb"(?i)(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?|ftps?|smtps?|https?)://"
-    rb"[\w.%~+-]{1,64}:"
+    rb"[\w.%~+-]{0,64}:"
 )
 
 RULES: tuple[Rule, ...] = (
     Rule(
         id="aws-access-key-id",
-        pattern=_BEFORE + rb"((?:AKIA|ASIA|ABIA|ACCA|AROA|AIDA|AGPA|ANPA|ANVA|AIPA)[A-Z0-9]{16})" + _AFTER,
+        pattern=BEFORE + rb"((?:AKIA|ASIA|ABIA|ACCA|AROA|AIDA|AGPA|ANPA|ANVA|AIPA)[A-Z0-9]{16})" + AFTER,
         judge=lambda match: _random_looking(match) and _aws_key_id(match),
     ),
     Rule(
@@ -221,9 +167,7 @@ RULES: tuple[Rule, ...] = (
         pattern=_key(rb"sk-(?:proj|svcacct|admin|None)-", rb"[\w-]{20,220}"),
         strict=False,
     ),
-    Rule(
-        id="openai-legacy-key", pattern=_BEFORE + rb"(sk-[A-Za-z0-9]{32,60})" + _AFTER, judge=_random_looking
-    ),
+    Rule(id="openai-legacy-key", pattern=BEFORE + rb"(sk-[A-Za-z0-9]{32,60})" + AFTER, judge=_random_looking),
     Rule(id="anthropic-key", pattern=_key(rb"sk-ant-[a-z]{2,8}\d\d-", rb"[\w-]{24,200}"), strict=False),
     Rule(id="openrouter-key", pattern=_key(rb"sk-or-v1-", rb"[a-f0-9]{64}")),
     Rule(id="google-api-key", pattern=_key(rb"AIza", rb"[\w-]{35}"), judge=_random_looking, strict=False),
@@ -240,23 +184,24 @@ RULES: tuple[Rule, ...] = (
         judge=_random_looking,
     ),
     Rule(id="npm-token", pattern=_key(rb"npm_", rb"[A-Za-z0-9]{36}"), judge=_random_looking),
-    Rule(id="pypi-token", pattern=_key(rb"pypi-", rb"AgE[\w-]{50,250}")),
+    Rule(id="pypi-token", pattern=_key(rb"pypi-", rb"(?:AgE[\w-]{50,250}|[A-Z][A-Za-z0-9]{39,250})")),
     Rule(id="rubygems-token", pattern=_key(rb"rubygems_", rb"[a-f0-9]{48}")),
     Rule(id="docker-token", pattern=_key(rb"dckr_(?:pat|oat)_", rb"[\w-]{27,60}")),
     Rule(
-        id="huggingface-token", pattern=_key(rb"hf_", rb"[A-Za-z]{34}"), judge=_random_looking, strict=False
+        id="huggingface-token",
+        pattern=_key(rb"hf_", rb"[A-Za-z0-9]{34}"),
+        judge=_random_looking,
+        strict=False,
     ),
     Rule(
         id="sendgrid-key",
         pattern=_key(rb"SG\.", rb"[\w-]{16,32}\.[\w-]{16,64}|SG\.[\w=.-]{60,70}"),
         strict=False,
     ),
-    Rule(
-        id="twilio-key", pattern=_BEFORE + rb"(SK[0-9a-f]{32})" + _AFTER, judge=_random_looking, strict=False
-    ),
+    Rule(id="twilio-key", pattern=BEFORE + rb"(SK[0-9a-f]{32})" + AFTER, judge=_random_looking, strict=False),
     Rule(
         id="mailgun-key",
-        pattern=_BEFORE + rb"(key-[0-9a-f]{32})" + _AFTER,
+        pattern=BEFORE + rb"(key-[0-9a-f]{32})" + AFTER,
         judge=_random_looking,
         strict=False,
     ),
@@ -264,7 +209,7 @@ RULES: tuple[Rule, ...] = (
     Rule(id="shopify-token", pattern=_key(rb"shp(?:at|ca|pa|ss)_", rb"[a-fA-F0-9]{32}")),
     Rule(id="vault-token", pattern=_key(rb"hv[bs]\.", rb"[\w-]{80,300}")),
     Rule(
-        id="telegram-bot-token", pattern=_BEFORE + rb"(\d{8,10}:AA[\w-]{33})" + rb"(?:$|[^\w-])", strict=False
+        id="telegram-bot-token", pattern=BEFORE + rb"(\d{8,10}:AA[\w-]{33})" + rb"(?:$|[^\w-])", strict=False
     ),
     Rule(id="planetscale-token", pattern=_key(rb"pscale_(?:tkn|oauth|pw)_", rb"[\w=.-]{32,64}")),
     Rule(id="flyio-token", pattern=_key(rb"fo1_", rb"[\w-]{43}"), judge=_random_looking),
@@ -276,17 +221,17 @@ RULES: tuple[Rule, ...] = (
     Rule(id="square-secret", pattern=_key(rb"sq0csp-", rb"[\w\\\]-]{43}")),
     Rule(
         id="jfrog-identity-token",
-        pattern=rb"(?i)(?:jfrog|artifactory|bintray|xray)" + _ASSIGN + rb"([a-z0-9]{64})" + _AFTER,
+        pattern=rb"(?i)(?:jfrog|artifactory|bintray|xray)" + ASSIGN + rb"([a-z0-9]{64})" + AFTER,
         judge=_random_looking,
     ),
     Rule(
         id="discord-client-secret",
-        pattern=rb"(?i)discord" + _ASSIGN + rb"([a-z0-9=_-]{32})" + _AFTER,
+        pattern=rb"(?i)discord" + ASSIGN + rb"([a-z0-9=_-]{32})" + AFTER,
         judge=lambda match: numbers.entropy(match.value) >= 2.0 and not match.value.isalpha(),
     ),
     Rule(
         id="sourcegraph-token",
-        pattern=rb"(?i)sourcegraph" + _ASSIGN + rb"([a-f0-9]{40})" + _AFTER,
+        pattern=rb"(?i)sourcegraph" + ASSIGN + rb"([a-f0-9]{40})" + AFTER,
         judge=_random_looking,
     ),
     Rule(
@@ -314,7 +259,7 @@ RULES: tuple[Rule, ...] = (
         number=True,
         kind="financial",
         pattern=rb"(?:^|[^\d.])"
-        rb"([3-6]\d{3}(?:\d{9,12}|[ -]\d{4}[ -]\d{4}[ -]\d{4}|[ -]\d{6}[ -]\d{5}))(?:$|[^\d])",
+        rb"([3-6]\d{3}(?:\d{9,12}|[ +-]\d{4}[ +-]\d{4}[ +-]\d{4}|[ +-]\d{6}[ +-]\d{5}))(?:$|[^\d])",
         judge=_card_in_context,
         strict=False,
     ),
@@ -322,14 +267,14 @@ RULES: tuple[Rule, ...] = (
         id="iban",
         number=True,
         kind="financial",
-        pattern=_BEFORE + rb"([A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)" + _AFTER,
+        pattern=BEFORE + rb"([A-Z]{2}\d{2}(?:[ +]?[A-Z0-9]{4}){2,7}(?:[ +]?[A-Z0-9]{1,3})?)" + AFTER,
         judge=lambda match: numbers.is_iban(match.value),
         strict=False,
     ),
     Rule(
         id="ethereum-address",
         kind="financial",
-        pattern=_BEFORE + rb"(0x[0-9a-fA-F]{40})" + _AFTER,
+        pattern=BEFORE + rb"(0x[0-9a-fA-F]{40})" + AFTER,
         judge=lambda match: match.context.place == "query" and _random_looking(match),
         strict=False,
     ),
@@ -341,6 +286,7 @@ RULES: tuple[Rule, ...] = (
         judge=_seed_phrase,
         strict=False,
     ),
+    *NAMED_RULES,
 )
 
 #: What stands somewhere near an account's number.
@@ -350,7 +296,7 @@ NUMBER_WORDS = (
 
 #: How a key begins. Where one is there but no whole key, its other part may stand in the next field.
 KEY_START = (
-    _BEFORE + rb"(?:A[KS]IA|gh[oprsu]_|github_pat_|gl(?:pat|dt|rt)-|xox[abcdeoprs]-|xapp-|(?:sk|rk)[_-]|"
+    BEFORE + rb"(?:A[KS]IA|gh[oprsu]_|github_pat_|gl(?:pat|dt|rt)-|xox[abcdeoprs]-|xapp-|(?:sk|rk)[_-]|"
     rb"AIza|npm_|pypi-|SG\.|hf_|dckr_|shp|hvs\.|glsa_|ya29\.|eyJ[\w-]{8})"
 )
 

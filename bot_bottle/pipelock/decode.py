@@ -51,9 +51,10 @@ _WRAP = re.compile(rb"(?:\\r|\\n|[ \t\r\n]){1,6}([A-Za-z0-9+/_-]+={0,2})")
 #: Lines of digits shorter than are taken for a run by themselves, and a rest.
 _LINES = re.compile(rb"(?<![\w+/-])(?:[\w+/-]{8,39}(?:\\r|\\n|\r|\n){1,2})+[\w+/-]{1,39}={0,2}")
 _CHANGE = re.compile(rb"[a-z][A-Z0-9]|[0-9][A-Za-z]")
+_CAPITALS = re.compile(rb"[A-Z]{2}")
 _LINE_END = re.compile(rb"\\r|\\n|\r|\n")
 _ESCAPE = re.compile(
-    rb"\\+u(?:([0-9A-Fa-f]{4})|\{([0-9A-Fa-f]{1,6})\})|\\+x([0-9A-Fa-f]{2})|\\([0-3][0-7]{2})|"
+    rb"\\+u(?:([0-9A-Fa-f]{4})|\{([0-9A-Fa-f]{1,6})\})|\\+(?:x|0000)([0-9A-Fa-f]{2})|\\([0-3][0-7]{2})|"
     rb"[Uu]\+([0-9A-Fa-f]{4}) ?|&#[xX]([0-9A-Fa-f]{2,6});?|&#(\d{2,7});?|\\(/)"
 )
 #: How a stream with one of zlib's four usual headers begins when encoded, at the start of a run or a name.
@@ -65,8 +66,8 @@ _BASE32 = re.compile(rb"[A-Z2-7]+|[a-z2-7]+")
 _BASE32_DIGITS = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHIJKLMNOPQRSTUV")
 #: Letters of other scripts that look like Latin ones; NFKC leaves them (Unicode TR 39, confusables).
 _LOOKALIKES = zip(
-    "АВЕКМНОРСТХУІЈЅаеорсухіјѕԁԛԝһοΟΑΒΕΗΙΚΜΝΡΤΥΧΖνυѵѡɡƖ",
-    "ABEKMHOPCTXYIJSaeopcyxijsdqwhoOABEHIKMNPTYXZvuvwgI",
+    "АВЕКМНОРСТХУІЈЅаеорсухіјѕԁԛԝһοΟΑΒΕΗΙΚΜΝΡΤΥΧΖνυѵѡɡƖԌԛՕՏՍՑօսոցᎪᏴᏟᎠᎬᎻᏦᏞᎷᏢᎡᏚᎢᏙᏃ",
+    "ABEKMHOPCTXYIJSaeopcyxijsdqwhoOABEHIKMNPTYXZvuvwgIGqOSUGounGABCDEHKLMPRSTVZ",
     strict=True,
 )
 
@@ -81,10 +82,17 @@ class Shape(Enum):
     )
     UNICODE = (
         rb"\xe2\x80[\x8b-\x8f\xaa-\xae]|\xe2\x81[\xa0-\xa4]|\xef\xbb\xbf|\xc2\xad|\xcd\x8f|\xef[\xbc\xbd]"
-        rb"|\xf0\x9d[\x90-\x9f]|[A-Za-z0-9][\xce-\xd1][\x80-\xbf]|[\xce-\xd1][\x80-\xbf][A-Za-z0-9]"
+        rb"|\xf0\x9d[\x90-\x9f]|[A-Za-z0-9][\xce-\xd6][\x80-\xbf]|[\xce-\xd6][\x80-\xbf][A-Za-z0-9]"
+        rb"|\xcc[\x80-\xbf]|\xef\xb8[\x80-\x8f]|\xf3\xa0[\x80-\x87]|\xe2\x92[\xb6-\xbf]|\xe2\x93[\x80-\xa9]"
+        rb"|\xe1[\x8e\x8f][\x80-\xbf]|\xf0\x9f[\x84\x85][\x80-\xbf]"
     )
     #: Lines of digits, their ends plain or written as escapes, as base64 stands in a JSON string.
     WRAPPED = rb"[A-Za-z0-9+/]{6}(?:\\[nr]|[\r\n]){1,2}[A-Za-z0-9+/]{6}"
+    #: How keys begin, backwards and in rot13.
+    MIRRORED = (
+        rb"AIKA|AISA|_[oprsu]hg|_evil_k[sr]|_tset_ks|_mpn|aZIA"
+        rb"|NXVN|NFVN|tu[bcehf]_|[fe]x_yvir_|fx_grfg_|acz_|NVmn"
+    )
     PACKED = rb"\x1f\x8b\x08|\x28\xb5\x2f\xfd|^\x78[\x01\x5e\x9c\xda]"
 
 
@@ -97,9 +105,15 @@ _WIDTHLESS = [
     *range(0x200B, 0x2010),
     *range(0x202A, 0x202F),
     *range(0x2060, 0x2070),
+    *range(0x300, 0x370),
+    *range(0xFE00, 0xFE10),
     0xFEFF,
 ]
 _FOLDED = {**dict(_LOOKALIKES), **dict.fromkeys(map(chr, _WIDTHLESS), "")}
+#: Invisible twins of ASCII's characters (block Tags), and squared and circled capitals that no form folds.
+_TAGS = {0xE0000 + code: code for code in range(0x20, 0x7F)} | {
+    start + index: 65 + index for start in (0x1F150, 0x1F170) for index in range(26)
+}
 _CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _ODD = re.compile("[" + "".join(map(re.escape, _FOLDED)) + "]")
 
@@ -287,6 +301,8 @@ def _from_base64(digits: bytes) -> bytes:
 
 def _readable(raw: bytes) -> bool:
     """Tell bytes with text in them, or a compressed stream."""
+    if _is_wide(raw):
+        raw = raw.replace(b"\0", b"")
     if _has_odd_letters(raw) or raw.translate(_TEXT_MAP).find(b"!" * _SHORTEST_TEXT) >= 0:
         return True
     return any(mark in raw for mark in PACK_MARKS)
@@ -340,11 +356,18 @@ def _hex_texts(run: bytes) -> Iterator[bytes]:
 def _texts(plain: bytes) -> Iterator[bytes]:
     """Give what of decoded bytes can be read: stretches of text, or the inside of a compressed stream."""
     yield from packed_parts(plain, anywhere=True)
+    if _is_wide(plain):
+        plain = plain.replace(b"\0", b"")
     if _has_odd_letters(plain):
         yield plain
         return
     for start, end in runs(plain, _TEXT_MAP, _SHORTEST_TEXT):
         yield plain[start:end]
+
+
+def _is_wide(raw: bytes) -> bool:
+    """Tell text in UTF-16 that is Latin: every other byte of it is none."""
+    return 5 * raw.count(b"\0") >= 2 * len(raw) > 0
 
 
 def _has_odd_letters(raw: bytes) -> bool:
@@ -355,12 +378,22 @@ def _has_odd_letters(raw: bytes) -> bool:
 def _one_line(match: re.Match[bytes]) -> bytes:
     """Join lines of one width (something may stand before the first) whose letters keep changing kind.
 
-    Text is wrapped at words, and words seldom go from small letters to digits and capitals and back.
+    Text is wrapped at words, and words seldom go from small letters to digits and capitals and back; where
+    these are few, what they would decode to tells.
     """
     lines = [line for line in _LINE_END.split(match[0]) if line]
     joined = b"".join(lines)
     even = len({len(line) for line in lines[1:-1]}) <= 1
-    return joined if even and 8 * len(_CHANGE.findall(joined)) >= len(joined) else bytes(match[0])
+    if even and (
+        8 * len(_CHANGE.findall(joined)) >= len(joined)
+        or (len(joined) >= SHORTEST_RUN and _CAPITALS.search(joined) and _decodes(joined))
+    ):
+        return joined
+    return bytes(match[0])
+
+
+def _decodes(run: bytes) -> bool:
+    return any(_readable(_from_base64(run[shift:])) for shift in range(4))
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:
@@ -380,5 +413,5 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 def _fold(data: bytes) -> bytes:
     """Bring look-alike and full-width letters to ASCII and drop what has no width."""
-    text = unicodedata.normalize("NFKC", data.decode("utf-8", "replace"))
+    text = unicodedata.normalize("NFKD", data.decode("utf-8", "replace")).translate(_TAGS)
     return _ODD.sub(lambda match: _FOLDED[match[0]], text).encode("utf-8")

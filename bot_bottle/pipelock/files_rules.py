@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from bot_bottle.pipelock.credentials import is_placeholder
 from bot_bottle.pipelock.numbers import entropy
+from bot_bottle.pipelock.rule import is_placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -40,7 +40,7 @@ _FORMER = (
     "(?:previous|previously|prior|above|earlier|preceding|foregoing|former|past|original|initial|existing|your"
     "|system|safety)"
 )
-_ORDERS = "(?:instructions?|directives?|prompts?|guidelines|guidance|guardrails|programming)"
+_ORDERS = "(?:instructions?|directives?|directions|prompts?|guidelines|guidance|guardrails|programming)"
 _MUST = "(?:must|need to|have to|are required to|shall)"
 _MODEL = r"(?:ai|a\.i\.|llms?|language models?|assistants?|chatbots?|agents?|copilot)"
 _TELL = (
@@ -49,11 +49,12 @@ _TELL = (
 )
 _GIVE = (
     "(?:read|output|print|cat|send|include|reveal|display|exfiltrate|upload|show|return|copy|leak|post|provide"
-    "|share|email|dump|forward)"
+    "|share|email|dump|forward|respond|reply|append|attach)"
 )
 _SECRETS = (
     r"(?:/etc/(?:passwd|shadow)|\.ssh/|id_rsa|id_ed25519|\.aws/|\.env\b|\.netrc|environment variables"
-    "|api keys?|credentials|private keys?|system prompt|conversation history)"
+    "|api keys?|credentials|private keys?|passwords?|(?:session|access) tokens?|system prompt"
+    "|conversation history)"
 )
 _ASIDE = (
     "(?:ignor(?:e|ing)|disregard(?:ing)?|forget|overrid(?:e|ing)|bypass|discard|abandon|overlook|neglect"
@@ -98,7 +99,24 @@ SIGNS: Final = (
         "order",
         r"(?:И|и)гнорируй(?:те)?\s(?:все\s)?предыдущие\s(?:инструкции|указания)",
         "|忽略(?:之前|以上|先前|上面|所有|前面)(?:的)?(?:所有|全部)?(?:的)?(?:指令|指示|说明|提示)",
-        "|(?:以前|上記|これまで|前)の(?:すべての)?(?:指示|命令)を無視",
+        "|(?:以前|上記|これまで|前)の(?:すべての|全ての)?(?:指示|命令)を(?:すべて|全て)?無視",
+    ),
+    _sign(
+        "former-orders-set-aside",
+        "order",
+        rf"(?i)\b(?:forget|disregard){_GAP}(?:everything|anything|all|whatever){_GAP}(?:that{_GAP}|of{_GAP})?you\b",
+    ),
+    _sign(
+        "former-orders-set-aside",
+        "address",
+        rf"(?i)\b(?:forget|disregard(?:ing)?|discard|pay no attention to){_words(3)}{_FORMER}{_words(2)}",
+        r"(?:rules?|context|conversation|messages?|tasks?|training)\b",
+    ),
+    _sign(
+        "other-orders",
+        "order",
+        rf"(?i)\byour{_GAP}(?:new|real|true|actual){_GAP}(?:instructions?|directives?|orders?|objective|mission",
+        rf"|task|goal){_GAP}(?:are|is){_GAP}(?:as follows|to\b)",
     ),
     _sign(
         "decode-and-run",
@@ -136,6 +154,7 @@ SIGNS: Final = (
         rf"(?i)\b(?:pretend|imagine|act as if|behave as if|roleplay){_GAP}(?:that{_GAP})?you\b",
         rf"|\b(?:enter|enable|activate|switch to|you are in){_GAP}(?:dan|god|jailbreak|sudo|unrestricted)",
         r"\W{1,4}mode\b",
+        rf"|\bact as{_GAP}(?:root|admin|administrator|dan|an? unrestricted)\b",
     ),
     _sign(
         "from-now-on",
@@ -162,6 +181,12 @@ SIGNS: Final = (
         "address",
         rf"(?i)\byou{_GAP}(?:{_MUST}|should|will){_words(1)}(?:call|invoke|use|execute|run|trigger){_words(3)}",
         r"tools?\b",
+    ),
+    _sign(
+        "tool-order",
+        "address",
+        rf"(?i)\byou{_GAP}{_MUST}{_GAP}(?:now|immediately|at once){_GAP}(?:execute|run){_words(4)}",
+        r"commands?\b",
     ),
     _sign(
         "tool-order",
@@ -194,6 +219,9 @@ SIGNS: Final = (
         rf"(?i)\b(?:attention|note (?:to|for)|instructions? (?:for|to)|message (?:for|to)|dear|hey){_GAP}",
         rf"(?:the\W{{1,3}}|all\W{{1,3}}|any\W{{1,3}})?(?:ai\W{{1,3}})?{_MODEL}\b",
         rf"|\b(?:if you are|you are|as) an? (?:ai\W{{1,3}}|large\W{{1,3}})?{_MODEL}\b",
+        rf"|\b{_MODEL}\W{{1,3}}(?:(?:that|who|which)\W{{1,3}}(?:is|are)\W{{1,3}})?(?:reading|processing|parsing"
+        r"|summari[sz]ing|crawling) (?:this|the)\b",
+        rf"|\b{_MODEL}\W{{1,3}}(?:please\W{{1,3}})?(?:ignore|forget|disregard|you must)\b",
     ),
     _sign(
         "turn-markup",
@@ -221,6 +249,8 @@ SIGNS: Final = (
 )
 
 _FIRST = """
+directions forget disregard discard pay_no_attention act_as your_new your_real your_true your_actual
+reading_th processing_th parsing_th crawling_th summarizing_th summarising_th _ignore
 instru istruzioni directive prompt guideline guidance guardrail programming consignes anweisung befehle
 vorgaben инструкц указани 指令 指示 说明 提示 命令 decode decrypt tool function plugin you_are pretend imagine
 act_as_if behave_as_if roleplay mode from_now from_this_point access privilege permission rights control

@@ -79,7 +79,7 @@ _REPORTED = re.compile(
 )
 _HIDDEN_TAG = re.compile(
     rb"(?i)<\w{1,12}\b[^<>]{0,200}?(?:display\s{0,2}:\s{0,2}none|visibility\s{0,2}:\s{0,2}hidden"
-    rb"|font-size\s{0,2}:\s{0,2}0|opacity\s{0,2}:\s{0,2}0(?![.\d])|\bhidden\b)[^<>]{0,100}>[^<>]{0,300}$"
+    rb"|font-size\s{0,2}:\s{0,2}[01](?![\d.])|(?<![-\w])color\s{0,2}:\s{0,2}(?:white|transparent|#fff\b|#ffffff)|opacity\s{0,2}:\s{0,2}0(?![.\d])|\bhidden\b)[^<>]{0,100}>[^<>]{0,300}$"
 )
 _BEFORE = 240
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from bot_bottle.pipelock.credentials import is_placeholder
 from bot_bottle.pipelock.finding import Context
+from bot_bottle.pipelock.rule import is_placeholder
 from bot_bottle.pipelock.ruleset import rule_set
 
 _CONTEXT = Context(place="file")

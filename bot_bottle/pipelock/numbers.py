@@ -54,7 +54,7 @@ def _is_issued(number: str) -> bool:
 
 def is_iban(text: bytes) -> bool:
     """Tell an international bank account number: its country's length and its remainder (ISO 7064)."""
-    compact = text.replace(b" ", b"").decode("ascii").upper()
+    compact = text.translate(None, b" +").decode("ascii").upper()
     if _IBAN_LENGTH.get(compact[:2]) != len(compact):
         return False
     return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1

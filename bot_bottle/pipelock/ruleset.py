@@ -12,12 +12,10 @@ from bot_bottle.pipelock.credentials import (
     NUMBER_WORDS,
     RULES,
     RUN_RULES,
-    Match,
-    Rule,
-    is_placeholder,
 )
 from bot_bottle.pipelock.decode import SHAPES, Shape, digit_runs, spots
 from bot_bottle.pipelock.patterns import PatternSet
+from bot_bottle.pipelock.rule import Match, Rule, is_placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

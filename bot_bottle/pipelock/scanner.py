@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from bot_bottle.pipelock.credentials import is_placeholder
 from bot_bottle.pipelock.deadline import Deadline, OverBudgetError
 from bot_bottle.pipelock.decode import decoded, digit_runs, hides_nothing
+from bot_bottle.pipelock.disguises import holds_none, undisguised
 from bot_bottle.pipelock.divided import divided_keys
 from bot_bottle.pipelock.files_rules import file_secrets
 from bot_bottle.pipelock.finding import Context, Finding, Kind, Where, mask, value_id
 from bot_bottle.pipelock.own_secrets import OwnSecrets, skeleton
+from bot_bottle.pipelock.rule import is_placeholder
 from bot_bottle.pipelock.ruleset import rule_set
 from bot_bottle.pipelock.text import claims_text, looks_opaque
 from bot_bottle.pipelock.unpack import OpaqueError, unpacker
@@ -117,6 +118,7 @@ class Scanner:
         return (
             self._rules.sees_nothing(data, combined)
             and hides_nothing(data, plain)
+            and holds_none(data)
             and self.own.search(data, plain) is None
         )
 
@@ -215,6 +217,8 @@ class _Scan:
         if not deeper:
             return
         yield from decoded(data, look.shapes, spans, plain)
+        if self._context.rules and owner._profile == "egress":
+            yield from undisguised(data, look.shapes)
         if look.key_start and self._context.rules and len(data) <= _LARGEST_DIVIDED:
             yield "divided", divided_keys(data, self._context)
 

@@ -278,7 +278,8 @@ def test_bank_and_wallet_numbers() -> None:
     assert "ethereum-address" in _rules(EGRESS.scan(f"eth={eth}".encode(), Context(place="query")))
     words = "abandon ability able about above absent absorb abstract absurd abuse access accident"
     assert "seed-phrase" in _rules(_body(json.dumps({"seed_phrase": words})))
-    assert _body(json.dumps({"text": words})) == ()
+    assert "seed-words" in _rules(_body(json.dumps({"text": words})))
+    assert _body(json.dumps({"text": f"the words are {words} and so on"})) == ()
 
 
 def test_checksums() -> None:
