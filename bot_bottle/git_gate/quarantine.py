@@ -184,7 +184,8 @@ class Quarantine:
     async def contents(self, objects: Sequence[NewObject]) -> AsyncGenerator[Piece, None]:
         """Read objects in pieces of at most a window, in order, each piece with whether it is the last."""
         argv = git.command(self._mirror.path, ["cat-file", "--batch", "--buffer"])
-        child = await git.start(argv, cwd=self._mirror.folder, way=git.Way(env=self.env), given=True)
+        way = git.Way(env=self.env, bounds=_UNPACK_BOUNDS)
+        child = await git.start(argv, cwd=self._mirror.folder, way=way, given=True)
         asked = "".join(f"{one.oid}\n" for one in objects).encode()
         feeding = asyncio.ensure_future(child.feed(asked))
         words = asyncio.ensure_future(git.read_words(child.stderr))

@@ -75,7 +75,10 @@ class PipelockScanner:
 
 
 class Content:
-    """One object's content as it comes, window by window; gives findings with the line they stand on."""
+    """One object's content as it comes, window by window; gives findings with the line they stand on.
+
+    Windows are cut and settled in order; between the two they may be scanned in any, at once.
+    """
 
     def __init__(self, scan: Callable[[bytes], tuple[Hit, ...]], *, place: str, commit: str) -> None:
         self._scan, self._place, self._commit = scan, place, commit
@@ -85,9 +88,23 @@ class Content:
 
     def look(self, piece: bytes) -> list[PushFinding]:
         """Judge the next piece, at most a window's worth."""
+        data = self.window(piece)
+        return self.settle(data, self.scan(data))
+
+    def window(self, piece: bytes) -> bytes:
+        """Give what is to be scanned for the next piece: it, and the end of the one before."""
         data = self._tail + piece
+        self._tail = data[-OVERLAP:]
+        return data
+
+    def scan(self, data: bytes) -> tuple[Hit, ...]:
+        """Judge one window; changes nothing here."""
+        return self._scan(data)
+
+    def settle(self, data: bytes, hits: Iterable[Hit]) -> list[PushFinding]:
+        """Give the findings for what a scan of the next window hit."""
         found = []
-        for hit in self._scan(data):
+        for hit in hits:
             line = self._line(data, hit) if len(self._seen) < _MOST_LOCATED else 0
             key = (hit.rule, hit.excerpt, line)
             if key not in self._seen:
@@ -97,9 +114,7 @@ class Content:
                         rule=hit.rule, place=self._place, commit=self._commit, line=line, excerpt=hit.excerpt
                     )
                 )
-        kept = data[-OVERLAP:]
-        self._lines += data.count(b"\n") - kept.count(b"\n")
-        self._tail = kept
+        self._lines += data.count(b"\n") - data.count(b"\n", max(0, len(data) - OVERLAP))
         return found
 
     def _line(self, data: bytes, hit: Hit) -> int:

@@ -16,6 +16,8 @@ _HCL = re.compile(r"(?i)\.(?:tf|tfvars|hcl)$")
 _KEY_STORE = re.compile(r"(?i)\.(?:p12|pfx|jks|keystore|kdbx)$")
 _PHP = re.compile(r"(?i)\.php\d?$")
 
+_KINDS = (("key store", _KEY_STORE), ("yaml", _YAML), ("hcl", _HCL), ("php", _PHP))
+
 _KIND_SECRET = re.compile(rb"(?im)^[ \t]*kind:[ \t]*[\"']?secret[\"']?[ \t]*\r?$")
 _DATA_ENTRY = re.compile(rb"(?im)^([ \t]*)(?:string)?data:[ \t]*\r?\n((?:\1[ \t]+.*(?:\n|$)|[ \t]*\r?\n)+)")
 _ENCODED_VALUE = re.compile(
@@ -23,6 +25,11 @@ _ENCODED_VALUE = re.compile(
 )
 _HCL_PASSWORD = re.compile(rb"(?i)\b(?:administrator_login_)?password[ \t]*=[ \t]*\"([^\"$\n]{8,64})\"")
 _PHP_KEY = re.compile(rb"(?i)[\"']secret_key[\"']\s*=>\s*[\"'](sk_[^\"'\s]{29})[\"']")
+
+
+def file_kind(path: str) -> str:
+    """Name what the file at ``path`` is to these rules, ``""`` for nothing; one kind is judged alike."""
+    return next((name for name, files in _KINDS if files.search(path)), "")
 
 
 def file_secrets(path: str, data: bytes) -> Iterator[tuple[str, bytes, int]]:

@@ -73,16 +73,20 @@ def command(ref: str, new: str, old: str = ZERO, capabilities: str = "report-sta
     return packet(f"{old} {new} {ref}".encode() + b"\0 " + capabilities.encode())
 
 
-def pack(*objects: tuple[int, bytes], count: int | None = None) -> bytes:
-    """Write a pack of whole objects (gitformat-pack(5))."""
-    data = b"PACK" + struct.pack(">II", 2, len(objects) if count is None else count)
-    for kind, content in objects:
+def pack(*objects: tuple[int, bytes], count: int | None = None, deltas: tuple[bytes, ...] = ()) -> bytes:
+    """Write a pack of whole objects, then of deltas on the first of them (gitformat-pack(5))."""
+    data = b"PACK" + struct.pack(">II", 2, len(objects) + len(deltas) if count is None else count)
+    base = hashlib.sha1(b"blob %d\0" % len(objects[0][1]) + objects[0][1]).digest() if deltas else b""
+    for kind, content, before in (
+        *((kind, content, b"") for kind, content in objects),
+        *((7, delta, base) for delta in deltas),  # OBJ_REF_DELTA
+    ):
         size, byte = len(content), (kind << 4) | (len(content) & 15)
         size >>= 4
         while size:
             data += bytes([byte | 128])
             byte, size = size & 127, size >> 7
-        data += bytes([byte]) + zlib.compress(content)
+        data += bytes([byte]) + before + zlib.compress(content)
     return data + hashlib.sha1(data).digest()
 
 
@@ -244,6 +248,30 @@ def test_a_tree_that_unfolds_without_end(lab: GitLab) -> None:
     answer = post(lab, RECEIVE, body)[1]
     assert b"ng refs/heads/bottle/x" in answer
     assert b"out of memory" in answer
+
+
+def test_a_delta_that_unfolds_without_end(lab: GitLab) -> None:
+    """A delta of kilobytes that says a thousand times: all of the sixteen megabytes before it."""
+    size = 0xFFFFFF
+
+    def varint(number: int) -> bytes:
+        low, rest = number & 127, number >> 7
+        return bytes([low | 128]) + varint(rest) if rest else bytes([low])
+
+    copy = bytes([0x80 | 0x70]) + size.to_bytes(3, "little")
+    delta = varint(size) + varint(1000 * size) + 1000 * copy
+    data = pack((3, bytes(size)), deltas=(delta,))
+    assert len(data) < 100_000
+    answer = post(lab, RECEIVE, command("refs/heads/bottle/x", "f" * 40) + FLUSH + data)[1]
+    assert b"ng refs/heads/bottle/x" in answer
+    assert b"Out of memory" in answer
+
+
+def test_lines_without_end_before_a_push_are_cut_short(lab: GitLab) -> None:
+    body = packet(b"shallow " + b"a" * 60_000) * 40
+    assert raw(lab, HEAD + b"Content-Length: %d\r\n\r\n" % (len(body) * 100) + body)[9:12] in {b"413", b""}
+    answer = raw(lab, HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body, half=False)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 413 ")
 
 
 def test_gzip_that_unfolds_and_gzip_that_is_broken(lab: GitLab) -> None:

@@ -147,9 +147,16 @@ def in_a_lfs_pointer(repo: Repo) -> None:
     )
 
 
+def in_a_file_of_many_names(repo: Repo) -> None:
+    """What only the last of the names makes a secret."""
+    content = 'administrator_login_password = "Vh7-qTz2.Lm9w"\n'
+    repo.commit(dict.fromkeys((*(f"a.k{number}" for number in range(12)), "z.tf"), content))
+
+
 @pytest.mark.parametrize(
     ("plant", "words"),
     [
+        (in_a_file_of_many_names, "z.tf:1"),
         (in_a_file, "conf/aws.ini:2"),
         (in_an_older_commit, "conf/aws.ini:1"),
         (in_a_second_parent, "side.txt:1"),
@@ -204,6 +211,34 @@ def test_g6_a_secret_in_a_tags_message_and_in_a_submodules_url(gate_lab: GitLab)
     work.git("add", ".gitmodules")
     work.git("commit", "-q", "-m", "module")
     assert ".gitmodules:3" in refused(gate_lab, work, "origin", "bottle/x")
+
+
+def test_g6_a_secret_in_what_the_mirror_has_but_no_ref_of_the_upstream(gate_lab: GitLab) -> None:
+    """Once on a branch that was taken away for it, and still with the gate and the client."""
+    writer = Repo(gate_lab.folder / "seed-upstream.git", gate_lab.env)
+    writer.git("checkout", "-q", "-b", "leaked")
+    leaked = writer.commit({"conf.ini": f"key_id = {KEY}\n"})
+    writer.git("push", "-q", str(gate_lab.upstream.path), "leaked")
+    gate_lab.start()
+    work = gate_lab.clone()
+    gate_lab.upstream.git("update-ref", "-d", "refs/heads/leaked")
+    work.git("fetch", "-q", "origin", "main")
+    assert gate_lab.mirror.run("cat-file", "-e", leaked).returncode == 0
+    work.git("reset", "-q", "--hard", leaked)
+    (work.path / "conf.ini").unlink()
+    work.commit({"clean": "x"})
+    assert "conf.ini:1" in refused(gate_lab, work, "origin", "bottle/x")
+
+
+def test_g6_a_tag_of_a_tree_whose_names_nobody_would_read(gate_lab: GitLab) -> None:
+    gate_lab.start(policy=EVERYTHING)
+    work = gate_lab.clone()
+    known = work.git("rev-parse", "HEAD:README.md")
+    tree = work.git("mktree", given=f"100644 blob {known}\t{KEY}\n".encode())
+    work.git("tag", "-a", "inner", "-m", "x", tree)
+    work.git("tag", "-a", "outer", "-m", "x", "inner")
+    for what in (f"{tree}:refs/tags/a", "inner", "outer"):
+        assert "a tag leads to a commit" in refused(gate_lab, work, "origin", what)
 
 
 def test_after_the_secret_is_gone_the_push_lands(gate_lab: GitLab) -> None:
@@ -363,13 +398,21 @@ def test_push_options_and_signed_pushes_are_not_taken(gate_lab: GitLab) -> None:
     assert "does not support --signed push" in refused(gate_lab, work, "--signed", "origin", "bottle/x")
 
 
-def test_a_tree_that_fsck_refuses(gate_lab: GitLab) -> None:
+def test_trees_that_fsck_refuses(gate_lab: GitLab) -> None:
+    """Names that some file system takes for ``.git``, and a link where git looks for its settings."""
     gate_lab.start()
     work = gate_lab.clone()
     blob = work.git("hash-object", "-w", "--stdin", given=b"x")
-    tree = work.git("mktree", given=f"100644 blob {blob}\t.git\n".encode())
-    commit = work.git("commit-tree", tree, "-p", "HEAD", "-m", "x")
-    assert "hasDotgit" in refused(gate_lab, work, "origin", f"{commit}:refs/heads/bottle/x")
+    for entry, rule in (
+        ("100644 blob {}\t.git", "hasDotgit"),
+        ("100644 blob {}\t.GiT", "hasDotgit"),
+        ("100644 blob {}\tGIT~1", "hasDotgit"),
+        ("100644 blob {}\t.g\u200cit", "hasDotgit"),
+        ("120000 blob {}\t.gitmodules", "gitmodulesSymlink"),
+    ):
+        tree = work.git("mktree", given=f"{entry.format(blob)}\n".encode())
+        commit = work.git("commit-tree", tree, "-p", "HEAD", "-m", "x")
+        assert rule in refused(gate_lab, work, "origin", f"{commit}:refs/heads/bottle/x")
 
 
 def test_a_large_push_in_chunks(gate_lab: GitLab, tmp_path: Path) -> None:
