@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import socket
 import sys
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _START_SECONDS = 60.0 * PACE
+_CURLS_PATIENCE = re.compile(r"(?<= -m )\d+\b")
 _counter = itertools.count(1)
 
 
@@ -214,7 +216,8 @@ class RunningBottle:
     def sh(
         self, script: str, *, stdin: bytes = b"", timeout: float | None = 30, user: str = AGENT_USER
     ) -> Completed:
-        """Run a POSIX shell script inside, as the agent."""
+        """Run a POSIX shell script inside, as the agent; curl waits for as long as the pace here asks."""
+        script = _CURLS_PATIENCE.sub(lambda found: str(int(found[0]) * PACE), script)
         data = base64.b64encode(stdin).decode()
         timeout = None if timeout is None else timeout * PACE
         return _completed(self._call(op="exec", script=script, stdin=data, timeout=timeout, user=user))
