@@ -134,7 +134,7 @@ tell(changed=changed, writable=writable)
 
 
 def _read_only(stage: Stage) -> Finding:
-    told = inside.run(stage.bottle, _CHANGE, paths=_READ_ONLY, seconds=60)
+    told = inside.run(stage.bottle, _CHANGE, paths=_READ_ONLY)
     if told["changed"] and stage.backend.own_kernel:
         return not_run("a machine's system files belong to root there, and are its own")
     if told["changed"]:

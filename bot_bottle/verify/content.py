@@ -68,9 +68,7 @@ def _disguised(kind: str) -> Callable[[Stage], Finding]:
         values = {form: FORMS[form](value) for form in forms}
         reason = "own_secret" if own else "credential_found"
         mark = new_mark("d1")
-        told = inside.run(
-            stage.bottle, _PLACES, host=ALLOWED, mark=mark, values=values, names=own, seconds=60
-        )
+        told = inside.run(stage.bottle, _PLACES, host=ALLOWED, mark=mark, values=values, names=own)
         if arrived := stage.outside.arrived(mark):
             return broken(f"arrived: {arrived[0]}")
         if other := {name: end for name, end in told.items() if end != reason}:

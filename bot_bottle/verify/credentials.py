@@ -147,7 +147,7 @@ find /home /tmp /run /etc /dev/shm -type f -exec cat {} + 2>/dev/null
 
 
 def _inside_files(stage: Stage) -> Finding:
-    done = stage.bottle.exec(_SEARCH, timeout=60)
+    done = stage.bottle.exec(_SEARCH, timeout=inside.PATIENCE)
     everything = done.stdout + done.stderr
     if PLACEHOLDER.encode() not in everything:
         return broken("the search did not find what is there, so it proves nothing")
@@ -186,7 +186,7 @@ tell(found=found, read=read)
 
 
 def _inside_memory(stage: Stage) -> Finding:
-    told = inside.run(stage.bottle, MEMORY, first=stage.token[:14], second=stage.token[14:], seconds=60)
+    told = inside.run(stage.bottle, MEMORY, first=stage.token[:14], second=stage.token[14:])
     if told["found"]:
         return broken(f"in the memory of {told['found']}")
     return held(f"{told['read'] // 1024} KiB of readable memory searched")
@@ -219,7 +219,7 @@ def _authority(stage: Stage) -> Finding:
         ' (echo x > "$file"; rm -f "$file"; mv "$file" /tmp/; ln -sf /tmp/x "$file") 2>/dev/null; done;'
         ' cat "$NODE_EXTRA_CA_CERTS"'
     )
-    content = stage.bottle.exec(script, timeout=20).stdout
+    content = stage.bottle.exec(script, timeout=inside.PATIENCE).stdout
     if b"BEGIN CERTIFICATE" not in content:
         return broken("the CA's certificate was replaced from inside")
     return held(f"read-only; certificate file SHA-256 {hashlib.sha256(content).hexdigest()[:16]}…")

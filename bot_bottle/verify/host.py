@@ -33,7 +33,7 @@ mkfifo planted/fifo
 
 def _copied_out(stage: Stage) -> Finding:
     """What the agent wrote comes out without links that lead away, special files and set-id bits."""
-    if stage.bottle.exec(_PLANT, timeout=20).returncode != 0:
+    if stage.bottle.exec(_PLANT, timeout=inside.PATIENCE).returncode != 0:
         return broken("the hostile tree could not be planted, so this proves nothing")
     target = stage.scratch / "out"
     try:
@@ -101,7 +101,7 @@ def _sidecar_killed(stage: Stage) -> Finding:
         os.kill(int(one.name), signal.SIGKILL)
     mark = new_mark("a13")
     try:
-        inside.run(stage.bottle, _AFTER, host=ALLOWED, other=FORBIDDEN, mark=mark, seconds=60)
+        inside.run(stage.bottle, _AFTER, host=ALLOWED, other=FORBIDDEN, mark=mark)
         end = "the bottle goes on without a network"
     except (BotBottleError, inside.ScriptError):
         end = "the bottle ended with it"

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from bot_bottle.backend.base import Bottle
 
+#: In seconds; no attack takes so long, not even on a slow machine. One that hangs ends then.
+PATIENCE = 300.0
+
 PRELUDE = """
 import ctypes, errno, json, os, socket, ssl, struct, sys
 
@@ -158,7 +161,6 @@ def run(
     bottle: Bottle,
     code: str,
     *,
-    seconds: float = 30.0,
     given: Mapping[str, object] | None = None,
     **values: object,
 ) -> dict[str, Any]:
@@ -170,9 +172,9 @@ def run(
     assignments = "".join(f"{name} = {value!r}\n" for name, value in {**(given or {}), **values}.items())
     text = f"{PRELUDE}{REQUESTS}{assignments}{code}"
     try:
-        done = bottle.exec(f"exec {python_command()}", stdin=text.encode(), timeout=seconds)
+        done = bottle.exec(f"exec {python_command()}", stdin=text.encode(), timeout=PATIENCE)
     except TimeoutError:
-        raise ScriptError(f"no result within {seconds:g} s") from None
+        raise ScriptError(f"no result within {PATIENCE:g} s") from None
     try:
         told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):

@@ -37,7 +37,7 @@ tell(found=found)
 def _ports(stage: Stage) -> Finding:
     if stage.backend.sidecar_address != "127.0.0.1":
         return not_run("the sidecar does not listen inside this backend's bottles")
-    found = inside.run(stage.bottle, _SCAN, seconds=60)["found"]
+    found = inside.run(stage.bottle, _SCAN)["found"]
     return held(f"open: {found}") if found == _PORTS else broken(f"open: {found}; expected: {_PORTS}")
 
 
@@ -122,7 +122,7 @@ def _root(stage: Stage) -> Finding:
     from bot_bottle.errors import UsageError  # noqa: PLC0415 - here alone
 
     try:
-        stage.bottle.exec("id -u", user="root", timeout=20)
+        stage.bottle.exec("id -u", user="root", timeout=inside.PATIENCE)
     except UsageError:
         return held("this backend's bottles have no root to be: a command as root is refused")
     return broken("a command ran as root inside")
