@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarks.report import Table
 from bot_bottle.backend.base import BottleSpec
@@ -27,6 +28,7 @@ from bot_bottle.backend.launch import launch_bottle, settle
 from bot_bottle.backend.prepare import prepare_plan
 from bot_bottle.backend.registry import get_bottle_backend
 from bot_bottle.backend.smolmachines import engine
+from bot_bottle.backend.smolmachines.machine import Binding, Machine, MachineSettings
 from bot_bottle.manifest.model import Manifest
 from bot_bottle.operator_config import load_operator_config
 
@@ -56,17 +58,25 @@ def the_engines_own(image: str) -> tuple[float, float]:
     return up - began, done - up
 
 
-def ours(home: Path) -> tuple[float, float]:
-    """Launch a bottle and run ``true``: seconds until it is yielded, seconds of the command."""
+def ours(home: Path) -> tuple[float, float, float]:
+    """Launch a bottle and run ``true``: seconds until it is yielded, of the command, of the engine alone."""
     spec = BottleSpec(manifest=Manifest.resolve(home), agent_name="bench", user_cwd=home, headless=True)
+    create, spent = Machine.create, [0.0]
+
+    def timed(settings: MachineSettings, binding: Binding | None) -> Machine:
+        began = time.perf_counter()
+        made = create(settings, binding)
+        spent.append(time.perf_counter() - began)
+        return made
+
     began = time.perf_counter()
     plan = prepare_plan(spec, get_bottle_backend(_BACKEND), load_operator_config())
-    with launch_bottle(plan) as bottle:
+    with mock.patch.object(Machine, "create", timed), launch_bottle(plan) as bottle:
         up = time.perf_counter()
         bottle.exec("true")
         done = time.perf_counter()
     settle(plan.identity, 0)
-    return up - began, done - up
+    return up - began, done - up, spent[-1]
 
 
 def workspace(home: Path, image: str) -> tuple[float, float]:
@@ -167,6 +177,7 @@ def main() -> None:
         "rounds": chosen.rounds,
         "rows": [
             ["until a command can run", median(0, 0), median(1, 0)],
+            ["of that, making the machine", median(0, 0), median(1, 2)],
             ["one command (true)", median(0, 1), median(1, 1)],
             ["both", median(0, 0) + median(0, 1), median(1, 0) + median(1, 1)],
             [f"{_FILES} files of {size} MiB go in (shared folder, archive)", shared, archive],
