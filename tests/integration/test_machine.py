@@ -134,7 +134,7 @@ def states_of(pid: int) -> set[str]:
     return {(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks}
 
 
-def test_a_detached_machine_is_seen_held_still_joined_and_taken_up_with_other_limits(lab: Lab) -> None:
+def test_a_detached_machine_is_seen_held_still_killed_and_taken_up_with_other_limits(lab: Lab) -> None:
     lab.declare("lasting", LASTING.format(memory="512MiB", more=""))
     started = lab.cli("start", "lasting", "--detach", "--yes")
     assert started.returncode == 0, started.err
@@ -146,10 +146,10 @@ def test_a_detached_machine_is_seen_held_still_joined_and_taken_up_with_other_li
     assert (shown["state"], shown["backend"]) == ("running", lab.backend)
 
     beat = new_marker("beat")
-    with join(lab, identity) as first:
+    with join(lab, identity) as first, family_of(lab, identity) as family:
         first.enter(
-            f"(while :; do curl -s -m 30 https://allowed.test/{beat}; done) >/dev/null 2>&1 &"
-            " echo be''ating; head -1 /proc/meminfo\r"
+            f"echo kept > file; sync; (while :; do curl -s -m 60 https://allowed.test/{beat}; done)"
+            " >/dev/null 2>&1 & echo be''ating; head -1 /proc/meminfo\r"
         )
         first.wait_for("beating")
         small = int(first.wait_for(" kB").split()[-1])
@@ -157,20 +157,21 @@ def test_a_detached_machine_is_seen_held_still_joined_and_taken_up_with_other_li
         (cut,) = lab.cli("panic", identity, "--json").json()
         assert (cut["trouble"], cut["frozen"]) == ("", True)
         arrived = len(lab.world.reached(beat))
-        with family_of(lab, identity) as family:
-            (monitor,) = [pid for pid in family.pids if is_machine(pid)]
-            assert states_of(monitor) == {"T"}
+        (monitor,) = [pid for pid in family.pids if is_machine(pid)]
+        assert states_of(monitor) == {"T"}
         refused = lab.cli("diff", identity)
         assert (refused.returncode, "held still" in refused.err) == (3, True), refused.err
         assert "panic" in lab.cli("info", identity).out
         assert len(lab.world.reached(beat)) == arrived, "something left after the panic"
         assert lab.cli("panic", identity, "--lift").returncode == 0
         wait_until(lambda: len(lab.world.reached(beat)) > arrived, "the agent goes on")
-        first.enter("echo kept > file; exit 7\r")
-        first.wait_for("exit code 7")
-        assert first.exit_code() == 7
-    (kept,) = lab.states("lasting")
-    assert (kept["status"], kept["exit_code"]) == ("preserved", 7)
+        # Held still once more, and its launcher killed: nothing of it lives on, and what it did is kept.
+        assert lab.cli("panic", identity, "--json").json()[0]["frozen"] is True
+        os.kill(family.pids[0], signal.SIGKILL)
+        family.wait_until_gone()
+    assert [one["status"] for one in lab.states("lasting")] == ["preserved"]
+    verified = lab.cli("audit", "verify", identity)
+    assert verified.returncode == 0, verified.out
 
     lab.declare("lasting", LASTING.format(memory="768MiB", more=", {host: second.test}"))
     resumed = lab.cli("resume", identity, "--detach", "--yes")
@@ -179,7 +180,7 @@ def test_a_detached_machine_is_seen_held_still_joined_and_taken_up_with_other_li
     assert "limits.memory" in resumed.err
     with join(lab, identity) as second, family_of(lab, identity) as family:
         second.enter(
-            "cat file; cat /proc/meminfo | head -1; curl -s -o /dev/null -w '%{http_code}' second.test\r"
+            "cat file; head -1 /proc/meminfo; curl -s -o /dev/null -w '%{http_code}' https://second.test\r"
         )
         second.wait_for("kept")
         large = int(second.wait_for(" kB").split()[-1])
@@ -188,12 +189,14 @@ def test_a_detached_machine_is_seen_held_still_joined_and_taken_up_with_other_li
         # Without its sidecar it goes on, and reaches nothing.
         lost = new_marker("lost")
         os.kill(family.sidecar(), signal.SIGKILL)
-        second.enter(f"curl -s -m 30 https://second.test/{lost} || echo fai''led\r")
+        second.enter(f"curl -s -m 60 https://second.test/{lost} || echo fai''led\r")
         second.wait_for("failed")
         assert lab.world.reached(lost) == []
-        # Held still, and its launcher killed: nothing of it lives on.
-        assert lab.cli("panic", identity, "--json").json()[0]["frozen"] is True
-        os.kill(family.pids[0], signal.SIGKILL)
+        second.enter("exit 7\r")
+        second.wait_for("exit code 7")
+        assert second.exit_code() == 7
         family.wait_until_gone()
+    (kept,) = lab.states("lasting")
+    assert (kept["status"], kept["exit_code"]) == ("preserved", 7)
     assert lab.cli("cleanup", identity, "--yes").returncode == 0
     assert [one for one in ask(lab, _LIST) if one[0] == f"bot-bottle-{identity}"] == []

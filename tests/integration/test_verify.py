@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot_bottle.verify.battery import LINES
+from tests.support.outside import PACE
 
 if TYPE_CHECKING:
     from tests.support.lab import Lab
 
 pytestmark = pytest.mark.integration
+
+_EMULATED = ("A3", "A4", "A5", "C2", "C6", "E1", "E7", "H4", "A13")
 
 #: Runs the command with a manifest that opens what must stay closed, as a broken policy would.
 _BROKEN = """
@@ -30,8 +33,6 @@ sys.exit(main())
 @pytest.fixture
 def verifier(lab: Lab) -> Lab:
     """Give a lab with a temporary folder of its own to look through."""
-    if lab.machine_image:
-        pytest.skip("the attacks of this backend's tests are run in the emulated machine by themselves")
     temporary = lab.user_home / "verify-tmp"
     temporary.mkdir(exist_ok=True)
     lab.own()
@@ -40,14 +41,16 @@ def verifier(lab: Lab) -> Lab:
 
 def test_every_attack_is_held_and_nothing_is_left(verifier: Lab) -> None:
     temporary = verifier.user_home / "verify-tmp"
-    done = verifier.cli("verify", "--json", env={"TMPDIR": str(temporary)}, timeout=110)
+    # An emulated machine carries some of them: no way out but the sidecar's, and what is kept from the agent.
+    only = () if PACE == 1 else tuple(word for line in _EMULATED for word in ("--only", line))
+    done = verifier.cli("verify", "--json", *only, env={"TMPDIR": str(temporary)}, timeout=110)
     told = done.json()
     through = [one for one in told["attacks"] if one["verdict"] != "held"]
-    if verifier.engine_host:  # the sidecar is no process of ours there, for one
+    if verifier.engine_host or verifier.machine_image:  # it is no process of ours, or does not listen inside
         assert {one["verdict"] for one in through} == {"not run"}, through
     else:
         assert through == []
-        assert told["every_address"]
+    assert told["every_address"] is not bool(verifier.engine_host)
     assert (done.returncode, told["holds"], told["backend"]) == (0, True, verifier.backend)
     made = {line for one in told["attacks"] for line in one["id"].split()}
     assert made - {"control"} <= set(LINES)
@@ -67,7 +70,7 @@ def test_every_attack_is_held_and_nothing_is_left(verifier: Lab) -> None:
     ids=["an open route", "a key in a variable", "a value nobody guards"],
 )
 def test_what_gets_through_is_said(verifier: Lab, line: str, old: str, new: str) -> None:
-    if verifier.engine_host or verifier.account.name == "root":
+    if verifier.engine_host or verifier.machine_image or verifier.account.name == "root":
         pytest.skip("what the judges see is the same everywhere; an ordinary account tries it on bubblewrap")
     done = verifier.world.run(
         [sys.executable, "-c", _BROKEN, old, new, "verify", "--json", "--only", line],

@@ -55,12 +55,11 @@ _EMULATED_TESTS = {
     f"tests/integration/{test}": account
     for test, account in {
         "test_codex_real.py::test_codex_works_over_its_websocket_and_never_holds_the_token": "root",
+        "test_verify.py::test_every_attack_is_held_and_nothing_is_left": "root",
         "test_demo.py::test_demo_passes_and_leaves_nothing": "root",
         "test_machine.py::"
-        "test_a_detached_machine_is_seen_held_still_joined_and_taken_up_with_other_limits": "user",
+        "test_a_detached_machine_is_seen_held_still_killed_and_taken_up_with_other_limits": "user",
         "test_claude_real.py::test_claude_works_in_a_bottle_and_never_holds_the_token": "user",
-        "test_contract_life.py::"
-        "test_a_killed_launcher_leaves_nothing_running_and_keeps_work_and_record": "user",
         "test_contract_terminal.py::test_the_terminal_passes_size_keys_and_code_through": "root",
         "test_contract_work.py::test_work_comes_home_running_or_kept": "root",
         "test_git_gate_bottle.py::test_an_agent_clones_and_pushes_and_holds_no_key": "root",
