@@ -40,7 +40,11 @@ def engine(world: World) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def lab(world: World, engine: Engine) -> Lab:
-    return Lab(world=world, account=accounts()[-1], backend="docker", engine_host=engine.url)
+    made = Lab(world=world, account=accounts()[-1], backend="docker", engine_host=engine.url)
+    declare(made, "built", "true")
+    built = made.cli("build", "built", timeout=360)  # or the first test would wait for this and for its agent
+    assert built.returncode == 0, built.err
+    return made
 
 
 def declare(lab: Lab, name: str, script: str) -> None:
@@ -93,16 +97,18 @@ def test_the_session_ends_and_goes_on_once_the_engine_is_back(lab: Lab, engine: 
 
 @pytest.fixture
 def small_disk(engine: Engine, world: World) -> Iterator[Path]:
-    """Give the engine's volumes a disk of their own with room for little."""
+    """Give the engine's volumes a disk of their own with room for little.
+
+    Mounted under the running engine: one that starts may bind its folder over itself, which hides what lies
+    below (``setupDaemonRootPropagation``), and unbinds it again unless it was killed.
+    """
     place = engine.data_root / "volumes"
-    engine.stop(signal.SIGTERM)
     mounted = world.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=0701", "tmpfs", str(place)])
     assert mounted.returncode == 0, mounted.err
-    engine.start()
+    room = world.run(["stat", "-f", "-c", "%T %b %S", str(place)]).out.split()
+    assert (room[0], int(room[1]) * int(room[2])) == ("tmpfs", 3 << 20)
     yield place
-    engine.stop(signal.SIGTERM)
-    assert world.run(["umount", str(place)]).returncode == 0
-    engine.start()
+    wait_until(lambda: world.run(["umount", str(place)]).returncode == 0, "nothing uses that disk any more")
 
 
 def test_a_disk_that_the_agent_filled_closes_its_way_out(lab: Lab, world: World, small_disk: Path) -> None:

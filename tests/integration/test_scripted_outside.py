@@ -5,11 +5,38 @@ Were one of these to fail silently, every attack would seem to be held.
 
 from __future__ import annotations
 
+import os
+import select
+
 import pytest
 
+from tests.support.family import wait_until
 from tests.support.outside import BASE_PYTHON, Account, World, new_marker
 
 pytestmark = pytest.mark.integration
+
+
+def test_what_a_test_left_running_ends_in_order_with_the_world() -> None:
+    """As a detached launcher does: in a session of its own, whose parent has gone."""
+    own = World()
+    try:
+        place = own.folder / "said"
+        script = (
+            f"exec </dev/null >{place} 2>&1; trap 'echo in order; exit' TERM; echo $$;"
+            "while :; do sleep 0.05; done"
+        )
+        assert own.run(["setsid", "--fork", "sh", "-c", script]).returncode == 0
+        wait_until(lambda: place.exists() and place.read_text().endswith("\n"), "it runs")
+        stray = os.pidfd_open(int(place.read_text()))
+        said = os.open(place, os.O_RDONLY)
+    finally:
+        own.close()
+    try:
+        assert select.select([stray], [], [], 0)[0], "it outlives the world"
+        assert os.read(said, 100).endswith(b"in order\n")
+    finally:
+        os.close(stray)
+        os.close(said)
 
 
 def test_a_tls_request_to_any_name_is_recorded_with_its_bytes(world: World, account: Account) -> None:

@@ -226,7 +226,7 @@ class World:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(90)  # what a failed test left running is given time to end in order
         self._process.stdout.close()
         shutil.rmtree(self.folder)
 

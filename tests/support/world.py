@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bot_bottle.verify import namespaces
+from tests.support import strays
 from tests.support.closed_folders import open_to_everyone
 
 TCP_PORTS = (22, 25, 80, 443, 853, 3128, 5432, 8080, 8443, 9099, 9418)
@@ -30,6 +31,7 @@ UDP_PORTS = (123, 443, 853, 5353, 9999)
 def main(argv: list[str]) -> int:
     """Enter the namespaces, start the servers, serve commands until stdin ends."""
     config = json.loads(argv[2])
+    host = strays.namespace_of(os.getpid())
     scratch = Path(config["scratch"])
     # The paths are opened before anything else is imported: unsharing a user namespace takes a single thread.
     namespaces.leave_the_host()
@@ -48,6 +50,7 @@ def main(argv: list[str]) -> int:
     sys.stdout.flush()
     sys.stdin.read()  # the test process holds the other end: its death ends this world
     control.end()
+    strays.say(strays.end_strays(host))
     return 0
 
 
