@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from bot_bottle.egress.exchange import Exchange
+    from bot_bottle.egress.answering import Answering
     from bot_bottle.egress.proxy import EgressProxy
     from bot_bottle.egress.target import Arrival
 
@@ -40,11 +40,11 @@ class Client(Protocol):
     def abort(self) -> None:
         """Drop the answer, and whatever it is part of that cannot go on without it."""
 
-    def hold_reading(self, exchange: Exchange, *, hold: bool) -> None:
+    def hold_reading(self, exchange: Answering, *, hold: bool) -> None:
         """Stop or go on reading, as ``exchange`` can take more of its request or not."""
 
-    def enter_tunnel(self, exchange: Exchange) -> None:
+    def enter_tunnel(self, exchange: Answering) -> None:
         """From here on bytes belong to ``exchange``'s upgraded connection."""
 
-    def exchange_done(self, exchange: Exchange) -> None:
+    def exchange_done(self, exchange: Answering) -> None:
         """Hear that ``exchange`` is over."""

@@ -6,9 +6,10 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
+from bot_bottle.egress.answering import internal_error
 from bot_bottle.egress.bodies import ChunkedBody, LengthBody
 from bot_bottle.egress.denial import denial_body, denial_headers, header_timeout, own_head
-from bot_bottle.egress.exchange import Exchange, internal_error
+from bot_bottle.egress.exchange import Exchange
 from bot_bottle.egress.grammar import BadMessageError, is_origin_form, read_request_line
 from bot_bottle.egress.headers import read_request_headers
 from bot_bottle.egress.reader import RequestReader
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bot_bottle.decision import Deny
+    from bot_bottle.egress.answering import Answering
     from bot_bottle.egress.bodies import Body
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.precedent import Precedents
@@ -57,7 +59,7 @@ class ClientConnection(asyncio.Protocol):
         self._going_on = False
         self._queue: deque[Exchange] = deque()
         self._receiving: Exchange | None = None
-        self._tunnel: Exchange | None = None
+        self._tunnel: Answering | None = None
         self._precedents: Precedents | None = None
         self._arrival_number = 0
         self._poison: tuple[int, Deny] | None = None
@@ -205,13 +207,13 @@ class ClientConnection(asyncio.Protocol):
             if self._transport:
                 self._transport.write(data)
 
-    def hold_reading(self, exchange: Exchange, *, hold: bool) -> None:
+    def hold_reading(self, exchange: Answering, *, hold: bool) -> None:
         """Stop or go on reading, as ``exchange`` can take more of its request or not."""
         if exchange is self._receiving or not hold:
             self._holding = hold
             self._update_reading()
 
-    def enter_tunnel(self, exchange: Exchange) -> None:
+    def enter_tunnel(self, exchange: Answering) -> None:
         """From here on bytes belong to ``exchange``'s upgraded connection."""
         self._tunnel = exchange
         self._holding = False
@@ -219,7 +221,7 @@ class ClientConnection(asyncio.Protocol):
             self.abort()  # said before the answer, so no part of the new protocol
         self._update_reading()
 
-    def exchange_done(self, exchange: Exchange) -> None:
+    def exchange_done(self, exchange: Answering) -> None:
         """Go on with the next request, if there is one."""
         if not self._queue or self._queue[0] is not exchange:
             return

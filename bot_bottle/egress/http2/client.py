@@ -8,9 +8,9 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
 
 from bot_bottle.decision import Deny
+from bot_bottle.egress.answering import internal_error
 from bot_bottle.egress.clients import MAX_STREAMS_ALL
 from bot_bottle.egress.denial import denial_body, denial_headers
-from bot_bottle.egress.exchange import internal_error
 from bot_bottle.egress.grammar import MAX_HEAD_BYTES, BadMessageError, is_origin_form
 from bot_bottle.egress.headers import read_request_headers
 from bot_bottle.egress.http2.endpoint import Endpoint, Stream
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from h2.events import Event
 
-    from bot_bottle.egress.exchange import Exchange
+    from bot_bottle.egress.answering import Answering
     from bot_bottle.egress.http2.frames import GoAway
     from bot_bottle.egress.http2.messages import Field, RequestParts
     from bot_bottle.egress.proxy import EgressProxy
@@ -86,15 +86,15 @@ class ClientStream(Stream):
         """Reset the stream: its answer will not be whole."""
         self.connection.drop(self, self.code)
 
-    def hold_reading(self, exchange: Exchange, *, hold: bool) -> None:  # noqa: ARG002 - it is the only one
+    def hold_reading(self, exchange: Answering, *, hold: bool) -> None:  # noqa: ARG002 - it is the only one
         """Make no more room for the request's body, or make it again."""
         self.connection.hold(self, hold=hold)
 
-    def enter_tunnel(self, exchange: Exchange) -> None:
+    def enter_tunnel(self, exchange: Answering) -> None:
         """Refuse: nothing is upgraded here."""
         raise TypeError(f"{type(exchange).__name__} has no tunnel")
 
-    def exchange_done(self, exchange: Exchange) -> None:  # noqa: ARG002 - it is the only one
+    def exchange_done(self, exchange: Answering) -> None:  # noqa: ARG002 - it is the only one
         """End the stream once its answer is sent."""
         self.exchange = None
 
