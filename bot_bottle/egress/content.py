@@ -9,7 +9,6 @@ is passed on.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from bot_bottle.egress.body_guard import BodyGuard
 from bot_bottle.egress.grpc import is_grpc
 from bot_bottle.egress.grpc_content import GrpcGuard
 from bot_bottle.egress.headers import leaving, left_behind, with_values
+from bot_bottle.egress.memory import give_back
 from bot_bottle.egress.notice import Changed, Notice, notices
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class ContentGuard:
         self._parts, self._failure = parts, failure
         if guarded is not self._guarded:
             self.guard(self._guarded)
-        _give_back()
+        give_back()
         waiting, self._waiting = self._waiting, []
         for call in waiting:
             call()
@@ -369,12 +369,6 @@ class ContentGuard:
         """Say so where a name that no route covers carries a guarded value in its labels."""
         deny = self.host(host, None)
         return deny if deny is not None and deny.reason == "own_secret" else None
-
-
-def _give_back() -> None:
-    """Hand what loading needed for a moment back to the system: some 4 MiB, once."""
-    with contextlib.suppress(AttributeError, OSError):  # a C library without it keeps them
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def withheld(request: EgressRequest, deny: Deny) -> EgressRequest:

@@ -13,6 +13,7 @@ from bot_bottle.egress.exchange import Exchange
 from bot_bottle.egress.grammar import BadMessageError, is_origin_form, read_request_line
 from bot_bottle.egress.headers import read_request_headers
 from bot_bottle.egress.reader import RequestReader
+from bot_bottle.egress.stalled import too_much_waits
 from bot_bottle.egress.target import with_sni
 from bot_bottle.egress.tls import SniSSLObject
 
@@ -109,11 +110,13 @@ class ClientConnection(asyncio.Protocol):
         for exchange in queue:
             exchange.abandon()
         self.proxy.clients.leave(self)
+        self.proxy.stalled.note(self, waits=False)
 
     def pause_writing(self) -> None:
         """The client does not keep up: nothing more is fetched or answered for it."""
         self.write_paused = True
         self._paused_at = self.proxy.loop.time()
+        self.proxy.stalled.note(self, waits=True)
         if self._queue:
             self._queue[0].on_client_writable(writable=False)
         self._update_reading()
@@ -121,6 +124,7 @@ class ClientConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client keeps up again."""
         self.write_paused = False
+        self.proxy.stalled.note(self, waits=self._holding)
         self._head_began = max(self._head_began, self._paused_at)  # we have not been reading since
         if self._queue:
             self._queue[0].on_client_writable(writable=True)
@@ -181,6 +185,22 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     @property
+    def waiting(self) -> int:
+        """How many bytes wait in memory, either way."""
+        unsent = self._transport.get_write_buffer_size() if self._transport else 0
+        return unsent + self._out_bytes + sum(exchange.waiting for exchange in self._queue)
+
+    def give_way(self) -> None:
+        """Refuse what is under way, or cut it where an answer has begun."""
+        exchange = self._queue[0] if self._queue else None
+        if exchange is None or exchange.response_begun:
+            self.proxy.record_refusal(too_much_waits(), arrival=self.arrival)
+            self.abort()
+        else:
+            exchange.refuse(503, too_much_waits())
+            self.flush()
+
+    @property
     def busy(self) -> bool:
         """Whether an answer or an upgraded connection is under way."""
         return self._tunnel is not None or any(not exchange.answered for exchange in self._queue)
@@ -210,13 +230,18 @@ class ClientConnection(asyncio.Protocol):
     def hold_reading(self, exchange: Answering, *, hold: bool) -> None:
         """Stop or go on reading, as ``exchange`` can take more of its request or not."""
         if exchange is self._receiving or not hold:
-            self._holding = hold
+            self._hold(hold=hold)
             self._update_reading()
+
+    def _hold(self, *, hold: bool) -> None:
+        if hold != self._holding:
+            self._holding = hold
+            self.proxy.stalled.note(self, waits=hold or self.write_paused)
 
     def enter_tunnel(self, exchange: Answering) -> None:
         """From here on bytes belong to ``exchange``'s upgraded connection."""
         self._tunnel = exchange
-        self._holding = False
+        self._hold(hold=False)
         if not self._reader.empty:
             self.abort()  # said before the answer, so no part of the new protocol
         self._update_reading()
@@ -227,7 +252,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._queue.popleft()
         if exchange is self._receiving:
-            self._holding = False
+            self._hold(hold=False)
         if exchange.close_after:
             self.flush()
             # A refusal may be ready before the parser says that a request without a body has ended.
@@ -401,7 +426,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._lingering = True
         self._touched = self.proxy.loop.time()
-        self._holding = False
+        self._hold(hold=False)
         self._update_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()

@@ -157,6 +157,11 @@ class Exchange(Answering):
         if self._upstream is not None:
             self._upstream.resume() if writable else self._upstream.pause()
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes of the request wait in memory for its server."""
+        return self._waiting_bytes + (self._upstream.waiting if self._upstream is not None else 0)
+
     def abandon(self) -> None:
         """Give up: the client is gone or broke its own request."""
         self._finished = True

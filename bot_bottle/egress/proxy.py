@@ -13,11 +13,14 @@ from bot_bottle.egress.dns import LOOPBACK, DnsDatagrams, DnsStream
 from bot_bottle.egress.downstream import ClientConnection
 from bot_bottle.egress.intercept import TlsFront, open_tunnel
 from bot_bottle.egress.interceptor import Interceptor
+from bot_bottle.egress.memory import give_back
 from bot_bottle.egress.policy import POLICIES
 from bot_bottle.egress.pool import UpstreamPool
 from bot_bottle.egress.roads import system_resolver
+from bot_bottle.egress.stalled import Stalled
 from bot_bottle.egress.target import Arrival
 from bot_bottle.egress.tls import ServerContexts
+from bot_bottle.egress.way import bound_unsent
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 _MAX_DNS_NAMES = 256
 _BACKLOG = 512
 _SWEEP_SECONDS = 1.0
+#: More than upstream connections are kept, so that what they held is given back with the rest.
+_REST_SECONDS = 35.0
 #: How much the kernel holds for us a connection (it doubles this), and so how much one read brings.
 _RECEIVE_BUFFER_BYTES = 48 * 1024
 
@@ -67,11 +72,14 @@ class EgressProxy(Decisions):
         #: What serves the ports that are not egress's own (the git gate's).
         self.doors: dict[ListenerRole, Callable[[], asyncio.Protocol]] = {}
         self.clients = Clients(max_clients)
+        #: What is not read from because its other side does not keep up.
+        self.stalled = Stalled()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closers: list[asyncio.AbstractServer | asyncio.BaseTransport | Interceptor] = []
         self._interception = config.interception
         self._dns_names: set[str] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+        self._decided, self._worked_at, self._rested = 0, 0.0, True
 
     # Listeners.
 
@@ -93,6 +101,7 @@ class EgressProxy(Decisions):
             return
         # What is accepted inherits it (socket(7)): a thousand stalled uploads must not take a gigabyte.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        bound_unsent(sock)
         if role == "interceptor":
             if self._interception is None:
                 raise ValueError("the config names no token for an interceptor")
@@ -140,9 +149,19 @@ class EgressProxy(Decisions):
 
     def _sweep(self) -> None:
         now = self.loop.time()
+        self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)  # first, whatever breaks
         self.clients.sweep(now)
         self.pool.sweep(now)
-        self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
+        self._rest(now)
+
+    def _rest(self, now: float) -> None:
+        """Hand memory back once nothing has been under way for a while after something was."""
+        decided = self._audit.end.seq
+        if decided != self._decided or any(client.busy for client in self.clients):
+            self._decided, self._worked_at, self._rested = decided, now, False
+        elif not self._rested and now - self._worked_at > _REST_SECONDS:
+            self._rested = True
+            give_back()
 
     # Routes.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from bot_bottle.egress.addresses import address_refusal
 from bot_bottle.egress.hosts import is_ip_literal
 from bot_bottle.egress.upstream import UpstreamError
-from bot_bottle.egress.way import proxy_for, through_proxy
+from bot_bottle.egress.way import bound_unsent, proxy_for, through_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -103,7 +103,8 @@ class Roads:
         shown = "" if address == host else address
         proxy = None if host in self._pins else proxy_for(self._proxy, host, shown)
         if proxy is None:
-            await self._loop.create_connection(lambda: protocol, address, port)
+            transport, _ = await self._loop.create_connection(lambda: protocol, address, port)
+            bound_unsent(transport.get_extra_info("socket"))
         else:
             await through_proxy(self._loop, proxy, protocol, address, port, server_first=server_first)
 

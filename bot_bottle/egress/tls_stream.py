@@ -13,12 +13,14 @@ import ssl
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 #: The most that one record carries (RFC 8446, 5.1); in such pieces OpenSSL's buffers stay small.
 _RECORD_BYTES = 16 * 1024
-#: How much of what came is decrypted at a time.
+#: How much of what came is decrypted and delivered at a time.
 _PIECE_BYTES = 64 * 1024
+#: How much of it is given to OpenSSL at a time: its buffer grows to what it ever held, and stays.
+_GIVEN_BYTES = 16 * 1024
 
 
 class TlsStream(asyncio.Protocol, asyncio.Transport):
@@ -69,37 +71,32 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
 
     def data_received(self, data: bytes) -> None:
         """Decrypt what came and deliver it."""
-        if len(data) <= _PIECE_BYTES:
-            self._take(data)
+        if len(data) <= _GIVEN_BYTES:
+            self._take((data,))
             return
         view = memoryview(data)
         for start in range(0, len(data), _PIECE_BYTES):
-            self._take(view[start : start + _PIECE_BYTES])
+            end = min(len(data), start + _PIECE_BYTES)
+            self._take([view[at : min(end, at + _GIVEN_BYTES)] for at in range(start, end, _GIVEN_BYTES)])
 
-    def _take(self, data: bytes | memoryview) -> None:
-        if self._ended or self._closing:
+    def _take(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Decrypt ``parts`` and deliver at once what is in them."""
+        if self._is_deaf():
             return
-        incoming = self._incoming
-        incoming.write(data)
-        if not self._up:
-            self._shake_hands()
-            if not self._up:
-                return
-        read = self._read
         pieces: list[bytes] = []
         try:
-            while incoming.pending:
-                piece = read(_RECORD_BYTES)
-                if not piece:
-                    self._ended = True
+            for part in parts:
+                self._incoming.write(part)
+                if not self._up:
+                    self._shake_hands()
+                if self._up:
+                    self._decrypt(pieces)
+                if self._is_deaf():
                     break
-                pieces.append(piece)
-        except ssl.SSLWantReadError:
-            pass  # the rest of a record is still to come
-        except ssl.SSLZeroReturnError:
-            self._ended = True  # what an empty piece says, where we have sent our own close_notify before
         except ssl.SSLError:
             self.abort()
+            return
+        if not self._up:
             return
         if self._outgoing.pending and self._raw is not None:
             self._raw.write(self._outgoing.read())  # an answer of TLS itself, such as to a key update
@@ -107,6 +104,24 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
             self._app.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if self._ended and not self._app.eof_received():
             self.close()
+
+    def _is_deaf(self) -> bool:
+        return self._ended or self._closing
+
+    def _decrypt(self, pieces: list[bytes]) -> None:
+        """Add what can be read by now to ``pieces``; raises ``ssl.SSLError``."""
+        incoming, read = self._incoming, self._read
+        try:
+            while incoming.pending:
+                piece = read(_RECORD_BYTES)
+                if not piece:
+                    self._ended = True
+                    return
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            pass  # the rest of a record is still to come
+        except ssl.SSLZeroReturnError:
+            self._ended = True  # what an empty piece says, where we have sent our own close_notify before
 
     def eof_received(self) -> bool:
         """Take the end of the socket's stream: a cut where no close_notify came first (RFC 8446, 6.1)."""

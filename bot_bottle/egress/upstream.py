@@ -57,6 +57,10 @@ class Upstream(Protocol):
     reused: bool
     http2: bool
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes of the request wait to be sent."""
+
     def begin(self, sink: ResponseSink, *, head_request: bool, chunked: bool = False) -> None:
         """Carry ``sink``'s exchange.
 
@@ -132,6 +136,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._paused = False
 
     # What an exchange calls.
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes of the request wait to be sent."""
+        return self._transport.get_write_buffer_size() if self._transport else 0
 
     def begin(self, sink: ResponseSink, *, head_request: bool, chunked: bool = False) -> None:
         """Carry ``sink``'s exchange."""

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from bot_bottle.audit import AuditLog, verify
+from bot_bottle.egress import proxy
+from bot_bottle.egress.stalled import Stalled
 from tests.integration.egress_lab import (
     InProcess,
     Sidecar,
@@ -221,3 +223,78 @@ def test_an_upload_that_stalls_keeps_little_waiting(tmp_path: Path) -> None:
         done.set()
     assert waiting < 384 * 1024
     assert kernel <= 96 * 1024
+
+
+def stalled_upload(egress: InProcess, number: int) -> Stream:
+    """Begin an upload whose server takes nothing, and send until no more is taken."""
+    stream = egress.tunnel(HOST)
+    stream.send(b"POST /%d HTTP/1.1\r\nHost: site.test\r\nContent-Length: 90000000\r\n\r\n" % number)
+
+    def stuck() -> int:
+        # Not those that are held only until their server is connected.
+        held = [client for client in clients(egress) if client._holding and client._queue]
+        return len([client for client in held if client._queue[0]._upstream is not None])
+
+    before = egress.call(stuck)
+    while egress.call(stuck) == before:
+        stream.sock.setblocking(False)
+        with contextlib.suppress(ssl.SSLWantWriteError):
+            while True:
+                stream.sock.send(b"x" * 16384)
+        stream.sock.settimeout(20)
+    return stream
+
+
+def test_what_waits_for_all_stalled_transfers_together_is_bounded(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def handler(sock: socket.socket) -> None:
+        if b"GET /quick" in Stream(sock).until(b"\r\n\r\n"):
+            sock.sendall(ok(b"quick"))
+        done.wait(20)
+
+    with Upstream(handler) as upstream:
+        settings = config(tmp_path, [route(HOST)], pins={HOST: upstream.pin})
+        with InProcess(tmp_path, settings) as egress, contextlib.ExitStack() as held:
+            egress.proxy.stalled = Stalled(most=1024 * 1024)
+            first, *others = (held.enter_context(stalled_upload(egress, number)) for number in range(3))
+            egress.call(lambda: egress.proxy.stalled.note(Weight(900 * 1024), waits=True))
+            refused = first.response()
+            assert (refused.status, refused.reason) == (503, "too_much_waits")
+            assert egress.call(lambda: len(clients(egress))) >= 2
+            with egress.tunnel(HOST) as other:  # what does not wait is left alone
+                assert other.get(HOST, "/quick").body == b"quick"
+            for stream in others:
+                stream.close()
+        done.set()
+    refusals = [record["reason"] for record in egress.records() if record["decision"] != "allow"]
+    assert set(refusals) == {"too_much_waits"}
+
+
+class Weight:
+    """Something that waits in memory and stays."""
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting = waiting
+
+    def give_way(self) -> None:
+        raise AssertionError("it has waited for the shortest time")
+
+
+def test_memory_is_given_back_once_after_each_time_of_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+    monkeypatch.setattr(proxy, "give_back", lambda: given.append(0.0))
+    with InProcess(tmp_path, config(tmp_path, _MANY)) as egress, egress.plain("http") as stream:
+
+        def rest(seconds: float) -> None:
+            egress.call(lambda: egress.proxy._rest(egress.loop.time() + seconds))
+
+        for expected in (1, 2):
+            stream.get("_egress.local", "/allowlist")
+            rest(0)
+            assert len(given) == expected - 1, "it has only just worked"
+            rest(40)
+            rest(80)
+            assert len(given) == expected

@@ -17,6 +17,7 @@ from bot_bottle.egress.http2.endpoint import Endpoint, Stream
 from bot_bottle.egress.http2.exchange import Http2Exchange
 from bot_bottle.egress.http2.messages import read_request_fields, read_trailer_fields
 from bot_bottle.egress.http2.own import own_fields
+from bot_bottle.egress.stalled import too_much_waits
 
 if TYPE_CHECKING:
     import asyncio
@@ -89,6 +90,7 @@ class ClientStream(Stream):
     def hold_reading(self, exchange: Answering, *, hold: bool) -> None:  # noqa: ARG002 - it is the only one
         """Make no more room for the request's body, or make it again."""
         self.connection.hold(self, hold=hold)
+        self.proxy.stalled.note(self, waits=hold or self.throttled)
 
     def enter_tunnel(self, exchange: Answering) -> None:
         """Refuse: nothing is upgraded here."""
@@ -100,8 +102,18 @@ class ClientStream(Stream):
 
     def on_writable(self, *, writable: bool) -> None:
         """Pass on whether the client keeps up."""
+        self.proxy.stalled.note(self, waits=not writable or self.held)
         if self.exchange is not None:
             self.exchange.on_client_writable(writable=writable)
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait in memory, either way."""
+        return super().waiting + (self.exchange.waiting if self.exchange is not None else 0)
+
+    def give_way(self) -> None:
+        """Refuse what is under way, or reset it where an answer has begun."""
+        self.connection.end_stalled(self)
 
 
 class Http2Client(Endpoint):
@@ -207,6 +219,7 @@ class Http2Client(Endpoint):
         """Give up everything under way."""
         self._abandon()
         self.proxy.clients.leave(self)
+        self.proxy.stalled.note(self, waits=False)
 
     def on_unheard(self, stream: Stream) -> None:
         """Let a client that is still sending read its answer first.
@@ -216,9 +229,10 @@ class Http2Client(Endpoint):
         cast("ClientStream", stream).lingering = True
         stream.touched = self.loop.time()
 
-    def on_forgotten(self, stream: Stream) -> None:  # noqa: ARG002 - they are counted, not told apart
+    def on_forgotten(self, stream: Stream) -> None:
         """Count a stream out."""
         self.proxy.clients.streams -= 1
+        self.proxy.stalled.note(cast("ClientStream", stream), waits=False)
         if self._leaving and not self._streams:
             self.loop.call_soon(self.on_worked)
 
@@ -228,6 +242,36 @@ class Http2Client(Endpoint):
         if exchange is not None:
             exchange.abandon()
         self.reset(stream, code)
+
+    def pause_writing(self) -> None:
+        """The client does not keep up with the connection."""
+        super().pause_writing()
+        self.proxy.stalled.note(self, waits=True)
+
+    def resume_writing(self) -> None:
+        """The client keeps up again."""
+        self.proxy.stalled.note(self, waits=False)
+        super().resume_writing()
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait in memory below the streams."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def give_way(self) -> None:
+        """Cut a connection whose client does not read."""
+        self.proxy.record_refusal(too_much_waits(), arrival=self.arrival)
+        self.abort()
+
+    def end_stalled(self, stream: ClientStream) -> None:
+        """End a stream that has waited too long for one of its sides."""
+        exchange = stream.exchange
+        if exchange is None or exchange.response_begun:
+            self.proxy.record_refusal(too_much_waits(), arrival=self.arrival)
+            self.drop(stream, ErrorCodes.CANCEL)
+        else:
+            exchange.refuse(503, too_much_waits())
+        self.flush()
 
     # Inside.
 

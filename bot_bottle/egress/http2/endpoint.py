@@ -70,6 +70,11 @@ class Stream:
         """Whether something waits to be sent."""
         return not self.ended and (self._ending or bool(self._queue))
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait to be sent."""
+        return self._queued
+
     def drop(self) -> None:
         """Send nothing more."""
         self.ended = True
