@@ -8,12 +8,14 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
+from bot_bottle.git_gate.quarantine import UNFOLDED, TooLargeError
 from bot_bottle.git_gate.report import PushFinding
 from bot_bottle.git_gate.scanning import Content
+from bot_bottle.git_gate.unfolding import SignsError, Unfolder
 from bot_bottle.pipelock.files_rules import file_kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from bot_bottle.decision import Deny
     from bot_bottle.git_gate.commands import Command
@@ -57,7 +59,7 @@ async def inspect(
         return (), denied
     size = sum(one.size for one in new)
     await say(f"bot-bottle: looking through {len(commits)} commits, {_amount(size)}")
-    survey = _Survey(scanner, new, changes)
+    survey = _Survey(scanner, rules, new, changes)
     async with asyncio.timeout(_SCAN_SECONDS):
         names = [*(one.ref for one in commands), *survey.paths()]
         await asyncio.to_thread(survey.look_at_names, names)
@@ -84,13 +86,14 @@ async def _look_through(survey: _Survey, contents: AsyncIterator[Piece]) -> None
     size = 0
     try:
         async for piece in contents:
-            batch += survey.windows(piece)
-            size += len(piece[1])
-            if len(batch) >= _BATCH_OBJECTS or size >= _BATCH_BYTES:
-                if len(under_way) >= THREADS:
-                    await settle()
-                under_way.append((batch, asyncio.ensure_future(asyncio.to_thread(_scan, batch))))
-                batch, size = [], 0
+            for window in survey.windows(piece):
+                batch.append(window)
+                size += len(window[1])
+                if len(batch) >= _BATCH_OBJECTS or size >= _BATCH_BYTES:
+                    if len(under_way) >= THREADS:
+                        await settle()
+                    under_way.append((batch, asyncio.ensure_future(asyncio.to_thread(_scan, batch))))
+                    batch, size = [], 0
             if len(survey.findings) >= _ENOUGH:
                 break
         under_way.append((batch, asyncio.ensure_future(asyncio.to_thread(_scan, batch))))
@@ -109,8 +112,14 @@ def _scan(windows: Sequence[_Window]) -> list[tuple[Hit, ...]]:
 class _Survey:
     """The state of one scan; its methods run one after the other."""
 
-    def __init__(self, scanner: ContentScanner, new: Sequence[NewObject], changes: Sequence[Change]) -> None:
+    def __init__(
+        self, scanner: ContentScanner, rules: Rules, new: Sequence[NewObject], changes: Sequence[Change]
+    ) -> None:
         self._scanner = scanner
+        self._rules = rules
+        #: What was packed in files: its bytes and streams so far, held to the bounds of a push's own.
+        self._bytes = self._streams = 0
+        self._unfolder: Unfolder | None = None
         self._new = new
         self._places: dict[str, list[Change]] = {}
         for change in changes:
@@ -153,13 +162,53 @@ class _Survey:
         if not found:  # what only their sum shows: a value cut into several names
             self.findings.append(PushFinding(rule="split-secret", place="names of files taken together"))
 
-    def windows(self, piece: Piece) -> list[_Window]:
-        """Give what is to be scanned for the next piece of an object, each window with what judges it."""
+    def windows(self, piece: Piece) -> Iterator[_Window]:
+        """Give what is to be scanned for the next piece of an object, each window with what judges it.
+
+        What is packed in a file comes with it. Raises ``TooLargeError`` where that is without end.
+        """
         one, data, _last = piece
         if one.oid != self._current:
             self._current = one.oid
             self._at = list(self._contents(one))
-        return [(content, content.window(data)) for content in self._at]
+            self._unfolder = Unfolder(self._path(one)[0])
+        for content in self._at:
+            yield content, content.window(data)
+        if one.type == "blob":
+            yield from self._unfolded(one, data)
+
+    def _unfolded(self, one: NewObject, data: bytes) -> Iterator[_Window]:
+        """Give what ``data``, the next piece of a blob, unfolds to."""
+        unfolder = self._unfolder
+        if unfolder is None:
+            return
+        before = unfolder.opened
+        path, commit = self._path(one)
+        try:
+            for member, piece in unfolder.feed(data):
+                self._bytes += len(piece)
+                self._judge_size(bytes_seen=self._bytes // UNFOLDED)
+                if not member.contents:
+                    place = f"{path or 'a file'}!{member.name}"
+                    member.contents.append(self._content(member.name, place=place, commit=commit))
+                for content in member.contents:
+                    yield content, content.window(piece)
+        except SignsError:
+            self._unfolder = None
+            self.findings.append(
+                PushFinding(rule="unreadable-archive", place=path or "a file", commit=commit)
+            )
+        self._streams += unfolder.opened - before
+        self._judge_size(objects=self._streams)
+
+    def _judge_size(self, *, bytes_seen: int = 0, objects: int = 0) -> None:
+        if denied := self._rules.judge_size(bytes_seen=bytes_seen, objects=objects):
+            raise TooLargeError(denied)
+
+    def _path(self, one: NewObject) -> tuple[str, str]:
+        """Give a path that a blob has, and the commit that gave it that (``""``: not known)."""
+        places = self._places.get(one.oid)
+        return (places[0].path, places[0].commit) if places else (one.path, "")
 
     def settle(self, windows: Sequence[_Window], hits: Sequence[tuple[Hit, ...]]) -> None:
         """Take in what scanning windows came to, in their order."""
@@ -176,7 +225,7 @@ class _Survey:
         for change in self._places.get(one.oid, []):
             kinds.setdefault(file_kind(change.path), (change.path, change.commit))
         if not kinds:
-            kinds[""] = (one.path, "")
+            kinds[""] = self._path(one)
         for path, commit in kinds.values():
             yield self._content(path, place=path or "a file", commit=commit)
 

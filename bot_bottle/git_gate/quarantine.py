@@ -36,7 +36,7 @@ _UNPACK_BOUNDS = {resource.RLIMIT_AS: 2 << 30, resource.RLIMIT_CPU: 600}
 _LIST_BOUNDS = {resource.RLIMIT_AS: 768 << 20, resource.RLIMIT_CPU: 240}
 _HEADER = 12
 #: How much larger than its pack's bound the content of a push may be.
-_UNFOLDED = 10
+UNFOLDED = 10
 _EXCLUDED = ("--not", *(f"--glob={prefix}*" for prefix in MIRRORED))
 
 
@@ -157,7 +157,7 @@ class Quarantine:
         asked = "".join(f"{oid}\n" for oid in paths).encode()
         found = read_kinds(await self._git("cat-file", "--batch-check", given=asked), paths) if paths else ()
         # Unfolded content is bounded too; the deny names the key that bounds both.
-        if denied := self._rules.judge_size(bytes_seen=sum(one.size for one in found) // _UNFOLDED):
+        if denied := self._rules.judge_size(bytes_seen=sum(one.size for one in found) // UNFOLDED):
             raise TooLargeError(denied)
         return found
 

@@ -250,6 +250,24 @@ def test_a_tree_that_unfolds_without_end(lab: GitLab) -> None:
     assert b"out of memory" in answer
 
 
+def test_an_archive_that_unfolds_without_end(gate_lab: GitLab) -> None:
+    """Some kilobytes that are hundreds of megabytes once unpacked twice; and signs of archives alone."""
+    gate_lab.start(policy=PushPolicy(max_bytes=2_000_000, max_objects=1000))
+    work = gate_lab.clone()
+    pack_one = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(pack_one.compress(bytes(1 << 20)) for _ in range(200)) + pack_one.flush()
+    for content, words in (
+        (gzip.compress(bomb), "larger than 2000000 bytes"),
+        (b"\x1f\x8b\x08\0" * 2_000, "MaxPushObjects"),
+    ):
+        work.commit({"bomb.gz": content})
+        done = work.run("push", "origin", "bottle/x")
+        assert done.returncode != 0
+        assert words in done.stderr
+        work.git("reset", "-q", "--hard", "HEAD~1")
+    assert gate_lab.left_over() == []
+
+
 def test_a_delta_that_unfolds_without_end(lab: GitLab) -> None:
     """A delta of kilobytes that says a thousand times: all of the sixteen megabytes before it."""
     size = 0xFFFFFF

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
+import tarfile
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -141,6 +144,20 @@ def the_bottles_own_encoded(repo: Repo) -> None:
     repo.commit({"x.txt": base64.b64encode(f"value {OWN_SECRET}".encode()) + b"\n"})
 
 
+def far_into_archives(repo: Repo) -> None:
+    """In a member of a zip that is in a tar that is packed, behind more than a scan looks at once."""
+    inner, outer = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("noise", os.urandom(300_000))
+        packed.writestr("etc/key.ini", f"a = 1\nkey_id = {KEY}\n")
+    with tarfile.open(fileobj=outer, mode="w:bz2") as archive:
+        member = tarfile.TarInfo("inner.zip")
+        member.size = inner.tell()
+        inner.seek(0)
+        archive.addfile(member, inner)
+    repo.commit({"dist/all.tar.bz2": outer.getvalue()})
+
+
 def in_a_lfs_pointer(repo: Repo) -> None:
     repo.commit(
         {"x.psd": f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 1\n# {KEY}\n"}
@@ -167,6 +184,7 @@ def in_a_file_of_many_names(repo: Repo) -> None:
         (in_an_empty_directory_of_a_tree, "name of a file"),
         (in_a_symlink, "link:1"),
         (in_a_binary, "image.bin"),
+        (far_into_archives, "dist/all.tar.bz2!etc/key.ini:2"),
         (far_into_a_large_file, "large.txt:90001"),
         (beside_an_ignore_comment, "x.py:1"),
         (the_bottles_own, "x.txt:1"),
