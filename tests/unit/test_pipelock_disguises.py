@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 import codecs
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from bot_bottle.pipelock import disguises
 from bot_bottle.pipelock.disguises import LARGEST, holds_none, undisguised
 from bot_bottle.pipelock.finding import Context
 from bot_bottle.pipelock.host_labels import judge_host
@@ -162,3 +166,19 @@ def test_a_host_name_that_is_a_message(host: str) -> None:
 )
 def test_a_host_name_of_a_platform(host: str) -> None:
     assert judge_host(host, own_secrets({})) is None
+
+
+PARTS = [b"a", b"B7", b"x/+", b"ab" * 21, b" ", b".", b"-", b"%20", b"%0A", b"%2", b"+", b"=", b"_", b"\n"]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=24).map(b"".join))
+def test_the_quick_look_for_groups_sees_what_the_whole_one_does(data: bytes) -> None:
+    assert disguises._may_be_grouped(data) == (disguises._GROUPS.search(data) is not None)
+
+
+def test_no_key_is_shorter_than_what_is_looked_at() -> None:
+    for body in disguises._KEYS:
+        least = int(re.findall(rb"\{(\d+)(?:,\d+)?\}$", body.pattern)[0])
+        start = re.match(rb"[A-Za-z_]+", body.pattern)
+        assert start is not None
+        assert len(start[0]) + least >= disguises._SHORTEST_KEY
