@@ -14,6 +14,7 @@ from benchmarks import (
     listing,
     machines,
     manifest,
+    many,
     memory,
     pipelock,
     reflection,
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
 _ONE: dict[str, Callable[[], report.Table]] = {
     "start": start.measure,
     "memory": memory.measure,
-    "listing": listing.measure,
     "manifest": manifest.measure,
     "reflection": reflection.measure,
     "machines": machines.measure,
+    "many": many.measure,
     "workspace": workspace.measure,
 }
 _SEVERAL: dict[str, Callable[[], list[report.Table]]] = {
+    "listing": listing.measure,
     "egress": egress.measure,
     "crowd": crowd.measure,
     "content": pipelock.measure_all,

@@ -6,13 +6,15 @@ import contextlib
 import os
 import select
 import socket
+import termios
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from bot_bottle import bottle_state, local_socket
 from bot_bottle.attach import wire
 from bot_bottle.attach.detach_keys import DetachKeys
-from bot_bottle.backend.terminal import STDOUT, has_terminal, own_terminal, window_size
+from bot_bottle.backend.escapes import EscapeGuard
+from bot_bottle.backend.terminal import STDIN, STDOUT, has_terminal, own_terminal, window_size
 from bot_bottle.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +73,9 @@ def attach(identity: str, announce: Callable[[bool], None] = lambda _keys: None)
         finally:
             with contextlib.suppress(OSError):
                 os.write(STDOUT, _PUT_BACK)
+            # What the terminal has answered the agent meanwhile is not to be typed at the operator's shell.
+            with contextlib.suppress(termios.error):
+                termios.tcflush(STDIN, termios.TCIFLUSH)
 
 
 def _join(identity: str) -> socket.socket:
@@ -103,9 +108,11 @@ def _await_welcome(identity: str, sock: socket.socket) -> bool:
 
 def _follow(sock: socket.socket) -> Attached:
     """Show what an agent without a terminal writes; Ctrl-C ends the showing alone."""
+    guard = EscapeGuard(quiet=True)  # there is no terminal to be asked, or nobody to hear its answer
+    show = (lambda data: _write(guard.feed(data))) if os.isatty(STDOUT) else _write
     try:
         while True:
-            found = _heard(sock.recv(wire.MAX_PACKET))
+            found = _heard(sock.recv(wire.MAX_PACKET), show)
             if found is not None:
                 return found
     except KeyboardInterrupt:
@@ -134,22 +141,26 @@ def _carry(sock: socket.socket, own: OwnTerminal) -> Attached:
         elif detach.holding and not ready:
             _say(sock, wire.KEYS + detach.let_go())
         if sock.fileno() in ready:
-            found = _heard(sock.recv(wire.MAX_PACKET))
+            found = _heard(sock.recv(wire.MAX_PACKET), own.show)
             if found is not None:
                 return found
 
 
-def _heard(packet: bytes) -> Attached | None:
+def _heard(packet: bytes, show: Callable[[bytes], None]) -> Attached | None:
     """Take in a word of the launcher's; gives the end, if it was that."""
     kind = packet[:1]
     if kind == wire.OUTPUT:
-        view = memoryview(packet)[1:]
-        while view:
-            view = view[os.write(STDOUT, view) :]
+        show(packet[1:])
         return None
     if kind == wire.ENDED:
         return Attached(leaving="ended", exit_code=wire.read_ended(packet))
     return Attached(leaving="taken" if kind == wire.TAKEN else "lost")
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(STDOUT, view) :]
 
 
 def _say(sock: socket.socket, packet: bytes) -> None:

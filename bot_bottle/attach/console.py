@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 from bot_bottle import local_socket
 from bot_bottle.attach import wire
 from bot_bottle.attach.output import KeptOutput
+from bot_bottle.backend.escapes import EscapeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -213,7 +214,8 @@ class Console:
                 comer.send(wire.welcome(terminal=self._terminal))
                 self._let_go(wire.TAKEN)
                 self._client = comer
-                self._queue(self._output.recent())
+                # What was asked of another terminal, or of none, is not to be answered by this one.
+                self._queue(EscapeGuard(quiet=True).feed(self._output.recent()))
                 self._resize(word.size, redraw=True)
         except (OSError, ValueError):
             comer.close()

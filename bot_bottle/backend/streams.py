@@ -7,6 +7,7 @@ import io
 import os
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
+from bot_bottle.backend.escapes import EscapeGuard
 from bot_bottle.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:
@@ -57,10 +58,15 @@ def cannot_run(argv: Sequence[str], number: int) -> UsageError:
 
 
 def descriptor_sink(fd: int) -> Sink:
-    """Give a sink that writes all it is given to ``fd``."""
+    """Give a sink that writes all it is given to ``fd``.
+
+    To a terminal, it writes nothing that reaches beyond the screen or that would be answered: there is nobody
+    to hear an answer but the operator's shell.
+    """
+    guard = EscapeGuard(quiet=True) if os.isatty(fd) else None
 
     def write(data: bytes) -> None:
-        view = memoryview(data)
+        view = memoryview(data if guard is None else guard.feed(data))
         while view:
             view = view[os.write(fd, view) :]
 

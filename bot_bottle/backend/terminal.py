@@ -10,6 +10,8 @@ import threading
 import tty
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+from bot_bottle.backend.escapes import EscapeGuard
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
@@ -52,6 +54,7 @@ class OwnTerminal:
 
     def __init__(self, resized: int) -> None:
         self.resized = resized
+        self._guard = EscapeGuard()
 
     def begun(self) -> None:
         """Hear that the agent runs."""
@@ -70,8 +73,8 @@ class OwnTerminal:
         return (window_size(),)
 
     def show(self, data: bytes) -> None:
-        """Write all of it."""
-        view = memoryview(data)
+        """Write all of it but for what reaches beyond the screen."""
+        view = memoryview(self._guard.feed(data))
         while view:
             view = view[os.write(STDOUT, view) :]
 

@@ -121,6 +121,12 @@ def warnings(route: EgressRoute) -> tuple[str, ...]:
             f"every name below {route.host[2:]} is opened, and names can carry data to its name servers"
         )
     name = route.host.removeprefix("*.")
+    if other := _in_letters(name):
+        found.append(
+            f"{name} reads {other} where other alphabets are shown: it may only look like a name you know"
+        )
+    if (owner := _owner(name)) != name and name.count(".") > owner.count(".") + 1:
+        found.append(f"it belongs to whoever owns {owner}, whatever stands before that")
     if any(name == tenant or name.endswith(f".{tenant}") for tenant in _MULTI_TENANT):
         found.append(f"{name} serves many owners: what is opened may be an attacker's place on it as well")
     if not route.methods:
@@ -130,3 +136,30 @@ def warnings(route: EgressRoute) -> tuple[str, ...]:
     if not route.path_allowlist:
         found.append("all paths are opened")
     return tuple(found)
+
+
+def _in_letters(name: str) -> str:
+    """Give a name with its A-labels decoded (RFC 5890, 2.3.2.1), fit to be shown; empty where it has none."""
+    labels = name.split(".")
+    if not any(label.startswith("xn--") for label in labels):
+        return ""
+    shown = []
+    for label in labels:
+        try:
+            text = label[4:].encode("ascii").decode("punycode") if label.startswith("xn--") else label
+        except UnicodeError:
+            text = label
+        shown.append("".join(char if char.isprintable() else "?" for char in text))
+    return ".".join(shown)
+
+
+def _owner(name: str) -> str:
+    """Give the end of a name that one owner has registered, as far as the list of suffixes knows."""
+    from bot_bottle.manifest.suffixes import shared_suffix  # noqa: PLC0415 - a list to read, at a yes only
+
+    labels = name.split(".")
+    for count in range(2, len(labels) + 1):
+        end = ".".join(labels[-count:])
+        if shared_suffix(end) != end:
+            return end
+    return name

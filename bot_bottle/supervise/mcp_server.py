@@ -24,11 +24,12 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bot_bottle import __version__
+from bot_bottle.egress.hosts import is_ip_literal, parse_authority
 from bot_bottle.sidecar.control import receive_or_end, send_message
 from bot_bottle.supervise.tools import INSTRUCTIONS, TOOLS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -119,13 +120,19 @@ def make_server(call: Callable[[str, dict[str, Any]], Awaitable[dict[str, object
 
 
 def only_posts(inner: ASGIApp) -> ASGIApp:
-    """Let POST to :data:`PATH` through and nothing else: there are no streams and no sessions to end."""
+    """Let POST to :data:`PATH` through and nothing else: there are no streams and no sessions to end.
+
+    No page that a browser in the bottle has open gets through either (MCP 2025-06-18, Transports, Security
+    Warning): a browser says where the page is from, and by what name it believes to ask.
+    """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         status = 404 if scope["path"] not in {PATH, f"{PATH}/"} else 405
-        if status == 405 and scope["method"] == "POST":
+        if status == 405 and not _is_a_program(scope["headers"]):
+            status = 403
+        elif status == 405 and scope["method"] == "POST":
             await inner(scope, receive, send)
             return
         headers = [(b"content-length", b"0"), *([(b"allow", b"POST")] if status == 405 else [])]
@@ -133,6 +140,15 @@ def only_posts(inner: ASGIApp) -> ASGIApp:
         await send({"type": "http.response.body", "body": b""})
 
     return app
+
+
+def _is_a_program(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell a program of the bottle's from a page: no header of it names a site, and it asks an address."""
+    found = {name.lower(): value.decode("latin-1") for name, value in headers}
+    with contextlib.suppress(ValueError):
+        host = parse_authority(found.get(b"host", "")).host
+        return b"origin" not in found and (host == "localhost" or is_ip_literal(host))
+    return False
 
 
 async def serve(control: socket.socket, ready: Callable[[], None]) -> None:

@@ -63,6 +63,10 @@ def test_an_agent_asks_and_a_yes_opens_a_host_for_a_while(lab: Lab, told: Path) 
     lab.declare("asking", _BOTTLE)
     with lab.launch("asking") as bottle:
         assert "host_not_allowed" in _reason(bottle, "https://asked.test/docs/")
+        # A page that a browser in the bottle has open asks in nobody's name.
+        status = f"{_CURL} -o /dev/null -w '%{{http_code}} ' -d '{{}}' $BOT_BOTTLE_SUPERVISE_URL"
+        page = f"{status} -H 'Origin: https://evil.test'; {status} -H 'Host: evil.test:9100'; {status}"
+        assert bottle.sh(page).out.split() == ["403", "403", "400"]
         answers: list[str] = []
         script = _call(
             "request_egress",

@@ -94,6 +94,16 @@ def test_what_is_wide_is_said() -> None:
     wide = " | ".join(warnings(grant_route("x", "*.github.io")))
     for word in ("every name below", "many owners", "all methods", "all paths"):
         assert word in wide
+    for host, said in (
+        ("xn--pple-43d.com", "reads \u0430pple.com where other alphabets are shown"),
+        ("github.com.evil.example", "belongs to whoever owns evil.example, whatever stands before"),
+        ("docs.python.org.a.evil.co.uk", "belongs to whoever owns evil.co.uk"),
+    ):
+        assert said in " ".join(warnings(grant_route("x", host, ["/"], ["GET"])))
+    # What is no punycode, and what a decoded name may not bring to a terminal.
+    for host in ("xn--99999999.com", "xn--a-0hc.example"):
+        (note,) = warnings(grant_route("x", host, ["/"], ["GET"]))
+        assert note.isprintable()
     assert "PUT can send out" in " ".join(warnings(grant_route("x", "a.example", ["/"], ["GET", "PUT"])))
     assert grant_route("x", "a.example").auth is None
     assert EgressRoute(host="a.example", auth=RouteAuth(scheme="Bearer", token_ref="T")).auth is not None
