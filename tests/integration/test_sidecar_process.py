@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from bot_bottle.audit import AuditLog, read_records, verify
+from bot_bottle.backend.host_sidecar import HostSidecar
 from bot_bottle.errors import LaunchError
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar import harden
@@ -188,6 +189,20 @@ def test_started_ahead_and_never_told_it_ends_with_whoever_started_it(tmp_path: 
         assert select.select([pid], [], [], SECONDS)[0], "the process stays"
     finally:
         os.close(pid)
+
+
+def test_a_backend_begins_one_at_most_and_ends_what_no_launch_took() -> None:
+    def children() -> list[str]:
+        return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+    before = children()
+    sidecar = HostSidecar()
+    sidecar.begin_ahead()
+    sidecar.begin_ahead()
+    assert len(children()) == len(before) + 1
+    sidecar.end_ahead()
+    sidecar.end_ahead()
+    assert children() == before
 
 
 def test_started_ahead_and_gone_it_is_told_of_at_the_launch(tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ from bot_bottle.backend.bubblewrap.folders import PROBE_ACCOUNT, account_for, pr
 from bot_bottle.backend.bubblewrap.program import find_program
 from bot_bottle.backend.bubblewrap.sandbox import Sandbox, SandboxRequest, start_sandbox
 from bot_bottle.backend.elsewhere import held_elsewhere
+from bot_bottle.backend.host_sidecar import HostSidecar
 from bot_bottle.backend.util import sidecar_config, write_trust
 from bot_bottle.control_client import control_listener
 from bot_bottle.errors import LaunchError, UnavailableError
-from bot_bottle.sidecar.client import SidecarProcess
 from bot_bottle.sidecar.listeners import close_listeners
 
 if TYPE_CHECKING:
@@ -59,18 +59,15 @@ class BubblewrapBackend(BottleBackend):
     boundary = "Linux namespaces and seccomp, shared kernel"
 
     def __init__(self) -> None:
-        self._ahead: SidecarProcess | None = None
+        self._sidecar = HostSidecar()
 
     def begin_ahead(self) -> None:
         """Have a sidecar load what it is made of; see :class:`BottleBackend`."""
-        with contextlib.suppress(LaunchError):
-            self._ahead = SidecarProcess.start_ahead()
+        self._sidecar.begin_ahead()
 
     def end_ahead(self) -> None:
         """End a sidecar that was never told anything; see :class:`BottleBackend`."""
-        sidecar, self._ahead = self._ahead, None
-        if sidecar is not None:
-            sidecar.close()
+        self._sidecar.end_ahead()
 
     def probe(self) -> ProbeResult:
         """Make a bare sandbox and let it go; see :class:`BottleBackend`."""
@@ -130,10 +127,7 @@ class BubblewrapBackend(BottleBackend):
     def launch(self, plan: BottlePlan) -> Iterator[BubblewrapBottle]:
         """Bring up sidecar and sandbox side by side, join them, and take both down on every way out."""
         with contextlib.ExitStack() as stack:
-            stack.callback(self.end_ahead)
-            config = sidecar_config(plan)
-            ahead, self._ahead = self._ahead, None
-            sidecar = SidecarProcess.start(config, ahead)
+            sidecar = self._sidecar.start(sidecar_config(plan))
             stack.callback(sidecar.close)
             account = account_for(plan.state_dir) if os.geteuid() == 0 else None
             home, workspace, trust = prepare_folders(plan.state_dir, account)

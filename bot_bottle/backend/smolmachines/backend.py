@@ -18,6 +18,7 @@ from bot_bottle.backend import inside, seccomp
 from bot_bottle.backend import limits as shared_limits
 from bot_bottle.backend.base import BottleBackend, Leftover, LimitStatus, Prepared
 from bot_bottle.backend.elsewhere import held_elsewhere
+from bot_bottle.backend.host_sidecar import HostSidecar
 from bot_bottle.backend.registry import IMAGE_BUILDER, get_bottle_backend
 from bot_bottle.backend.smolmachines import engine, freezing, guest, images, machine, probe, workspace
 from bot_bottle.backend.smolmachines.bottle import SmolmachinesBottle
@@ -29,7 +30,6 @@ from bot_bottle.errors import LaunchError, UnavailableError
 from bot_bottle.installation import has_installation
 from bot_bottle.operator_config import load_operator_config
 from bot_bottle.secret import Secret
-from bot_bottle.sidecar.client import SidecarProcess
 from bot_bottle.sidecar.config import Interception
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class SmolmachinesBackend(BottleBackend):
 
     def __init__(self) -> None:
         self._image = ""
+        self._sidecar = HostSidecar()
 
     not_prevented = (
         "A flaw in KVM or the engine's process ends in that process, one of the operator's account.",
@@ -74,6 +75,14 @@ class SmolmachinesBackend(BottleBackend):
         if image:
             return f"[{NAME}]\nimage = {json.dumps(image)}\n"
         return get_bottle_backend(IMAGE_BUILDER).demo_settings()
+
+    def begin_ahead(self) -> None:
+        """Have a sidecar load what it is made of; see :class:`BottleBackend`."""
+        self._sidecar.begin_ahead()
+
+    def end_ahead(self) -> None:
+        """End a sidecar that was never told anything; see :class:`BottleBackend`."""
+        self._sidecar.end_ahead()
 
     def probe(self) -> ProbeResult:
         """Boot a machine once and remember the verdict; see :class:`BottleBackend`."""
@@ -156,7 +165,7 @@ class SmolmachinesBackend(BottleBackend):
         limits = shared_limits.effective_limits(plan.bottle.limits, shared_limits.machine_memory())
         with contextlib.ExitStack() as stack:
             interception = Interception(token=token, address=guest.SIDECAR_ADDRESS)
-            sidecar = SidecarProcess.start(sidecar_config(plan, interception))
+            sidecar = self._sidecar.start(sidecar_config(plan, interception))
             stack.callback(sidecar.close)
             listener = socket.create_server(("127.0.0.1", 0))
             try:
