@@ -78,7 +78,8 @@ def command(  # noqa: PLR0913 - one for each option
             return 1
     decide.approve(asked, choice, seen)
     when = "open now" if asked.running else f"it opens with: bot-bottle resume {asked.identity}"
-    terminal.say([f"bot-bottle: {one.id} is approved, {when if seen.grant else seen.opens}"])
+    written = f"; {seen.edit.path} holds it for later starts" if seen.grant and seen.edit else ""
+    terminal.say([f"bot-bottle: {one.id} is approved, {when if seen.grant else seen.opens}{written}"])
     return 0
 
 

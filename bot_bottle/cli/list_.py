@@ -44,7 +44,7 @@ def _identities(*, as_json: bool, everything: bool) -> None:
         print_json([_state_json(state) for state in states])
         return
     if not states:
-        print("no bottle is running or kept")
+        print("no bottle is running or kept; start one with: bot-bottle start NAME")
         return
     rows = []
     for state in states:

@@ -55,6 +55,10 @@ def command(*, identities: tuple[str, ...], stop: bool, lift: bool, no_freeze: b
         terminal.warn(
             ["what does not answer may still let requests pass; end it with: bot-bottle panic --stop"]
         )
+    if chosen and not (stop or lift or as_json):
+        terminal.say(
+            ["bot-bottle: they go on with: bot-bottle panic --lift; they end with: bot-bottle panic --stop"]
+        )
     return 1 if unended or (failed and not stop) else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from bot_bottle.bottle_state import printable
-from bot_bottle.cli import complete
+from bot_bottle.cli import complete, terminal
 from bot_bottle.cli.output import print_json
 
 
@@ -47,4 +47,6 @@ def command(*, identity: str, answered: bool, as_json: bool) -> int:
         print(f"{one.request.id}  {one.identity} ({state})  {summary}")
         for line in one.request.reason.splitlines():
             print(f"          says: {printable(line)}")
+    if any(one.answer is None for one in found):
+        terminal.say(["bot-bottle: answer with: bot-bottle approve ID, or: bot-bottle deny ID [WORDS]"])
     return 0

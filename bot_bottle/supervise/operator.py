@@ -188,6 +188,7 @@ def respond(asked: Asked, answer: Answer, grant: Grant | PushGrant | None) -> No
 
 def _append(identity: str, one: str, answer: Answer, grant: Grant | PushGrant | None) -> None:
     """Write the answer where the next session reads it; the log's lock keeps a starting sidecar out."""
+    answer = replace(answer, terms=grant.terms if grant else "")  # as a sidecar says it
     path = paths.audit_path(identity)
     try:
         log = AuditLog.open(path)

@@ -54,7 +54,9 @@ def test_list_shows_what_runs_and_what_is_kept(home: Path, capsys: pytest.Captur
 
 def test_list_of_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
-    assert capsys.readouterr().out == "no bottle is running or kept\n"
+    assert capsys.readouterr().out == (
+        "no bottle is running or kept; start one with: bot-bottle start NAME\n"
+    )
     assert main(["list", "active"]) == 0
     assert capsys.readouterr().out == "no bottle is running\n"
     assert main(["list", "--json"]) == 0

@@ -87,6 +87,7 @@ def test_a_route_is_written_into_the_bottles_file(
     assert (home / "bottles" / "b.md").read_text() == before.replace("first\n", f"first\n{wanted}")
     (order,) = [order for order in bottle.orders if order["order"] == "answer"]
     assert (order["grant"]["until"], order["grant"]["uses"]) == (None, None)
+    assert f"{home / 'bottles' / 'b.md'} holds it for later starts" in said
     assert main(["check"]) == 0
 
 
@@ -149,3 +150,18 @@ def test_the_wire_holds_no_edit(bottle: ServedLog) -> None:
     bottle.ask("a2345678", host="docs.example")
     approve(asked(bottle), Choice(lasting=decide.MANIFEST))
     assert "edit" not in json.dumps(bottle.orders)
+
+
+def test_an_answer_to_a_kept_bottle_says_what_holds_as_one_to_a_running_one_does(home: Path) -> None:
+    del home
+    with served(ONE, backend="docker") as bottle:
+        bottle.ask("a2345678", host="docs.example", methods=["GET"])
+        bottle.ask("b2345678", kind="git", remote="origin", refs=["fix-1"])
+        wait_until(lambda: len(all_requests(ONE)) == 2, "the requests")
+    assert main(["approve", "a2345678", "--yes", "--for", "bottle"]) == 0
+    assert main(["approve", "b2345678", "--yes", "--for", "once"]) == 0
+    terms = [one.answer.terms for one in all_requests(ONE, answered=True) if one.answer]
+    assert terms == [
+        "GET docs.example (all paths), for as long as this bottle lives",
+        "pushes to origin: branches fix-1, for one push",
+    ]
