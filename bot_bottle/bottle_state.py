@@ -34,6 +34,9 @@ _PRESERVE = "preserve"
 _LOCK = "lock"
 _TERMINAL = "terminal"
 _MAX_METADATA = 1 << 20
+#: The form of a state folder; 0 is that of folders older than this number. A later one may be listed and
+#: removed, and is for a later version to go on with.
+STATE_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ class BottleMetadata:
 
     ``backend`` is empty in files older than the field, and empty means docker. ``started_at`` is UTC in
     ISO 8601. ``exit_code`` is that of the last session, None while there was none; ``ended`` says in words
-    how that session came to its end.
+    how that session came to its end. ``version`` is the form of the folder.
     """
 
     identity: str
@@ -55,6 +58,7 @@ class BottleMetadata:
     backend: str = ""
     exit_code: int | None = None
     ended: str = ""
+    version: int = STATE_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +119,7 @@ def create_state(metadata: BottleMetadata) -> Path:
 def write_metadata(metadata: BottleMetadata) -> None:
     """Write the metadata atomically, readable by the operator alone."""
     obj = {field.name: getattr(metadata, field.name) for field in fields(metadata)}
+    obj["version"] = max(STATE_VERSION, metadata.version)
     data = json.dumps(obj, indent=2, sort_keys=True) + "\n"
     write_atomic(bottle_state_dir(metadata.identity) / _METADATA, data.encode())
 
@@ -150,6 +155,7 @@ def read_metadata(identity: str) -> BottleMetadata | None:
         backend=_text(obj.get("backend")),
         exit_code=obj["exit_code"] if type(obj.get("exit_code")) is int else None,
         ended=_text(obj.get("ended")),
+        version=obj["version"] if type(obj.get("version")) is int else 0,
     )
 
 
@@ -183,6 +189,11 @@ def require_stopped(identity: str) -> BottleMetadata:
     if is_running(identity):
         join = f"join it: bot-bottle attach {identity}; or " if is_detached(identity) else ""
         raise UsageError(f"{identity} is running; {join}end its session first: bot-bottle stop {identity}")
+    if metadata.version > STATE_VERSION:
+        raise UsageError(
+            f"{identity} was made by a later version of bot-bottle (its state has form {metadata.version}; "
+            f"{STATE_VERSION} is known here): go on with it there; diff, pull and rm work here"
+        )
     return metadata
 
 

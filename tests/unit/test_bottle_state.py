@@ -51,6 +51,25 @@ def test_old_file_has_no_backend_and_unknown_fields_are_tolerated() -> None:
     assert metadata.copy_cwd is False
 
 
+def test_a_state_says_its_form_and_a_later_one_is_listed_and_not_gone_on_with(home: Path) -> None:
+    bottle_state.create_state(BottleMetadata(identity=IDENTITY, agent_name="one"))
+    path = home / "state" / IDENTITY / "metadata.json"
+    written = json.loads(path.read_text())
+    assert written["version"] == bottle_state.STATE_VERSION
+    assert bottle_state.require_stopped(IDENTITY).version == bottle_state.STATE_VERSION
+    del written["version"]
+    path.write_text(json.dumps(written))
+    assert bottle_state.require_stopped(IDENTITY).version == 0
+    path.write_text(json.dumps({**written, "version": 99, "of the future": {}}))
+    with pytest.raises(UsageError, match=r"made by a later version .* form 99"):
+        bottle_state.require_stopped(IDENTITY)
+    (listed,) = bottle_state.list_states()
+    assert listed.metadata is not None
+    assert listed.metadata.agent_name == "one"
+    bottle_state.write_metadata(listed.metadata)
+    assert json.loads(path.read_text())["version"] == 99, "it is not made an older one"
+
+
 def test_no_metadata_is_none_and_broken_metadata_is_a_sentence() -> None:
     assert bottle_state.read_metadata(IDENTITY) is None
     folder = bottle_state.create_state(BottleMetadata(identity=IDENTITY))
