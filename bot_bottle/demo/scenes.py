@@ -50,7 +50,7 @@ _RAW = """
 import socket
 for label, kind, address in (
     ("tcp 1.1.1.1:443", socket.SOCK_STREAM, ("1.1.1.1", 443)),
-    ("udp 8.8.8.8:53", socket.SOCK_DGRAM, ("8.8.8.8", 53)),
+    (f"udp 8.8.8.8:{UDP}", socket.SOCK_DGRAM, ("8.8.8.8", UDP)),
     ("tcp this machine's HOST:PORT", socket.SOCK_STREAM, ("HOST", PORT)),
 ):
     with socket.socket(socket.AF_INET, kind) as sock:
@@ -68,6 +68,8 @@ except OSError as error:
 """
 #: Where bottles find their sidecar unless they have a network card, behind which all that they send ends.
 _LOOPBACK = "127.0.0.1"
+#: A port of datagrams that nothing behind a card answers by itself.
+_UNUSED = 9999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,14 +130,13 @@ def proxy_ignored(stage: Stage) -> Outcome:
     allowed_command, allowed = _fetch(stage, f"https://{SITE_HOST}/guide", direct=True)
     refused_command, refused = _fetch(stage, f"https://{ELSEWHERE_HOST}/upload", direct=True)
     arrived = [seen.target for seen in stage.site.seen[before:]]
-    outcome = _refused(
-        stage,
-        refused_command,
-        refused,
-        host=ELSEWHERE_HOST,
-        reason="host_not_allowed",
-        silent=not stage.elsewhere.accepted,
-    )
+    silent = not stage.elsewhere.accepted
+    if _has_card(stage):
+        outcome = _unresolved(refused_command, refused, silent=silent)
+    else:
+        outcome = _refused(
+            stage, refused_command, refused, host=ELSEWHERE_HOST, reason="host_not_allowed", silent=silent
+        )
     ok = outcome.ok and arrived == ["/guide"] and SITE_HOST in text(allowed)
     reached = "reached the site" if arrived == ["/guide"] else f"did not go as it should: {text(allowed)!r}"
     return Outcome(ok=ok, told=(("tried", allowed_command), ("happened", reached), *outcome.told))
@@ -145,8 +146,11 @@ def raw_and_dns(stage: Stage) -> Outcome:
     """There is no route: a raw connection and a datagram fail in the bottle's own kernel namespace."""
     label = f"c2VjcmV0.{ELSEWHERE_HOST}"
     host, _, port = stage.elsewhere.address.rpartition(":")
-    has_card = get_bottle_backend(stage.plan.backend_name).sidecar_address != _LOOPBACK
-    code = f"CARD = {has_card}\n" + _RAW.replace("HOST", host).replace("PORT", port).replace("LABEL", label)
+    has_card = _has_card(stage)
+    # Behind a card every DNS question is answered at once, that there is no such name; so no answer is proof.
+    udp = _UNUSED if has_card else 53
+    code = f"CARD = {has_card}; UDP = {udp}\n"
+    code += _RAW.replace("HOST", host).replace("PORT", port).replace("LABEL", label)
     result = stage.bottle.exec(python_command(), stdin=code.encode(), timeout=SECONDS)
     lines = text(result).splitlines()
     nothing_sent = len(lines) == 4 and "SENT" not in text(result)
@@ -160,7 +164,10 @@ def raw_and_dns(stage: Stage) -> Outcome:
     return Outcome(
         ok=nothing_sent and own_answer and on_record and not stage.elsewhere.accepted,
         told=(
-            ("tried", f"connect to 1.1.1.1:443; send to 8.8.8.8:53; connect to the host; look up {label}"),
+            (
+                "tried",
+                f"connect to 1.1.1.1:443; send to 8.8.8.8:{udp}; connect to the host; look up {label}",
+            ),
             *(("happened", line) for line in lines or [error_text(result)]),
             ("so", so),
             ("upstream", f"connections seen outside: {len(stage.elsewhere.accepted)}"),
@@ -239,6 +246,23 @@ def _refused(
             ("next", str(body.get("next_step", ""))),
             ("upstream", "saw nothing" if silent else "SAW THE REQUEST"),
             *decided(stage, host),
+        ),
+    )
+
+
+def _has_card(stage: Stage) -> bool:
+    return get_bottle_backend(stage.plan.backend_name).sidecar_address != _LOOPBACK
+
+
+def _unresolved(tried: str, result: ExecResult, *, silent: bool) -> Outcome:
+    """Judge a request to a host of no route where only routes' names resolve: it does not even begin."""
+    return Outcome(
+        ok=result.returncode != 0 and not text(result) and silent,
+        told=(
+            ("tried", tried),
+            ("happened", error_text(result)),
+            ("so", "only names of routes resolve in it, so the request does not even begin"),
+            ("upstream", "saw nothing" if silent else "SAW THE REQUEST"),
         ),
     )
 
