@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--branch", "branches", multiple=True, help="Of a push: open this branch instead; may be repeated."
 )
-@click.option("--edit", is_flag=True, help="Write the route into the bottle's file too, after a look at it.")
+@click.option("--edit", is_flag=True, help="Write it into the bottle's file too, after a look at it.")
 @click.option("--words", default="", help="What the agent is told.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before opening it.")
 def command(  # noqa: PLR0913 - one for each option
@@ -56,8 +56,8 @@ def command(  # noqa: PLR0913 - one for each option
         raise UsageError("--edit holds for this bottle and all its later starts, so it goes without --for")
     asked = find_open(request)
     one = asked.request
-    if edit and one.kind != "egress":
-        raise UsageError(f"--edit is for egress requests; {one.id} asks for {one.kind}")
+    if edit and one.kind not in {"egress", "git"}:
+        raise UsageError(f"--edit is for requests of hosts and pushes; {one.id} asks for {one.kind}")
     lasting = decide.MANIFEST if edit else lasting
     choice = decide.Choice(
         lasting=lasting, host=host, paths=paths, methods=methods, branches=branches, words=words

@@ -188,7 +188,7 @@ class Answering(ModalScreen[Reply | None]):
             elif request.kind == "git":
                 yield from _field("branches", "Branches", " ".join(request.refs), "none; as asked if no path")
                 yield from _field("paths", "Paths", " ".join(request.paths), "none; as asked if no branch")
-                yield from _field("lasting", "For", Choice().lasting, "once, bottle, 30m, 2h, 7d")
+                yield from _field("lasting", "For", Choice().lasting, "once, bottle, 30m, 2h, 7d, manifest")
             elif request.kind == "content":
                 yield from _field("lasting", "For", Choice().lasting, "once, bottle, 30m, 2h, 7d")
             yield from _field("words", "Tell it", "", "what the agent is told (may stay empty)")

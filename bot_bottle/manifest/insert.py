@@ -1,7 +1,7 @@
-"""A route written into a bottle's file as a human would: everything that stood there stays as it was. Pure.
+"""What is granted, written into a bottle's file as a human would: all that stood there stays as it was. Pure.
 
 Nothing is serialised anew. The place is found by the parser's marks, lines are put in, and the result is
-believed only where it reads as the old data with that one route more.
+believed only where it reads as the old data with that one route, or those patterns for pushes, more.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from bot_bottle.git_gate.policy import DEFAULT_BRANCHES
 from bot_bottle.manifest.frontmatter import split_frontmatter
 from bot_bottle.manifest.yaml_tree import parse_yaml
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9._/-]*")
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+_BY_HAND_GIT = "its git.remotes are written in a form that is not added to; write it by hand: bot-bottle edit"
 _BY_HAND = "its egress is written in a form that is not added to; write the route by hand: bot-bottle edit"
 
 
@@ -47,6 +49,66 @@ def with_route(text: str, host: str, paths: Sequence[str], methods: Sequence[str
         raise ValueError(_BY_HAND)
     start = text.index("\n") + 1
     return text[:start] + new + text[start + len(front.yaml) :]
+
+
+def with_push(text: str, remote: str, branches: Sequence[str], paths: Sequence[str]) -> str:
+    """Give a bottle file's ``text`` in which the remote of that name takes these branches and paths too.
+
+    Raises ``ValueError`` with a sentence where the file's form does not allow that.
+    """
+    front = split_frontmatter(text)
+    new, data = front.yaml, _data(front.yaml)
+    git = data.get("git")
+    remotes = git.get("remotes") if isinstance(git, dict) else None
+    found = [
+        host
+        for host, keys in (remotes.items() if isinstance(remotes, dict) else ())
+        if isinstance(keys, dict) and keys.get("Name") == remote
+    ]
+    if len(found) != 1:
+        raise ValueError(f"it has no remote of the name {remote!r} itself; write it by hand: bot-bottle edit")
+    for key, usual, patterns in (("Branches", DEFAULT_BRANCHES, branches), ("AllowPaths", (), paths)):
+        before = _data(new)["git"]["remotes"][found[0]].get(key, list(usual))
+        if not isinstance(before, list):
+            raise ValueError(_BY_HAND_GIT)  # noqa: TRY004 - the file's fault, not a caller's
+        more = [pattern for pattern in patterns if pattern not in before]
+        if not more:
+            continue
+        wanted = _data(new)
+        wanted["git"]["remotes"][found[0]][key] = [*before, *more]
+        new = _with_items(new, found[0], key, before, more)
+        read = parse_yaml(new, file="")
+        if read.problems or read.data != wanted:
+            raise ValueError(_BY_HAND_GIT)
+    start = text.index("\n") + 1
+    return text[:start] + new + text[start + len(front.yaml) :]
+
+
+def _with_items(text: str, host: str, key: str, before: list[Any], more: list[str]) -> str:
+    """Put items into the list of that name of one remote, which is made where it is not there."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    remote = _value(_value(_value(root, "git"), "remotes"), host)
+    items = _value(remote, key)
+    lines = text.splitlines(keepends=True)
+    if isinstance(items, yaml.SequenceNode):
+        if items.flow_style:
+            return _into_flow(text, items, ", ".join(map(_flow, more)))
+        after = _last_line(items) + 1
+        block = [f"{' ' * items.start_mark.column}- {_flow(one)}\n" for one in more]
+        return "".join((*lines[:after], *block, *lines[after:]))
+    if items is not None or not isinstance(remote, yaml.MappingNode):
+        raise ValueError(_BY_HAND_GIT)
+    entry = f"{key}: {_flow([*before, *more])}"
+    if remote.flow_style:
+        return _into_flow(text, remote, entry)
+    after = _last_line(remote) + 1
+    return "".join((*lines[:after], f"{' ' * remote.start_mark.column}{entry}\n", *lines[after:]))
+
+
+def _into_flow(text: str, node: yaml.Node, entry: str) -> str:
+    end = node.end_mark.index - 1
+    comma = ", " if node.value else ""
+    return f"{text[:end].rstrip()}{comma}{entry}{text[end:]}"
 
 
 def _key(data: dict[str, Any]) -> str:
@@ -77,9 +139,7 @@ def _inserted(text: str, key: str, route: dict[str, Any], *, alone: bool) -> str
     if not isinstance(routes, yaml.SequenceNode):
         raise ValueError(_BY_HAND)  # noqa: TRY004 - as above
     if routes.flow_style:
-        end = routes.end_mark.index - 1
-        comma = ", " if routes.value else ""
-        return f"{text[:end].rstrip()}{comma}{_flow(route)}{text[end:]}"
+        return _into_flow(text, routes, _flow(route))
     lines = text.splitlines(keepends=True)
     after = _last_line(routes) + 1
     block = _block(route, " " * routes.start_mark.column)

@@ -90,14 +90,16 @@ def prospect(asked: Asked, choice: Choice) -> Prospect:
 def _push(asked: Asked, choice: Choice) -> Prospect:
     """Say what a yes to a push does."""
     one = asked.request
-    if choice.lasting == MANIFEST:
-        raise UsageError(
-            "a push is not written into the manifest from here; write once, bottle, or a time like 2h"
-        )
-    push = make_push_grant(one, lasting=choice.lasting, branches=choice.branches, paths_=choice.paths)
+    lasting = "bottle" if choice.lasting == MANIFEST else choice.lasting
+    push = make_push_grant(one, lasting=lasting, branches=choice.branches, paths_=choice.paths)
     as_asked = tuple(ref.removeprefix(HEADS) for ref in one.refs), one.paths
     changed = (push.branches, push.paths) != as_asked
-    return Prospect(opens=push.terms, notes=push_warnings(push), grant=push, changed=changed)
+    notes, edit = push_warnings(push), None
+    if choice.lasting == MANIFEST:
+        edit = edits.push_edit(asked.identity, push)
+        if push.branches and push.paths:
+            notes = (*notes, "in the file the paths are open on every branch that may be pushed")
+    return Prospect(opens=push.terms, notes=notes, grant=push, changed=changed, edit=edit)
 
 
 def _content(asked: Asked, choice: Choice) -> Prospect:

@@ -1,4 +1,4 @@
-"""What a yes writes for later starts: a route into the bottle's own file, a Dockerfile into its state folder.
+"""What a yes writes for later starts: routes and pushes into the bottle's file, a Dockerfile into its state.
 
 Each is made first, shown as a difference, and put in place only once the operator has agreed to that.
 """
@@ -16,9 +16,12 @@ from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.files import write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bot_bottle.bottle_state import BottleMetadata
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.manifest.model import Manifest
+    from bot_bottle.supervise.push_grant import PushGrant
 
 _DOCKERFILE = "Dockerfile"
 
@@ -66,23 +69,38 @@ def route_edit(identity: str, route: EgressRoute) -> FileChange:
 
     Raises ``UsageError`` where the file cannot take it so.
     """
+    from bot_bottle.manifest.insert import with_route  # noqa: PLC0415
+
+    return _bottle_edit(
+        identity, lambda old: with_route(old, route.host, route.path_allowlist, route.methods)
+    )
+
+
+def push_edit(identity: str, push: PushGrant) -> FileChange:
+    """Give the change of the bottle's file that lets what ``push`` opens hold for all its later starts.
+
+    Raises as :func:`route_edit`.
+    """
+    from bot_bottle.manifest.insert import with_push  # noqa: PLC0415
+
+    return _bottle_edit(identity, lambda old: with_push(old, push.remote, push.branches, push.paths))
+
+
+def _bottle_edit(identity: str, made: Callable[[str], str]) -> FileChange:
     from bot_bottle.manifest.check import check_draft  # noqa: PLC0415 - reads all that is declared
     from bot_bottle.manifest.files import ManifestFolder  # noqa: PLC0415
-    from bot_bottle.manifest.insert import with_route  # noqa: PLC0415
 
     metadata, manifest = _declared(identity)
     name = manifest.require_agent(metadata.agent_name).bottle
     path = paths.bottles_dir() / f"{name}.md"
     old = ManifestFolder(path=path.parent).read(path)
     try:
-        new = with_route(old, route.host, route.path_allowlist, route.methods)
+        new = made(old)
     except ValueError as error:
         raise UsageError(f"{path}: {error} {name}") from None
     problems = check_draft(path, new, _folder(metadata))
     if problems:
-        raise UsageError(
-            f"{path} cannot take this route: {problems[0]}; write it by hand: bot-bottle edit {name}"
-        )
+        raise UsageError(f"{path} cannot take this: {problems[0]}; write it by hand: bot-bottle edit {name}")
     return FileChange(path=path, new=new, old=old, base=old)
 
 

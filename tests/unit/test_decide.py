@@ -165,3 +165,25 @@ def test_an_answer_to_a_kept_bottle_says_what_holds_as_one_to_a_running_one_does
         "GET docs.example (all paths), for as long as this bottle lives",
         "pushes to origin: branches fix-1, for one push",
     ]
+
+
+def test_a_push_is_written_into_the_bottles_file(
+    bottle: ServedLog, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = home / "bottles" / "b.md"
+    remote = "git:\n  remotes:\n    git.test:\n      Name: origin\n      Upstream: https://git.test/a.git\n"
+    write(path, path.read_text().replace("egress:\n", f"{remote}egress:\n"))
+    before = path.read_text()
+    bottle.ask("a2345678", kind="git", remote="origin", refs=["refs/heads/fix-1", "x"], paths=[".github/**"])
+    asked(bottle)
+    assert main(["approve", "a2345678", "--edit", "--branch", "fix-1", "--yes"]) == 0
+    assert '+      Branches: ["bottle/**", fix-1]' in capsys.readouterr().err
+    assert path.read_text() == before.replace("/a.git\n", '/a.git\n      Branches: ["bottle/**", fix-1]\n')
+    (order,) = [order for order in bottle.orders if order["order"] == "answer"]
+    assert (order["verdict"], order["grant"]["push"]["paths"]) == ("changed", [])
+    assert (order["grant"]["until"], order["grant"]["uses"]) == (None, None)
+    assert main(["check"]) == 0
+    bottle.ask("b2345678", kind="git", remote="other", refs=["fix-2"])
+    wait_until(lambda: len(all_requests(ONE)) == 2, "the other request")
+    assert main(["approve", "b2345678", "--edit", "--yes"]) == 2
+    assert "has no remote of the name 'other' itself" in capsys.readouterr().err

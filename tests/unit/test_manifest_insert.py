@@ -6,7 +6,7 @@ import difflib
 
 import pytest
 
-from bot_bottle.manifest.insert import with_route
+from bot_bottle.manifest.insert import with_push, with_route
 
 BLOCK = """---
 # mine
@@ -88,3 +88,80 @@ def test_words_that_yaml_would_take_for_others_are_quoted() -> None:
 def test_what_is_not_understood_is_left_alone(front: str) -> None:
     with pytest.raises(ValueError, match=r"by hand|not accepted"):
         with_route(f"---\n{front}---\n", "d.example", [], [])
+
+
+FLOW = '    other.example.com: {Name: other, Upstream: "https://other.example.com/b.git"}  # x'
+GIT = """---
+git:
+  remotes:
+    git.example.com:   # ours
+      Name: project
+      Upstream: ssh://git@git.example.com/a.git
+FLOW
+env: {A: b}
+---
+""".replace("FLOW", FLOW)
+
+
+@pytest.mark.parametrize(
+    ("old", "remote", "branches", "paths", "lines"),
+    [
+        (
+            GIT,
+            "project",
+            ["fix-*"],
+            [".github/**"],
+            ['      Branches: ["bottle/**", "fix-*"]', '      AllowPaths: [".github/**"]'],
+        ),
+        (
+            GIT.replace("a.git\n", "a.git\n      Branches: [topic/x]  # mine\n"),
+            "project",
+            ["fix-1", "topic/x"],
+            [],
+            ["      Branches: [topic/x, fix-1]  # mine"],
+        ),
+        (
+            GIT.replace("a.git\n", "a.git\n      AllowPaths:\n        - a.yml  # one\n"),
+            "project",
+            [],
+            ["b.yml"],
+            ["        - b.yml"],
+        ),
+        (
+            GIT,
+            "other",
+            ["fix-1"],
+            [],
+            [
+                FLOW.replace("}", ', Branches: ["bottle/**", fix-1]}'),
+            ],
+        ),
+    ],
+)
+def test_what_may_be_pushed_is_added_to_one_remote(
+    old: str, remote: str, branches: list[str], paths: list[str], lines: list[str]
+) -> None:
+    new = with_push(old, remote, branches, paths)
+    came = [line for line in new.splitlines() if line not in old.splitlines()]
+    assert came == lines
+    kept = [line for line in old.splitlines() if line in new.splitlines()]
+    assert len(kept) >= len(old.splitlines()) - 1, "what was in a list's line stands in it still"
+
+
+def test_what_is_there_already_changes_nothing() -> None:
+    assert with_push(GIT, "project", ["bottle/**"], []) == GIT
+
+
+@pytest.mark.parametrize(
+    "old",
+    ["---\n---\n", "---\ngit: x\n---\n", GIT.replace("project", "p"), GIT.replace("other,", "project,")],
+)
+def test_a_remote_that_is_not_there_once_is_for_a_hand(old: str) -> None:
+    with pytest.raises(ValueError, match="by hand"):
+        with_push(old, "project", ["fix-1"], [])
+
+
+def test_a_form_that_is_not_added_to_is_for_a_hand() -> None:
+    for wrong in ("Branches: *b", "Branches: x"):
+        with pytest.raises(ValueError, match=r"by hand|alias"):
+            with_push(GIT.replace("a.git\n", f"a.git\n      {wrong}\n"), "project", ["fix-1"], [])

@@ -107,9 +107,7 @@ def test_less_than_was_asked_is_granted(
     assert (seen.grant.branches, seen.grant.paths, seen.changed) == (branches, paths, changed)
 
 
-@pytest.mark.parametrize(
-    "choice", [Choice(host="a.example"), Choice(methods=("GET",)), Choice(lasting="manifest")]
-)
+@pytest.mark.parametrize("choice", [Choice(host="a.example"), Choice(methods=("GET",))])
 def test_what_a_push_does_not_have_cannot_be_changed(choice: Choice) -> None:
     with pytest.raises(UsageError):
         prospect(Asked(identity="worker-abcde", running=True, request=asked("x")), choice)
