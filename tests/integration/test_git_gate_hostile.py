@@ -375,6 +375,9 @@ def test_a_client_that_does_not_read_its_clone_is_let_go(
 
 def test_more_connections_than_are_served_are_told_so(lab: GitLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(
+        http_module, "_HEAD_SECONDS", 600.0
+    )  # those that say nothing stay, however slow this is
     here = Repo(lab.folder, lab.env)
     with contextlib.ExitStack() as stack:
         for _ in range(3):
