@@ -133,6 +133,11 @@ def open_connection(road: Road, host: str, context: ssl.SSLContext | None = None
     return context.wrap_socket(plain, server_hostname=host)
 
 
+def upload_head(road: Road, host: str, path: str, length: int) -> bytes:
+    """Give the head of an upload of ``length`` bytes."""
+    return _request(road, host, path, b"POST", length)
+
+
 def _request(road: Road, host: str, path: str, method: bytes = b"GET", length: int | None = None) -> bytes:
     lines = [b"%b %b HTTP/1.1" % (method, path.encode()), b"Host: " + road.authority(host).encode()]
     lines += [b"User-Agent: bench/1", b"Accept: */*", b"Accept-Encoding: identity"]

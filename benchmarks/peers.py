@@ -104,10 +104,11 @@ class BotBottle:
         argv += ["--upstream-ca", str(upstream.ca_file), "--audit", str(folder / "audit.jsonl")]
         for host in (HOST, *MANY_HOSTS):
             argv += ["--pin", f"{host}=127.0.0.1:{upstream.port}"]
+        ca_file = folder / "ca" / "ca.pem"
         with _running(argv, port, env={**os.environ, "BENCH_TOKEN": _TOKEN}) as process:
-            yield Running(
-                process, Road(port=port, ca_file=folder / "ca" / "ca.pem", upstream_port=upstream.port)
-            )
+            while not ca_file.exists():  # it takes connections a moment before
+                time.sleep(0.01)
+            yield Running(process, Road(port=port, ca_file=ca_file, upstream_port=upstream.port))
 
 
 class Squid:

@@ -21,6 +21,8 @@ HOST = f"one.{DOMAIN}"
 MANY_HOSTS = tuple(f"h{number:03}.{DOMAIN}" for number in range(100))
 BODY = 1024
 EVENT_SECONDS = 0.0005
+#: Where nothing is read any more once a request's head has come.
+STALLING = "/stalling"
 
 _WORKERS = 4
 
@@ -84,6 +86,7 @@ class _Worker:
         self._poll.register(listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
         self._connections: dict[int, ssl.SSLSocket] = {}
         self._pending: dict[int, bytes] = {}
+        self._stalling: set[int] = set()
 
     def run(self) -> None:
         """Serve until a signal comes."""
@@ -112,6 +115,9 @@ class _Worker:
         self._poll.register(connection.fileno(), select.EPOLLIN)
 
     def _hear(self, fd: int, connection: ssl.SSLSocket) -> None:
+        if fd in self._stalling:
+            self._stalling.discard(fd)
+            raise ConnectionError  # its client is gone
         if connection.version() is None:
             connection.do_handshake()
         while True:
@@ -121,6 +127,12 @@ class _Worker:
             pending = self._pending[fd] + data
             while b"\r\n\r\n" in pending:
                 head, _, pending = pending.partition(b"\r\n\r\n")
+                if head.startswith(b"POST %b " % STALLING.encode()):
+                    self._stalling.add(fd)
+                    self._poll.modify(fd, select.EPOLLRDHUP)
+                    # Or the kernel would take megabytes of each in its place.
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    return
                 pending = _answer(connection, head, pending)
             self._pending[fd] = pending
 

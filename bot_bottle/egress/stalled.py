@@ -10,7 +10,7 @@ from typing import Protocol
 from bot_bottle.decision import Deny
 
 MOST_BYTES = 64 * 1024 * 1024
-#: More than any one connection has waiting: below as many as fill the bound with it nobody needs to count.
+#: More than any one connection has waiting: until as many have come as fill the bound nobody needs to count.
 _MOST_EACH_BYTES = 512 * 1024
 
 
@@ -29,7 +29,7 @@ class Stalled:
     """Those of one bottle that wait, in the order in which they began to."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
-        self._most = most
+        self._most = self._slack = most
         self._all: dict[Holder, None] = {}
 
     def __len__(self) -> int:
@@ -41,18 +41,22 @@ class Stalled:
             self._all.pop(holder, None)
         elif holder not in self._all:
             self._all[holder] = None
-            if len(self._all) * _MOST_EACH_BYTES > self._most:
-                self._bound()
+            self._slack -= _MOST_EACH_BYTES
+            if self._slack < 0:
+                self._count()
 
-    def _bound(self) -> None:
+    def _count(self) -> None:
+        """Look at what really waits. Room is made for some more, so that not each of them is counted anew."""
         sizes = [(holder, holder.waiting) for holder in self._all]
         total = sum(size for _holder, size in sizes)
-        for holder, size in sizes:
-            if total <= self._most:
-                return
-            total -= size
-            self._all.pop(holder, None)
-            holder.give_way()
+        if total > self._most:
+            for holder, size in sizes:
+                if total <= self._most - self._most // 8:
+                    break
+                total -= size
+                self._all.pop(holder, None)
+                holder.give_way()
+        self._slack = self._most - total
 
 
 def too_much_waits() -> Deny:

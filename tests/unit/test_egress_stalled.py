@@ -47,8 +47,13 @@ def test_many_that_hold_little_stay() -> None:
     for transfer in transfers:
         stalled.note(transfer, waits=True)
     assert not any(transfer.ended for transfer in transfers)
-    stalled.note(Transfer(waiting=1), waits=True)
-    assert [transfer.ended for transfer in transfers].count(True) == 1
+    newest = [Transfer(waiting=600 * KIB) for _ in range(20)]
+    for transfer in newest:
+        stalled.note(transfer, waits=True)
+    assert [transfer.ended for transfer in transfers[:100]] == [True] * 100
+    assert not transfers[-1].ended
+    assert not any(transfer.ended for transfer in newest)
+    assert sum(one.waiting for one in (*transfers, *newest) if not one.ended) <= MOST_BYTES
 
 
 def test_what_has_ended_gives_way_to_nobody() -> None:
