@@ -258,7 +258,8 @@ def test_what_waits_for_all_stalled_transfers_together_is_bounded(tmp_path: Path
         with InProcess(tmp_path, settings) as egress, contextlib.ExitStack() as held:
             egress.proxy.stalled = Stalled(most=1024 * 1024)
             first, *others = (held.enter_context(stalled_upload(egress, number)) for number in range(3))
-            egress.call(lambda: egress.proxy.stalled.note(Weight(900 * 1024), waits=True))
+            for _ in range(2):
+                egress.call(lambda: egress.proxy.stalled.note(Weight(425 * 1024), waits=True))
             refused = first.response()
             assert (refused.status, refused.reason) == (503, "too_much_waits")
             assert egress.call(lambda: len(clients(egress))) >= 2
