@@ -79,6 +79,7 @@ _NOT_EMULATED = {
     "machine minutes; where KVM boots it runs",
     "test_c7_the_ca_key_is_nowhere_and_each_bottle_has_its_own_ca": _STARTS,
     "test_a10_no_descriptor_is_inherited": _STARTS,
+    "test_a13_a_dead_sidecar_means_no_way_out": _STARTS,  # tests/integration/test_machine.py kills one too
     "test_a13_a_route_the_operator_removed_is_gone_after_resume": _STARTS,
     "test_a13_what_the_agent_wrote_changes_nothing_after_resume": _STARTS,
     "test_a13_nothing_lives_on_after_the_launcher": _STARTS,
