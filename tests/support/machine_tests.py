@@ -55,7 +55,6 @@ _EMULATED_TESTS = {
     f"tests/integration/{test}": account
     for test, account in {
         "test_codex_real.py::test_codex_works_over_its_websocket_and_never_holds_the_token": "root",
-        "test_verify.py::test_every_attack_is_held_and_nothing_is_left": "root",
         "test_demo.py::test_demo_passes_and_leaves_nothing": "root",
         "test_machine.py::"
         "test_a_detached_machine_is_seen_held_still_killed_and_taken_up_with_other_limits": "user",
