@@ -134,6 +134,10 @@ EVENTS: dict[str, Event] = {
             action="string: `passed on` or `held back`",
         ),
     ),
+    "second_hop": Event(
+        meaning="The external pipelock program was started anew, or could not be.",
+        fields=_fields(message="string: why, in a sentence"),
+    ),
     "usage": Event(
         meaning="A model provider's answer said how much it used.",
         fields=_fields(

@@ -22,6 +22,9 @@
     runtime = "auto"                  # or a runtime that the engine has
     build_ca = "/path/ca.pem"         # trusted while images are built (a proxy that inspects TLS)
 
+    [pipelock]
+    program = "/usr/local/bin/pipelock"   # for bottles with engine: external; without it, the one on PATH
+
 Whatever is written here is shown in the preflight of every launch it touches.
 """
 
@@ -101,6 +104,7 @@ class OperatorConfig:
     upstream_ca: str = ""
     upstream_ca_pem: str = field(default="", repr=False)
     proxy: UpstreamProxy | None = None
+    pipelock: str = ""
     pins: Mapping[str, Pin] = field(default_factory=dict)
     docker: DockerConfig = field(default_factory=DockerConfig)
     smolmachines: SmolmachinesConfig = field(default_factory=SmolmachinesConfig)
@@ -136,7 +140,8 @@ def read_ca_file(path: Path) -> str:
 
 
 def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
-    _known(data, ("backend", "on_request", "notify", "egress", "pins", "docker", "smolmachines"), path, "")
+    known = ("backend", "on_request", "notify", "egress", "pins", "docker", "smolmachines", "pipelock")
+    _known(data, known, path, "")
     egress = _table(data, "egress", path)
     _known(egress, ("upstream_ca", *_PROXY_KEYS), path, "egress.")
     upstream_ca, pem = _cas(egress, "upstream_ca", path, "egress.")
@@ -153,7 +158,16 @@ def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
         ),
         docker=_docker(_table(data, "docker", path), path),
         smolmachines=_smolmachines(_table(data, "smolmachines", path), path),
+        pipelock=_program(_table(data, "pipelock", path), path),
     )
+
+
+def _program(table: Mapping[str, object], path: Path) -> str:
+    _known(table, ("program",), path, "pipelock.")
+    program = _text(table, "program", path, "pipelock.")
+    if program and not Path(program).is_absolute():
+        raise ManifestError(f"{path}: pipelock.program: {shown(program)} is no absolute path")
+    return program
 
 
 def _proxy(table: Mapping[str, object], path: Path) -> UpstreamProxy | None:

@@ -47,6 +47,7 @@ def preflight_lines(
         ("task", (first_line(plan.spec.prompt),) if plan.spec.headless and plan.spec.prompt else ()),
         ("pins", tuple(f"{host} -> {pin_text(pin)} (config.toml)" for host, pin in plan.pins.items())),
         ("proxy", (plan.upstream_proxy.shown,) if plan.upstream_proxy else ()),
+        ("second hop", (f"{shown(plan.second_hop, 400)} (pipelock)",) if plan.second_hop else ()),
         ("upstream CA", (_ca_text(plan.upstream_ca_pem, upstream_ca),) if plan.upstream_ca_pem else ()),
         ("on request", _told_by(plan)),
         ("limits", tuple(_limit_line(limit, plan.bottle) for limit in plan.limits)),

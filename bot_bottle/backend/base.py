@@ -76,6 +76,7 @@ class BottlePlan:
     manifest's ``env``) and is not printed by value. ``secrets`` and ``git_remotes`` are for the sidecar
     alone. ``marked`` are the operator's values that must not leave (the bottle's ``guard``) and that are not
     in ``guest_env``. ``on_request`` and ``notify`` say how the operator is told of what the agent asks for.
+    ``second_hop`` is the path of the external pipelock program, where the bottle has it behind its egress.
     """
 
     spec: BottleSpec
@@ -97,6 +98,7 @@ class BottlePlan:
     notes: tuple[str, ...] = ()
     on_request: tuple[str, ...] = ()
     notify: bool = False
+    second_hop: str = ""
 
     def print(self) -> None:
         """Show the preflight on stderr: names, never values."""

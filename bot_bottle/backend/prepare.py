@@ -7,7 +7,9 @@ and only to be sure that they are there.
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state, paths
@@ -17,7 +19,7 @@ from bot_bottle.backend.base import AGENT_HOME, AGENT_USER, BottlePlan
 from bot_bottle.backend.util import network_env
 from bot_bottle.egress.routes import egress_resolve_token_values, egress_routes_for_bottle
 from bot_bottle.env import entry_kind, resolve_env
-from bot_bottle.errors import UsageError
+from bot_bottle.errors import UnavailableError, UsageError
 from bot_bottle.git_gate.preparation import gate_remotes
 from bot_bottle.git_gate.spellings import is_spelling
 from bot_bottle.operator_config import load_operator_config
@@ -123,9 +125,31 @@ def prepare_plan(
         limits=backend.limits(bottle),
         on_request=config.on_request if bottle.supervise else (),
         notify=config.notify and bottle.supervise,
+        second_hop=second_hop(bottle, config),
     )
     backend.check(plan)
     return plan
+
+
+def second_hop(bottle: ManifestBottle, config: OperatorConfig) -> str:
+    """Find the external pipelock program where the bottle asks for it; raises ``UnavailableError``."""
+    if bottle.pipelock != "external":
+        return ""
+    where = f"bottle {bottle.name} has pipelock: {{engine: external}}"
+    if config.proxy or config.pins:
+        what = "a proxy" if config.proxy else "pins"
+        raise UsageError(
+            f"{where}, and config.toml has {what}: the program finds its own way and knows neither; "
+            "remove one of the two"
+        )
+    program = shutil.which(config.pipelock or "pipelock")
+    if program is None:
+        named = f"is not at {config.pipelock} (config.toml)" if config.pipelock else "is not on PATH"
+        raise UnavailableError(
+            f"{where}, and the program pipelock {named}; install it (github.com/luckyPipewrench/pipelock), "
+            "name it in config.toml ([pipelock] program), or remove engine: external"
+        )
+    return str(Path(program).absolute())
 
 
 def with_answers(plan: BottlePlan, ask: Callable[[str, str], str]) -> BottlePlan:

@@ -20,7 +20,7 @@ from bot_bottle.errors import LaunchError
 from bot_bottle.files import write_atomic
 from bot_bottle.git_gate.remote import GateConfig
 from bot_bottle.secret import Secret
-from bot_bottle.sidecar.config import SidecarConfig
+from bot_bottle.sidecar.config import SecondHopSettings, SidecarConfig
 from bot_bottle.sidecar.listeners import PROXY_PORT
 
 if TYPE_CHECKING:
@@ -94,6 +94,9 @@ def sidecar_config(plan: BottlePlan, interception: Interception | None = None) -
         marked=marked_values(plan),
         cache=str(paths.cache_dir()),
         supervise=_past(plan),
+        second_hop=SecondHopSettings(program=plan.second_hop, folder=str(plan.state_dir / "pipelock"))
+        if plan.second_hop
+        else None,
     )
 
 

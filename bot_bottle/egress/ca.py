@@ -74,6 +74,16 @@ class CertificateAuthority:
         return max(self._cert.not_valid_after_utc - now, timedelta(minutes=1))
 
 
+def new_root(common_name: str) -> tuple[bytes, bytes]:
+    """Make another root, for a program of ours that opens TLS itself: its certificate and its key, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    certificate = _ca_certificate(key, common_name, datetime.now(UTC))
+    return certificate.public_bytes(serialization.Encoding.PEM), pem
+
+
 def _ca_certificate(key: ec.EllipticCurvePrivateKey, identity: str, now: datetime) -> x509.Certificate:
     name = x509.Name(
         [

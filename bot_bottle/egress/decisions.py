@@ -69,6 +69,8 @@ class Decisions:
         self.content = ContentGuard(config, loop)
         #: Origins of routes whose uses are counted, each with what takes one, if there is one left.
         self.counted: dict[str, Callable[[], bool]] = {}
+        #: Who follows the routes that hold.
+        self.on_table: Callable[[Sequence[EgressRoute]], None] | None = None
         self._audit = audit
         self._policies = tuple(policies)
         # Run on every request, whatever went before: those that look at its target and those we do not know.
@@ -80,6 +82,8 @@ class Decisions:
     def decide_by(self, table: RouteTable) -> None:
         """Decide by ``table`` from now on; what was allowed before goes on."""
         self.table = table
+        if self.on_table is not None:
+            self.on_table(table.routes)
         if table.halt is None:
             self.counters.keep(route.host for route in table.routes)
         self.precedents = self.precedents.successor()

@@ -12,6 +12,7 @@ from bot_bottle.manifest.frontmatter import split_frontmatter
 from bot_bottle.manifest.layers import BottleFile, Layer, Named, Said
 from bot_bottle.manifest.model import (
     AgentOrigin,
+    ContentEngine,
     ManifestAgent,
     ManifestAgentProvider,
     ManifestAuth,
@@ -123,6 +124,7 @@ def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
     egress, user, provider, limits = keys.egress, keys.git.user, keys.agent_provider, keys.limits
     word = "add_routes" if egress.add_routes else "routes"
     workspace: Workspace = "copy" if keys.workspace == "copy" else "empty"
+    engine: ContentEngine = "external" if keys.pipelock.engine == "external" else "builtin"
     return Layer(
         env=Named(
             {name: Said(value, _source(tree, path, ("env", name))) for name, value in keys.env.items()}
@@ -174,6 +176,7 @@ def _layer(keys: BottleKeys, tree: YamlTree, path: Path) -> Layer:
                 if ("limits", name) in tree.keys
             }
         ),
+        pipelock=said(engine, "pipelock"),
         supervise=said(keys.supervise, "supervise"),
         workspace=said(workspace, "workspace"),
     )

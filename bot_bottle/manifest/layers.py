@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bot_bottle.manifest.model import (
+        ContentEngine,
         ManifestAgentProvider,
         ManifestGitRemote,
         ManifestRoute,
@@ -84,6 +85,7 @@ class Layer:
     provider: Said[ManifestAgentProvider] | None = None
     limits: Named[float] = field(default_factory=Named)
     guard: Named[str] = field(default_factory=Named)
+    pipelock: Said[ContentEngine] | None = None
     supervise: Said[bool] | None = None
     workspace: Said[Workspace] | None = None
 
@@ -99,6 +101,7 @@ def fold(base: Layer, child: Layer) -> Layer:
         provider=child.provider or base.provider,
         limits=child.limits.over(base.limits),
         guard=child.guard.over(base.guard),
+        pipelock=child.pipelock or base.pipelock,
         supervise=child.supervise or base.supervise,
         workspace=child.workspace or base.workspace,
     )
@@ -136,6 +139,7 @@ def effective_bottle(
     sources.update((f"limits.{name}", said.source) for name, said in layer.limits.entries.items())
     sources.update((f"guard.{name}", said.source) for name, said in layer.guard.entries.items())
     empty: Workspace = "empty"
+    builtin: ContentEngine = "builtin"
     return ManifestBottle(
         name=file.name,
         path=file.path,
@@ -152,6 +156,7 @@ def effective_bottle(
             remotes=tuple(remotes),
         ),
         guard=tuple(layer.guard.entries),
+        pipelock=taken("pipelock", layer.pipelock, builtin),
         supervise=taken("supervise", layer.supervise, default=False),
         workspace=taken("workspace", layer.workspace, empty),
         sources=sources,

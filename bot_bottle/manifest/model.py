@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: Who wrote an agent: the operator (``~/.bot-bottle/agents``) or the repository (``./.bot-bottle/agents``).
 AgentOrigin: TypeAlias = Literal["operator", "repository"]
 
+#: What scans a bottle's content: egress alone, or the pipelock program behind it as well.
+ContentEngine: TypeAlias = Literal["builtin", "external"]
 #: What a launch finds in its workspace unless ``--cwd`` or ``--no-cwd`` says otherwise.
 Workspace: TypeAlias = Literal["copy", "empty"]
 
@@ -170,9 +172,9 @@ class ManifestBottle:
 
     ``env`` is as written: literals, ``${HOST_VAR}``, ``?prompt`` (see ``env.py``). ``sources`` says where
     each setting was written, by key: ``env.NAME``, ``egress.routes[0]``, ``git.user.name``,
-    ``git.remotes.HOST``, ``guard.NAME``, ``limits.memory``, and ``agent_provider``, ``supervise``,
-    ``workspace`` as wholes; what nobody wrote has no source. ``guard`` names variables, of the bottle's
-    ``env`` or of the operator, whose values must not leave by any road.
+    ``git.remotes.HOST``, ``guard.NAME``, ``limits.memory``, and ``agent_provider``, ``pipelock``,
+    ``supervise``, ``workspace`` as wholes; what nobody wrote has no source. ``guard`` names variables, of the
+    bottle's ``env`` or of the operator, whose values must not leave by any road. ``pipelock`` is its engine.
     """
 
     name: str
@@ -184,6 +186,7 @@ class ManifestBottle:
     limits: ManifestLimits = field(default_factory=ManifestLimits)
     git: ManifestGit = field(default_factory=ManifestGit)
     guard: tuple[str, ...] = ()
+    pipelock: ContentEngine = "builtin"
     supervise: bool = False
     workspace: Workspace = "empty"
     sources: Mapping[str, ManifestSource] = field(default_factory=dict, repr=False)

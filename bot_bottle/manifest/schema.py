@@ -57,6 +57,7 @@ Detector = Annotated[str, AfterValidator(values.detector), WithJsonSchema({"enum
 OnMatch = Annotated[
     str, AfterValidator(values.on_match), WithJsonSchema({"enum": ["block", "redact", "ask"]})
 ]
+Engine = Annotated[str, AfterValidator(values.engine), WithJsonSchema({"enum": ["builtin", "external"]})]
 OnOpaque = Annotated[str, AfterValidator(values.on_opaque), WithJsonSchema({"enum": ["deny", "allow"]})]
 PresetName = Annotated[str, AfterValidator(values.preset), WithJsonSchema({"enum": list(PRESET_METHODS)})]
 UsageApi = Annotated[str, AfterValidator(values.usage_api), WithJsonSchema({"enum": list(USAGE_API_NAMES)})]
@@ -130,6 +131,16 @@ class PipelockKeys(_Keys):
         default="warn",
         description="what becomes of an answer that orders an agent about; off looks at none, warn records",
         examples=["off", "warn", "block"],
+    )
+
+
+class EngineKeys(_Keys):
+    """``pipelock``: what scans the content of a whole bottle."""
+
+    engine: Engine = Field(
+        default="builtin",
+        description="external: the pipelock program too, as a second hop behind egress",
+        examples=["builtin", "external"],
     )
 
 
@@ -338,6 +349,7 @@ class BottleKeys(_Keys):
         description="variables, of env or of the host, whose values must not leave",
         examples=[["DB_PASSWORD"]],
     )
+    pipelock: EngineKeys = Field(default=EngineKeys.model_construct(), examples=[{"engine": "external"}])
     supervise: bool = Field(default=False, description="let the agent ask for more", examples=[True])
     workspace: Workspace = Field(
         default="empty", description="copy: as if started with --cwd", examples=["copy", "empty"]
@@ -403,7 +415,8 @@ REFUSED: dict[type[BaseModel], dict[str, str]] = {
     GitKeys: {"repos": "has another name; write git.remotes", "name": "belongs to git.user"},
     AgentKeys: {
         **dict.fromkeys(
-            ("env", "egress", "limits", "extends", "supervise", "workspace", "backend"), _NOT_AN_AGENTS
+            ("env", "egress", "limits", "extends", "pipelock", "supervise", "workspace", "backend"),
+            _NOT_AN_AGENTS,
         ),
         **dict.fromkeys(
             ("agent_provider", "auth", "auth_token", "token_ref", "tokens", "forward_host_credentials"),

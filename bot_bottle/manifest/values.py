@@ -261,6 +261,13 @@ def on_match(text: str) -> str:
     return text
 
 
+def engine(text: str) -> str:
+    """Accept what scans a bottle's content."""
+    if text not in {"builtin", "external"}:
+        raise ValueError(f"{shown(text, 20)!r} is no engine; write builtin or external")
+    return text
+
+
 def on_opaque(text: str) -> str:
     """Accept what becomes of content that cannot be read."""
     if text not in {"deny", "allow"}:

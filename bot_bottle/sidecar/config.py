@@ -88,6 +88,14 @@ class Roots:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecondHopSettings:
+    """The external pipelock program: its path, and a folder for its config and certificate authority."""
+
+    program: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SidecarConfig:
     """Everything one sidecar knows.
 
@@ -96,7 +104,8 @@ class SidecarConfig:
     ``interception`` goes with a listener of that role. ``marked`` are the operator's values that are no
     credential of the sidecar's and must not leave either. ``cache`` is a folder, as the sidecar sees it, for
     what can be made again; empty for none. Without ``upstream_proxy`` upstreams are dialled directly.
-    With ``supervise``, what was asked and answered in earlier sessions, the agent may ask for more.
+    With ``supervise``, what was asked and answered in earlier sessions, the agent may ask for more. With
+    ``second_hop`` a program stands between egress and the network.
     """
 
     identity: str
@@ -113,6 +122,7 @@ class SidecarConfig:
     cache: str = ""
     upstream_proxy: UpstreamProxy | None = None
     supervise: Past | None = None
+    second_hop: SecondHopSettings | None = None
 
     def guarded(self) -> dict[str, Secret]:
         """Give every value that must not leave, by name: the sidecar's credentials and the marked ones."""
@@ -137,6 +147,7 @@ class SidecarConfig:
             "cache": self.cache,
             "upstream_proxy": _proxy_to_wire(self.upstream_proxy),
             "supervise": self.supervise.to_wire() if self.supervise else None,
+            "second_hop": [self.second_hop.program, self.second_hop.folder] if self.second_hop else None,
         }
         return json.dumps(obj).encode()
 
@@ -159,6 +170,9 @@ class SidecarConfig:
             cache=obj["cache"],
             upstream_proxy=_proxy_from_wire(obj["upstream_proxy"]),
             supervise=_past_from_wire(obj["supervise"]),
+            second_hop=SecondHopSettings(program=obj["second_hop"][0], folder=obj["second_hop"][1])
+            if obj["second_hop"]
+            else None,
         )
 
 

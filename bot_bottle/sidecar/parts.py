@@ -6,6 +6,7 @@ Loaded while the launcher is busy with the CA.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from bot_bottle.sidecar.control_server import ControlServer
     from bot_bottle.sidecar.listeners import Listeners
     from bot_bottle.sidecar.orders import Answer, Order
+    from bot_bottle.sidecar.second_hop import SecondHop
     from bot_bottle.supervise.keeper import Keeper
 
 
@@ -47,13 +49,22 @@ class Parts:
         loop: asyncio.AbstractEventLoop,
         folder: str = "",
     ) -> None:
-        self._config = config
         self._audit = audit
         self._folder = folder
         self._halt: Deny | None = None
         self._gate: GitGate | None = None
         self._control: ControlServer | None = None
+        self._hop = _begin_hop(config, audit)
+        if self._hop is not None:
+            config = replace(
+                config,
+                upstream_proxy=self._hop.proxy,
+                upstream_ca_pem=config.upstream_ca_pem + self._hop.ca_pem,
+            )
+        self._config = config
         self.proxy = EgressProxy(config, audit=audit, ca=ca, loop=loop)
+        if self._hop is not None:
+            self.proxy.on_table = self._hop.follow
         # Most bottles never knock at git's door: what the gate is made of is loaded for those that do.
         self.proxy.doors["git"] = lambda: self._open_gate().protocol()
         keeper = self._keeper = _make_keeper(config, proxy=self.proxy, audit=audit, loop=loop)
@@ -73,6 +84,8 @@ class Parts:
 
     async def serve(self, listeners: Listeners) -> None:
         """Serve sockets that were handed over; raises ``OSError`` and ``ValueError``."""
+        if self._hop is not None:
+            await self._hop.ready()
         await self.proxy.serve([(role, sock) for role, sock in listeners if role != "control"])
         for role, sock in listeners:
             if role == "control":
@@ -85,6 +98,8 @@ class Parts:
     def close(self) -> None:
         """Drop every connection and stop listening."""
         self.proxy.close()
+        if self._hop is not None:
+            self._hop.close()
         if self._gate is not None:
             self._gate.close()
         if self._keeper is not None:
@@ -136,6 +151,21 @@ class Parts:
         self.proxy.content.guard(self._config.guarded())
         if self._gate is not None:
             self._gate.scan_with(_scanner_maker(self._config, self.proxy.content.engine))
+
+
+def _begin_hop(config: SidecarConfig, audit: AuditLog) -> SecondHop | None:
+    settings = config.second_hop
+    if settings is None:
+        return None
+    from bot_bottle.sidecar.second_hop import SecondHop  # noqa: PLC0415 - for bottles that ask for it
+
+    def note(message: str) -> None:
+        with contextlib.suppress(OSError):
+            audit.append("second_hop", message=message)
+
+    # Git's upstreams are the gate's to reach, by its own policy and scan.
+    bypass = [remote.upstream_host for remote in config.git.remotes] if config.git else []
+    return SecondHop(settings, config.routes, bypass=bypass, note=note)
 
 
 def _make_keeper(

@@ -526,3 +526,23 @@ def test_the_doors_of_gvisor_open_without_ipv6_too(
     if not has_ipv6:
         with pytest.raises(APIError):
             sidecar._keep_doors(api, "agent", open_network=True)
+
+
+def test_the_external_pipelock_program_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    plan = BottlePlan(
+        spec=BottleSpec(manifest=Manifest(), agent_name="tester", user_cwd=tmp_path),
+        identity=IDENTITY,
+        backend_name="docker",
+        bottle=ManifestBottle(
+            name="b", path=tmp_path / "b.md", agent_provider=ManifestAgentProvider(template="command")
+        ),
+        provision=AgentProvisionPlan(template="command", program="", argv=("true",)),
+        routes=(),
+        state_dir=tmp_path / "state",
+        audit_path=tmp_path / "audit.jsonl",
+        guest_env={},
+        secrets={},
+        second_hop="/usr/bin/pipelock",
+    )
+    with pytest.raises(UsageError, match=r"use --backend bubblewrap, or remove engine: external"):
+        DockerBackend().check(plan)

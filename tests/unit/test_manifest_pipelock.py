@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot_bottle.backend.prepare import marked_outside
+from bot_bottle.backend.prepare import marked_outside, second_hop
 from bot_bottle.egress.routes import EgressRoute, egress_manifest_routes, egress_routes_for_bottle
 from bot_bottle.egress.routes import pipelock_effective_tls_passthrough as passthrough
-from bot_bottle.errors import ManifestError, UsageError
+from bot_bottle.errors import ManifestError, UnavailableError, UsageError
 from bot_bottle.manifest.model import Manifest
+from bot_bottle.operator_config import OperatorConfig
 from bot_bottle.preflight import route_text
+from bot_bottle.sidecar.config import Pin
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,3 +129,31 @@ def test_what_guard_names_is_looked_up_and_goes_to_the_sidecar_alone(tmp_path: P
     assert {
         name: value.reveal() for name, value in marked_outside(made, {"OUTSIDE": "x-outside"}).items()
     } == {"OUTSIDE": "x-outside"}
+
+
+def _second_hop(tmp_path: Path, text: str, config: OperatorConfig | None = None) -> str:
+    made = bottle(tmp_path, one=text)
+    return second_hop(made, config or OperatorConfig())
+
+
+def test_the_external_program_is_found_or_its_absence_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    external = route("{}") + "pipelock: {engine: external}\n"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _second_hop(tmp_path, route("{}")) == ""
+    with pytest.raises(UnavailableError, match="is not on PATH; install it"):
+        _second_hop(tmp_path, external)
+    named = OperatorConfig(pipelock=str(tmp_path / "elsewhere"))
+    with pytest.raises(UnavailableError, match=r"is not at .*elsewhere \(config.toml\)"):
+        _second_hop(tmp_path, external, named)
+    for name in ("pipelock", "elsewhere"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    assert _second_hop(tmp_path, external) == str(tmp_path / "pipelock")
+    assert _second_hop(tmp_path, external, named) == str(tmp_path / "elsewhere")
+    pinned = OperatorConfig(pins={"a.example.com": Pin(address="10.0.0.1", port=None)})
+    with pytest.raises(UsageError, match=r"config\.toml has pins"):
+        _second_hop(tmp_path, external, pinned)
+    with pytest.raises(ManifestError, match="write builtin or external"):
+        _second_hop(tmp_path, route("{}") + "pipelock: {engine: other}\n")

@@ -155,6 +155,12 @@ class DockerBackend(BottleBackend):
 
     def check(self, plan: BottlePlan) -> None:
         """Refuse a plan that this engine cannot launch; see :class:`BottleBackend`."""
+        if plan.second_hop:
+            raise UsageError(
+                f"bottle {plan.bottle.name} has pipelock: {{engine: external}}, which is a program of this "
+                "machine, and a sidecar in a container has none of these; use --backend bubblewrap, or "
+                "remove engine: external"
+            )
         for host, pin in plan.pins.items():
             if ipaddress.ip_address(pin.address).is_loopback:
                 raise UsageError(
