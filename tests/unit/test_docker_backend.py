@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import tomllib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -481,6 +482,69 @@ def test_the_engines_connections_are_closed_with_the_backend(engine: FakeEngine)
     backend = DockerBackend()
     assert backend.boundary
     del backend
+    assert engine.closed == 1
+
+
+def test_an_engine_that_was_asked_ahead_is_asked_once(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[FakeEngine] = []
+
+    def connect() -> FakeEngine:
+        asked.append(engine)
+        return engine
+
+    monkeypatch.setattr(engines, "connect", connect)
+    backend = DockerBackend()
+    backend.begin_ahead()
+    backend.begin_ahead()
+    assert backend.boundary
+    assert backend.boundary
+    assert len(asked) == 1, "asked once"
+    del asked[:]
+    backend.end_ahead()
+    assert engine.closed == 0, "the backend has it, until its own end"
+    del backend
+    assert engine.closed == 1
+
+
+def test_an_engine_that_was_asked_ahead_in_vain_is_a_sentence_to_whoever_needs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise UnavailableError("no engine answers")
+
+    monkeypatch.setattr(engines, "connect", refuse)
+    backend = DockerBackend()
+    backend.begin_ahead()
+    with pytest.raises(UnavailableError, match=r"^no engine answers$"):
+        _ = backend.boundary
+    backend.begin_ahead()
+    backend.end_ahead()  # nobody needed it: nobody is told
+
+
+@pytest.mark.parametrize("answers_first", [True, False])
+def test_an_engine_that_nobody_needed_is_let_go_when_it_answers(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, answers_first: bool
+) -> None:
+    may_answer, answered = threading.Event(), threading.Event()
+
+    def answer() -> FakeEngine:
+        assert may_answer.wait(30)
+        answered.set()
+        return engine
+
+    monkeypatch.setattr(engines, "connect", answer)
+    backend = DockerBackend()
+    backend.begin_ahead()
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "bot-bottle-engine"]
+    if answers_first:
+        may_answer.set()
+        thread.join(30)
+    backend.end_ahead()
+    may_answer.set()
+    thread.join(30)
+    assert answered.is_set()
     assert engine.closed == 1
 
 
