@@ -125,7 +125,8 @@ class Renewer:
             if said and left <= 0 and not ended:
                 ended = self._end(renewal)
             if said:  # and at its end, which is when the agent is told
-                pause = min(AGAIN, left + 0.1) if left > 0 else min(AGAIN_ENDED, renewal.every or AGAIN_ENDED)
+                often = renewal.every or math.inf
+                pause = min(AGAIN, often, left + 0.1) if left > 0 else min(AGAIN_ENDED, often)
             else:
                 pause = wait_seconds(held.ends_at, self._clock(), renewal.every)
 

@@ -294,8 +294,7 @@ def test_a_login_that_nears_its_end_is_renewed_by_the_program_on_the_host(
     auth = old.write(lab.user_home / ".codex")
     new = CodexLogin(account=old.account)
     lab.declare(name, FORWARD)
-    names = ("access_token", "id_token", "refresh_token")
-    world.call("renews", tokens={one: getattr(new, one) for one in names})
+    world.call("renews", tokens={})
     world.call("responses", final_text=FINAL_TEXT, websocket=False, hold=True)
     log = lab.user_home / f"{name}.log"
     log.touch()
@@ -312,6 +311,8 @@ def test_a_login_that_nears_its_end_is_renewed_by_the_program_on_the_host(
         pid = lab.spawn(*argv, log=log, env={**env, "CODEX_CA_CERTIFICATE": str(world.ca_file)})
         try:
             wait_until(lambda: before in posts(), f"the first question:\n{log.read_text()}")
+            names = ("access_token", "id_token", "refresh_token")
+            world.call("renews", tokens={one: getattr(new, one) for one in names})
             wait_until(lambda: after in posts(), f"one with the new token:\n{log.read_text()}", 120 * PACE)
         finally:
             world.call("release")

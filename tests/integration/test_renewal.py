@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import time
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from tests.support.outside import PACE, new_marker
 from tests.support.watch import Watch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.lab import Lab
     from tests.support.outside import World
 
@@ -33,6 +36,15 @@ done
 def _jwt(ends: float) -> str:
     claims = base64.urlsafe_b64encode(json.dumps({"exp": int(ends)}).encode()).rstrip(b"=").decode()
     return f"e30.{claims}.{secrets.token_hex(16)}"
+
+
+def _put(path: Path, token: str) -> None:
+    """Let a file hold another token, at no moment none."""
+    new = path.with_suffix(".new")
+    new.write_text(token)
+    new.chmod(0o600)
+    os.chown(new, path.stat().st_uid, path.stat().st_gid)
+    new.replace(path)
 
 
 def test_a_token_is_renewed_while_the_bottle_runs_and_refused_once_it_has_ended(
@@ -72,14 +84,14 @@ def test_a_token_is_renewed_while_the_bottle_runs_and_refused_once_it_has_ended(
                 argv = ("start", name, "--yes", "--headless", "--prompt", "go")
                 pids[name] = lab.spawn(*argv, log=log, env=env)
             wait_until(lambda: seen(first) and seen(filed[0]), "the first tokens", seconds=60 * PACE)
-            file.write_text(filed[1])
-            printed.write_text(second)
+            _put(file, filed[1])
+            _put(printed, second)
             wait_until(lambda: seen(second) and seen(filed[1]), "the second tokens", seconds=90 * PACE)
             # One that ends soon, and that nothing renews: it is refused, and good again once it is renewed.
             ending, last = _jwt(time.time() + 12), _jwt(time.time() + 10 * MARGIN)
-            file.write_text(ending)
+            _put(file, ending)
             wait_until(lambda: '"reason":"credential_expired"' in record("filed"), "its end", 90 * PACE)
-            file.write_text(last)
+            _put(file, last)
             wait_until(lambda: seen(last), "the last one", seconds=60 * PACE)
         finally:
             for pid in pids.values():

@@ -96,11 +96,25 @@ class ScriptedResponses:
         yield {"type": "response.output_item.done", "output_index": 0, "item": {**message, "content": whole}}
 
 
-def tokens(seen: Seen, given: dict[str, str]) -> Answer:
-    """Be the endpoint of tokens: give what is scripted, or say that the refresh token is good no more."""
-    if seen.target != "/oauth/token" or seen.method != "POST":
-        return json_answer({"error": {"message": "not scripted"}}, 404)
-    return json_answer(given) if given else json_answer({"error": {"code": "refresh_token_expired"}}, 401)
+class TokenEndpoint:
+    """Gives tokens once it is told which; who asks for them before waits for that."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, str] = {}
+        self._told = threading.Event()
+
+    def give(self, tokens: dict[str, str]) -> None:
+        """Say what is given; with nothing, that it is still to be said."""
+        self._tokens = tokens
+        (self._told.set if tokens else self._told.clear)()
+
+    def __call__(self, seen: Seen) -> Answer:
+        """Handle one request."""
+        if seen.target != "/oauth/token" or seen.method != "POST":
+            return json_answer({"error": {"message": "not scripted"}}, 404)
+        if not self._told.wait(_PATIENCE):
+            return json_answer({"error": {"message": "nothing is scripted"}}, 503)
+        return json_answer(self._tokens)
 
 
 def tool_results(request: Json) -> list[str]:

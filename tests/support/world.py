@@ -70,7 +70,7 @@ class _Control:
         self._model = ScriptedModel("Nothing is scripted.")
         self._responses = responses_api.ScriptedResponses("Nothing is scripted.")
         self._text = "Nothing is scripted."
-        self._tokens: dict[str, str] = {}
+        self._endpoint = responses_api.TokenEndpoint()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._dns = sinkhole.ScriptedDns()
         self._udp = sinkhole.UdpSink(UDP_PORTS)
@@ -86,7 +86,7 @@ class _Control:
             if seen.host in responses_api.HOSTS:
                 return self._responses(seen)
             if seen.host == responses_api.TOKEN_HOST:
-                return responses_api.tokens(seen, self._tokens)
+                return self._endpoint(seen)
             if seen.target.startswith("/events"):
                 return Answer(
                     content_type="text/event-stream", body=iter([b"data: one\n\n", b"data: two\n\n"])
@@ -136,8 +136,8 @@ class _Control:
         self._responses.__init__(final_text, **script)  # type: ignore[misc]
 
     def renews(self, tokens: dict[str, str]) -> None:
-        """Script what a refresh token is traded for where Codex' own logins are."""
-        self._tokens = tokens
+        """Trade a refresh token for these where Codex' own logins are; who asks before that waits."""
+        self._endpoint.give(tokens)
 
     def release(self) -> None:
         """Let the model go on whose answer is held."""
