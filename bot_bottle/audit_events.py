@@ -257,6 +257,14 @@ EVENTS: dict[str, Event] = {
             credentials="strings?: names of credentials that came or changed",
         ),
     ),
+    "credential": Event(
+        meaning="Credentials were renewed while the bottle ran, or have ended without.",
+        fields=_fields(
+            decision="string: `renewed` or `expired`",
+            credentials="strings: their names",
+            message="string?: what that means for requests; that an early value is guarded no more",
+        ),
+    ),
     "panic": Event(
         meaning="Everything was stopped, or let go on.",
         fields=_fields(

@@ -69,6 +69,7 @@ class RouteTable:
 
     __slots__ = (
         "_by_host",
+        "_former",
         "_injections",
         "_needles",
         "_permits",
@@ -86,10 +87,12 @@ class RouteTable:
         *,
         halt: Deny | None = None,
         ended: Collection[str] = (),
+        former: Mapping[str, Sequence[Secret]] | None = None,
     ) -> None:
         """Index ``routes``; with ``halt`` every request is refused in its words, whatever the routes say.
 
-        ``ended`` names those of ``secrets`` that are good no more.
+        ``ended`` names those of ``secrets`` that are good no more. ``former`` are earlier values of theirs,
+        which are sent no more and shown as little.
         """
         self.routes = tuple(routes)
         self.halt = halt
@@ -99,6 +102,7 @@ class RouteTable:
         self._permits = {id(route): Verdict(Allow(rule=route.origin), route) for route in self.routes}
         self._injections = {id(route): injection(route.auth, secrets) for route in self.routes}
         self._secrets = secrets
+        self._former = former or {}
         self._needles: Needles | None = None
         self.placeholders = Placeholders(self.routes)
 
@@ -122,15 +126,23 @@ class RouteTable:
         return self._injections[id(route)]
 
     def needles(self) -> Needles:
-        """Give what is taken out of the answers on routes with a credential: every one of the table's."""
+        """Give what is taken out of the answers on routes with a credential: every one of the table's.
+
+        Servers show what came with an earlier request too, so the former values are among them.
+        """
         if self._needles is None:
             from bot_bottle.egress.redact import Needles  # noqa: PLC0415 - only where a credential is in use
 
+            former = [(name, secret) for name, those in self._former.items() for secret in those]
             values = [
                 secret.reveal().strip().encode("utf-8", "surrogateescape")
-                for secret in self._secrets.values()
+                for secret in (*self._secrets.values(), *(secret for _name, secret in former))
             ]
-            values += [text for one in self._injections.values() if one for text in one.derived]
+            added = [
+                *self._injections.values(),
+                *(injection(route.auth, {name: one}) for route in self.routes for name, one in former),
+            ]
+            values += [text for one in added if one for text in one.derived]
             self._needles = Needles(values)
         return self._needles
 

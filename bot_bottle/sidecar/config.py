@@ -7,7 +7,7 @@ is written to a pipe, read once to its end and held in memory only.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bot_bottle.audit_chain import ChainEnd
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: The name that egress answers itself; it never leaves the sidecar.
 EGRESS_LOCAL_HOST = "_egress.local"
+#: How many values of one credential are guarded on after they were renewed.
+MOST_FORMER = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,8 @@ class SidecarConfig:
     what can be made again; empty for none. Without ``upstream_proxy`` upstreams are dialled directly.
     With ``supervise``, what was asked and answered in earlier sessions, the agent may ask for more. With
     ``second_hop`` a program stands between egress and the network.
+    ``former`` are values that were renewed since, by name, the latest first; they arise in the sidecar and
+    are on no wire.
     """
 
     identity: str
@@ -123,12 +127,43 @@ class SidecarConfig:
     upstream_proxy: UpstreamProxy | None = None
     supervise: Past | None = None
     second_hop: SecondHopSettings | None = None
+    former: Mapping[str, tuple[Secret, ...]] = field(default_factory=dict, repr=False)
 
     def guarded(self) -> dict[str, Secret]:
-        """Give every value that must not leave, by name: the sidecar's credentials and the marked ones."""
+        """Give every value that must not leave, by name: the sidecar's credentials and the marked ones.
+
+        What was renewed may be good still, and servers go on showing it: it stands beside them as
+        ``NAME.former1`` (the latest) and so on, which can be no variable's name.
+        """
         proxy = self.upstream_proxy
         password = {proxy.password_ref: proxy.password} if proxy and proxy.password else {}
-        return {**self.marked, **password, **self.secrets, **(self.git.secrets() if self.git else {})}
+        former = {
+            f"{name}.former{number}": value
+            for name, values in self.former.items()
+            for number, value in enumerate(values, start=1)
+        }
+        held = {**self.secrets, **(self.git.secrets() if self.git else {})}
+        return {**self.marked, **password, **held, **former}
+
+    def holding(self, new: Mapping[str, Secret]) -> SidecarConfig:
+        """Give the same with ``new`` credentials; what they take the place of is kept as ``former``."""
+        former = dict(self.former)
+        for name, value in new.items():
+            held = self.secrets.get(name)
+            if held is not None and held != value:
+                kept = (one for one in former.get(name, ()) if one not in (held, value))
+                former[name] = (held, *kept)[:MOST_FORMER]
+        return replace(self, secrets={**self.secrets, **new}, former=former)
+
+    def forgotten(self, later: SidecarConfig) -> tuple[str, ...]:
+        """Name the credentials of which ``later`` no longer keeps a value that this one has."""
+        return tuple(
+            sorted(
+                name
+                for name, values in self.former.items()
+                if not set(values) <= {*later.former.get(name, ()), later.secrets.get(name)}
+            )
+        )
 
     def to_wire(self) -> bytes:
         """Serialise for the pipe; the bytes hold the credentials in clear, so write them nowhere else."""

@@ -15,14 +15,14 @@ from bot_bottle.decision import Deny
 from bot_bottle.egress import reload
 from bot_bottle.egress.policy import RouteTable
 from bot_bottle.secret import Secret
+from bot_bottle.sidecar.config import MOST_FORMER, SidecarConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from bot_bottle.audit import AuditLog
     from bot_bottle.egress.proxy import EgressProxy
     from bot_bottle.egress.routes import EgressRoute
-    from bot_bottle.sidecar.config import SidecarConfig
 
 Order: TypeAlias = "Mapping[str, object]"
 Answer: TypeAlias = dict[str, object]
@@ -56,7 +56,7 @@ class Desk:
         proxy: EgressProxy,
         audit: AuditLog,
         on_halt: Callable[[Deny | None], None] = lambda _halt: None,
-        on_secrets: Callable[[Mapping[str, Secret]], None] = lambda _secrets: None,
+        on_secrets: Callable[[SidecarConfig], None] = lambda _config: None,
         granted: Callable[[], tuple[EgressRoute, ...]] = tuple,
     ) -> None:
         """``on_halt`` and ``on_secrets`` tell the sidecar's other parts of a stop and of new credentials.
@@ -69,7 +69,7 @@ class Desk:
         self._on_halt = on_halt
         self._on_secrets = on_secrets
         self._identity = config.identity
-        self._held: dict[str, Secret] = dict(config.secrets)
+        self._config = config
         #: Names of those that are good no more, until they are renewed.
         self._ended: frozenset[str] = frozenset()
         self._began = time.monotonic()
@@ -100,7 +100,7 @@ class Desk:
         granted = self._granted()
         table = self._table
         if granted or table.ended != self._ended:
-            table = RouteTable((*table.routes, *granted), self._held, ended=self._ended)
+            table = self._made((*table.routes, *granted), ended=self._ended)
         if cut:
             return self._proxy.replace_table(table)
         self._proxy.decide_by(table)
@@ -132,12 +132,12 @@ class Desk:
                 for route in self._table.routes
             ],
             "elsewhere": {"counters": counters.elsewhere.to_wire()},
-            "credentials": sorted(self._held),
+            "credentials": sorted(self._config.secrets),
             "connections": len(self._proxy.clients),
         }
 
     def _reload(self, order: Order) -> Answer:
-        held = dict(self._held)
+        held = dict(self._config.secrets)
         try:
             held.update(_read_secrets(order.get("secrets", {})))
             table = reload.read_table(order.get("routes"), held)
@@ -146,8 +146,8 @@ class Desk:
             raise OrderError(f"{error}; the routes stay as they are") from None
         change = reload.change(self._table.routes, table.routes)
         # Guarded before anything could carry them, the record of this change included.
-        new = {name: secret for name, secret in held.items() if self._held.get(name) != secret}
-        self._hold(new)
+        new = {name: secret for name, secret in held.items() if self._config.secrets.get(name) != secret}
+        said = self._hold(new)
         recorded = self._record(
             "reload",
             decision="applied",
@@ -157,37 +157,50 @@ class Desk:
             after_sha256=change.after_sha256,
             routes=len(table.routes),
             credentials=sorted(new),
+            **said,
         )
         if not recorded:
             raise OrderError("the change cannot be put on record; the routes stay as they are")
-        self._table = table
+        self._table = self._made(table.routes)
         closed = self.refresh()
         return {"before": list(change.before), "after": list(change.after), "closed": closed}
 
-    def _hold(self, new: Mapping[str, Secret]) -> None:
-        """Hold credentials from now on, and guard them; a new value of one that has ended is good again."""
-        if new:
-            self._audit.redact_too(new.values())
-            self._on_secrets(new)
-            self._held = {**self._held, **new}
-            self._ended -= new.keys()
+    def _made(self, routes: Sequence[EgressRoute], *, ended: Collection[str] = ()) -> RouteTable:
+        config = self._config
+        return RouteTable(routes, config.secrets, former=config.former, ended=ended)
+
+    def _hold(self, new: Mapping[str, Secret]) -> dict[str, str]:
+        """Hold credentials from now on, and guard them; a new value of one that has ended is good again.
+
+        What they take the place of is guarded on. Gives what the record is to say besides: where that went on
+        for so long that a value fell out.
+        """
+        if not new:
+            return {}
+        before, self._config = self._config, self._config.holding(new)
+        self._audit.redact_too(new.values())
+        self._on_secrets(self._config)
+        self._ended -= new.keys()
+        out = before.forgotten(self._config)
+        words = f"the oldest value of {', '.join(out)} is guarded no more; {MOST_FORMER} earlier ones are"
+        return {"message": words} if out else {}
 
     def _renew(self, order: Order) -> Answer:
         """Use other values of credentials that are held; the routes stay as they are."""
         given = _read_secrets(order.get("secrets", {}))
-        if unknown := sorted(given.keys() - self._held.keys()):
+        if unknown := sorted(given.keys() - self._config.secrets.keys()):
             raise OrderError(f"secrets: the sidecar holds no {unknown[0][:100]!r} that could be renewed")
-        new = {name: secret for name, secret in given.items() if self._held[name] != secret}
-        self._hold(new)
-        if not self._record("credential", decision="renewed", credentials=sorted(new)):
+        new = {name: secret for name, secret in given.items() if self._config.secrets[name] != secret}
+        said = self._hold(new)
+        if not self._record("credential", decision="renewed", credentials=sorted(new), **said):
             raise OrderError("the renewal cannot be put on record; requests go on as before")
-        self._table = RouteTable(self._table.routes, self._held)
+        self._table = self._made(self._table.routes)
         return {"closed": self.refresh()}
 
     def _expire(self, order: Order) -> Answer:
         """Refuse what needs credentials that have ended; what is under way goes on."""
         names = order.get("credentials")
-        if not isinstance(names, list) or not all(name in self._held for name in names):
+        if not isinstance(names, list) or not all(name in self._config.secrets for name in names):
             raise OrderError("credentials: expected a list of names of credentials that are held")
         self._ended |= set(names)
         words = "has ended and could not be renewed; what needs it is refused"

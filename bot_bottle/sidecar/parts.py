@@ -14,7 +14,7 @@ from bot_bottle.egress.proxy import EgressProxy
 from bot_bottle.sidecar.orders import Desk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from bot_bottle.audit import AuditLog
     from bot_bottle.decision import Deny
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from bot_bottle.git_gate.scanning import PipelockScanner
     from bot_bottle.git_gate.service import GitGate
     from bot_bottle.pipelock.loader import LateEngine
-    from bot_bottle.secret import Secret
     from bot_bottle.sidecar.config import SidecarConfig
     from bot_bottle.sidecar.control_server import ControlServer
     from bot_bottle.sidecar.listeners import Listeners
@@ -146,8 +145,8 @@ class Parts:
         if self._gate is not None:
             self._gate.halt(halt)
 
-    def _on_secrets(self, new: Mapping[str, Secret]) -> None:
-        self._config = replace(self._config, secrets={**self._config.secrets, **new})
+    def _on_secrets(self, config: SidecarConfig) -> None:
+        self._config = config
         self.proxy.content.guard(self._config.guarded())
         if self._gate is not None:
             self._gate.scan_with(_scanner_maker(self._config, self.proxy.content.engine))

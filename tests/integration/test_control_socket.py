@@ -13,6 +13,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,19 @@ from bot_bottle.control_client import ControlClient, NotReachableError, OrderRef
 from bot_bottle.egress.routes import RouteAuth
 from bot_bottle.running import order_all, running_identities
 from bot_bottle.sidecar import control_server
-from tests.integration.egress_lab import SECONDS, Handler, Sidecar, Stream, Upstream, config, ok, route
+from bot_bottle.sidecar.config import MOST_FORMER
+from tests.integration.egress_lab import (
+    SECONDS,
+    TOKEN,
+    Handler,
+    Response,
+    Sidecar,
+    Stream,
+    Upstream,
+    config,
+    ok,
+    route,
+)
 from tests.support import ws
 from tests.support.family import wait_until
 
@@ -82,7 +95,7 @@ class World:
 
 
 def upstream_handler(heads: list[bytes], release: threading.Event) -> Handler:
-    """Answer with the request line; echo on a WebSocket; stop halfway through /slow until released."""
+    """Answer with the request line, to /log with all heads so far; echo on a WebSocket; stop in /slow."""
 
     def handler(sock: socket.socket) -> None:
         stream = Stream(sock)
@@ -96,6 +109,9 @@ def upstream_handler(heads: list[bytes], release: threading.Event) -> Handler:
                 sock.sendall(ws.UPGRADED)
                 for first, data in ws.frames(stream):
                     sock.sendall(ws.said(data, first & 0x0F, key=b""))
+            if b"/log" in head:
+                sock.sendall(ok(b"".join(heads)))
+                continue
             if b"/slow" in head:
                 sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf-")
                 release.wait(SECONDS)
@@ -249,6 +265,42 @@ def test_a_new_credential_is_sent_on_its_route_and_shown_nowhere(world: World) -
     assert NEW_TOKEN not in world.sidecar.audit_file.read_text()
     with pytest.raises(OrderRefusedError, match="header"):
         world.reload(fresh, secrets={"NEWCOMER": "two\nlines"})
+
+
+def test_what_a_renewal_took_the_place_of_is_shown_and_sent_no_more_than_before(world: World) -> None:
+    def renew(value: str) -> None:
+        with world.control() as client:
+            client.order("renew", secrets={"LAB_TOKEN": value})
+
+    def ask(host: str, path: str) -> Response:
+        with world.tunnel(host) as stream:
+            return stream.get(host, path)
+
+    assert ask("cred.test", "/a").status == 200
+    values = [f"marked-{number:02}-{token_hex(12)}" for number in range(MOST_FORMER + 1)]
+    renew(values[0])
+    shown = ask("cred.test", "/log").body  # a server's log of what was sent to it: the old token, and the new
+    assert shown.lower().count(b"authorization: bearer ") == 2
+    assert TOKEN.encode() not in shown
+    assert values[0].encode() not in shown
+    assert ask("kept.test", f"/{TOKEN}").reason == "own_secret"
+    assert ask("kept.test", f"/?x={TOKEN.encode().hex()}").reason == "own_secret"
+    for value in values[1:-1]:
+        renew(value)
+    assert ask("cred.test", "/log").body.count(TOKEN.encode()) == 0
+    assert ask("kept.test", f"/{TOKEN}").reason == "own_secret"
+    assert not [one for one in world.sidecar.records("credential") if "message" in one]
+    renew(values[-1])  # one more than is kept: the oldest falls out, which is said
+    said = world.sidecar.records("credential")[-1]["message"]
+    assert said == f"the oldest value of LAB_TOKEN is guarded no more; {MOST_FORMER} earlier ones are"
+    assert ask("kept.test", f"/{TOKEN}").status == 200
+    for value in values:
+        assert ask("kept.test", f"/{value}").reason == "own_secret"
+        assert value not in world.sidecar.audit_file.read_text()
+    # Routes that change keep all of it.
+    world.reload(CRED, KEPT)
+    shown = ask("cred.test", "/log").body
+    assert not [value for value in values if value.encode() in shown]
 
 
 @pytest.mark.timeout(120)

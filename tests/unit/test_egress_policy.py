@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import replace
 from typing import Any
 
@@ -131,3 +132,15 @@ def test_an_empty_table_allows_nothing() -> None:
 def test_a_denial_never_holds_a_credential() -> None:
     for request in (ask("auth.test", port=1), ask("auth.test", scheme="http"), ask("nokey.test")):
         assert "value" not in str(decide(request, TABLE).decision).replace("never", "")
+
+
+def test_earlier_values_are_masked_as_they_were_written_then() -> None:
+    route = EgressRoute(
+        host="basic.test", auth=RouteAuth(scheme="Basic", token_ref="KEY", name="me"), origin="r"
+    )
+    now, then = Secret("present-value-1"), Secret("earlier-value-2")
+    needles = RouteTable((route,), {"KEY": now}, former={"KEY": (then,)}).needles()
+    for value in (now, then):
+        pair = b64encode(b"me:" + value.reveal().encode())
+        assert needles.masked(b"x %b y" % pair) != b"x %b y" % pair
+        assert value.reveal().encode() not in needles.masked(b"is " + value.reveal().encode())
