@@ -392,4 +392,5 @@ class Exchange(Answering):
             return False
         if error.code >= 0:  # a word about this one request, and not the end of an idle connection
             return error.unprocessed and not self._tried_again
-        return self._method in _REPEATABLE
+        # A server that has answered, however badly, is not asked again.
+        return error.reason == "upstream_closed" and self._method in _REPEATABLE

@@ -127,6 +127,8 @@ def _status_line(line: bytes) -> StatusLine:
         raise BadMessageError("the server's answer is not HTTP/1.1", status=502)
     if line.translate(None, _LINE_BYTES):
         raise BadMessageError("the server's status line has control characters", status=502)
+    if code < b"100":  # RFC 9110, 15: none of these is a status, and nothing says whether more follows it
+        raise BadMessageError("the server's answer has no status of HTTP's", status=502)
     return StatusLine(int(code), b"HTTP/1.1 %b %b" % (code, phrase), http_1_0=version == b"HTTP/1.0 ")
 
 

@@ -309,6 +309,16 @@ def test_a_stale_pooled_connection(tmp_path: Path, method: str) -> None:
             assert sidecar.records()[-1]["decision"] == "error"
 
 
+def test_a_server_that_answers_nonsense_on_a_kept_connection_is_not_asked_again(tmp_path: Path) -> None:
+    answers = iter([ok(), b"HTTP/1.1 099 Early\r\n\r\n"])
+    handler, heads = serve(lambda _head, _body: next(answers))
+    with Upstream(handler) as upstream, one(tmp_path, upstream) as sidecar, sidecar.tunnel(HOST) as stream:
+        assert stream.get(HOST).status == 200
+        answer = stream.get(HOST, "/again")
+        assert (answer.status, answer.reason) == (502, "upstream_protocol")
+    assert len(heads) == 2
+
+
 def test_websocket_is_a_tunnel_after_the_decision(tmp_path: Path) -> None:
     heads: list[bytes] = []
 

@@ -184,6 +184,8 @@ def test_a_line_ends_in_both_or_neither(block: bytes) -> None:
         b"HTTP/1.1",
         b"HTTP/1.1 2",
         b"HTTP/1.1 2x0 OK",
+        b"HTTP/1.1 099 Early",
+        b"HTTP/1.1 000 None",
         b"HTTP/1.1 200x",
         b"HTTP/2.0 200 OK",
         b"ICY 200 OK",
