@@ -45,21 +45,7 @@ class Dashboard(App[None]):
 
     TITLE = "bot-bottle"
     ENABLE_COMMAND_PALETTE = False
-    CSS = (
-        screens.CSS
-        + """
-    #title { height: 1; background: $primary; color: $text; padding: 0 1; }
-    #body { height: 1fr; }
-    #lists { width: 1fr; }
-    .pane { border: round $surface-lighten-3; border-title-color: $text-muted; }
-    .pane:focus-within { border: round $accent; border-title-color: $accent; }
-    #bottles-pane { height: 40%; min-height: 5; }
-    #requests-pane { height: 22%; min-height: 4; }
-    #log-pane { height: 1fr; min-height: 4; }
-    #detail-pane { width: 42; padding: 0 1; display: none; }
-    #detail-pane.wide { display: block; }
-    """
-    )
+    CSS = screens.CSS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "start", "Start"),
         Binding("r", "resume", "Resume"),

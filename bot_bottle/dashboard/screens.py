@@ -40,6 +40,16 @@ ModalScreen { align: center middle; background: $background 60%; }
 .box LineLog { height: auto; max-height: 14; }
 .box LineTable { height: auto; max-height: 14; }
 .trouble { color: $text-error; }
+#title { height: 1; background: $primary; color: $text; padding: 0 1; }
+#body { height: 1fr; }
+#lists { width: 1fr; }
+.pane { border: round $surface-lighten-3; border-title-color: $text-muted; }
+.pane:focus-within { border: round $accent; border-title-color: $accent; }
+#bottles-pane { height: 40%; min-height: 5; }
+#requests-pane { height: 22%; min-height: 4; }
+#log-pane { height: 1fr; min-height: 4; }
+#detail-pane { width: 42; padding: 0 1; display: none; }
+#detail-pane.wide { display: block; }
 """
 
 
