@@ -177,9 +177,7 @@ def require_running(identity: str) -> BottleMetadata:
     """Give a running bottle's metadata; raises ``UsageError`` for one that is not there or does not run."""
     metadata = require_metadata(identity)
     if not is_running(identity):
-        raise UsageError(
-            f"{identity} does not run; its manifest as it is now holds from: bot-bottle resume {identity}"
-        )
+        raise UsageError(f"{identity} does not run any more; go on with: bot-bottle resume {identity}")
     return metadata
 
 
@@ -334,6 +332,18 @@ def _take_lock(descriptor: int, identity: str) -> None:
             time.sleep(pause)
         else:
             return
+
+
+def how_it_ended(state: BottleStateSummary) -> str | None:
+    """Say how the last session of a bottle that does not run came to its end.
+
+    None where it runs, none has been, or nothing is known of it.
+    """
+    if state.status != "preserved" or state.metadata is None:
+        return None
+    if state.metadata.ended or state.metadata.exit_code is not None:
+        return state.metadata.ended or f"the agent ended with exit code {state.metadata.exit_code}"
+    return "the session ended without a word: its launcher was killed, or the machine went down"
 
 
 def state_of(identity: str) -> BottleStateSummary:

@@ -240,17 +240,17 @@ def _limit_line(limit: LimitStatus, bottle: ManifestBottle) -> str:
 def _workspace_text(plan: BottlePlan) -> str:
     source = plan.bottle.sources.get("workspace")
     declared_copy = plan.bottle.workspace == "copy"
+    end = "kept" if plan.spec.keep else "removed after exit code 0 unless --keep is given"
     if plan.spec.identity:
-        return "as the last session left it"
+        return f"as the last session left it, {end}"
     if plan.spec.repo:
-        return f"a clone of {shown(plan.spec.repo, 400)} through the git gate"
+        return f"a clone of {shown(plan.spec.repo, 400)} through the git gate, {end}"
     if plan.spec.copy_cwd:
-        end = "kept" if plan.spec.keep else "removed after exit code 0 unless --keep is given"
         text = f"a private copy of {shown(str(plan.spec.user_cwd), 400)}, {end}"
         return sourced(text, source if declared_copy else None)
     if declared_copy:
-        return "empty (--no-cwd)"
-    return sourced("empty (--cwd copies the current folder in)", source)
+        return f"empty (--no-cwd), {end}"
+    return sourced(f"empty (--cwd copies the current folder in), {end}", source)
 
 
 def layout(rows: Rows) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import signal
 import sys
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from bot_bottle import bottle_state
@@ -73,6 +74,8 @@ def launch_bottle(
             clone_repository(bottle, plan, resumed=resumed)
             log_ca_fingerprint(*select_ca_cert(plan))
             write_declared(plan)
+            if resumed:
+                _note_begin(plan.identity)
             bottle_state.mark_preserved(plan.identity)
             up = True
             with _renewing(plan), _announcing(plan):
@@ -166,27 +169,27 @@ def run_session(
     is kept; only the main thread can be told so.
     """
     started = timed_out = False
-    exit_code = 0
+    exit_code, words = 0, ""
 
     def afterwards(error: BaseException | None) -> None:
         if error is None:
-            settle(plan.identity, exit_code, keep=plan.spec.keep, backend=backend)
+            settle(plan.identity, exit_code, keep=plan.spec.keep, backend=backend, words=words)
         elif started:
             _note_end(plan.identity, None, _cut_short(error))
             _say_resume(plan.identity, "the session was cut short")
 
     with launch_bottle(plan, backend, afterwards=afterwards) as bottle:
         started = True
-        with _console(plan, tty, background) as side:
+        with _noting_the_end(plan.identity) as note, _console(plan, tty, background) as side:
             try:
                 with _alarm(timeout):
                     exit_code = bottle.exec_agent(plan.provision.argv, tty=tty, side=side)
             except _TimeIsUpError:
                 exit_code, timed_out = EXIT_TIMEOUT, True
-                _say(f"the agent was ended after {timeout:g} s (--timeout)")
+                words = f"the agent was ended after {timeout:g} s (--timeout)"
             if side is not None:
                 side.ended(exit_code)
-        note_session(plan.identity, "timed out" if timed_out else "ended", exit_code)
+            note("timed out" if timed_out else "ended", exit_code)
     return SessionEnd(exit_code=exit_code, timed_out=timed_out)
 
 
@@ -249,21 +252,47 @@ def _alarm(seconds: float | None) -> Iterator[None]:
 
 
 def settle(
-    identity: str, exit_code: int, *, keep: bool = False, backend: BottleBackend | None = None
+    identity: str,
+    exit_code: int,
+    *,
+    keep: bool = False,
+    backend: BottleBackend | None = None,
+    words: str = "",
 ) -> None:
     """Remove the state after exit code 0 unless told to ``keep`` it; after any other say how to go on.
 
-    The agent's end stands whatever becomes of its state: what cannot be removed or recorded is said.
+    ``words`` say how the agent came to its end, where that was not its own doing. The agent's end stands
+    whatever becomes of its state: what cannot be removed or recorded is said.
     """
+    words = words or f"the agent ended with exit code {exit_code}"
     if exit_code == 0 and not keep:
         try:
             remove_bottle(identity, backend)
         except (OSError, BotBottleError) as error:
             _say(f"not all of {identity} could be removed ({error}). Try: bot-bottle cleanup {identity}")
+        else:
+            _say(f"{words}; its home and workspace were removed (--keep keeps them)")
         return
-    words = f"the agent ended with exit code {exit_code}"
     _note_end(identity, exit_code, words)
     _say_resume(identity, words)
+
+
+@contextmanager
+def _noting_the_end(identity: str) -> Iterator[Callable[[str, int], None]]:
+    """Give what puts the session's end on the bottle's record; one that is cut short is put there too."""
+    try:
+        yield partial(note_session, identity)
+    except BaseException:
+        note_session(identity, "ended")
+        raise
+
+
+def _note_begin(identity: str) -> None:
+    """Let what is recorded of a resumed bottle be of this session, and not of the one before."""
+    metadata = bottle_state.read_metadata(identity)
+    if metadata is not None:
+        begun = replace(metadata, started_at=bottle_state.utc_now(), exit_code=None, ended="")
+        bottle_state.write_metadata(begun)
 
 
 def _note_end(identity: str, exit_code: int | None, words: str) -> None:

@@ -93,7 +93,7 @@ def _identity(identity: str, *, as_json: bool) -> None:
         "copy_cwd": data.copy_cwd if data else None,
         "started_at": data.started_at if data else None,
         "exit_code": data.exit_code if data else None,
-        "ended": (data.ended or None) if data else None,
+        "ended": bottle_state.how_it_ended(state),
         "next": _next(state),
         "output": _output(identity),
         "state": str(paths.state_dir(identity)),

@@ -49,16 +49,29 @@ def _identities(*, as_json: bool, everything: bool) -> None:
     rows = []
     for state in states:
         data = state.metadata
-        exit_code = "" if data is None or data.exit_code is None else str(data.exit_code)
         agent, backend, started = (
             (data.agent_name, data.backend, data.started_at) if data else ("?", "?", "?")
         )
         status = "detached" if state.detached else state.status
-        rows.append((state.identity, status, agent, backend, started, exit_code))
+        rows.append((state.identity, status, agent, backend, started, _exit_text(state)))
     print_table(_HEAD, rows)
 
 
+def _exit_text(state: BottleStateSummary) -> str:
+    """Write how the last session ended in the room of an exit code."""
+    from bot_bottle.bottle_state import how_it_ended  # noqa: PLC0415
+
+    data = state.metadata
+    if data is None or how_it_ended(state) is None:
+        return ""
+    if data.exit_code is not None:
+        return str(data.exit_code)
+    return "cut short" if data.ended else "killed"
+
+
 def _state_json(state: BottleStateSummary) -> dict[str, object]:
+    from bot_bottle.bottle_state import how_it_ended  # noqa: PLC0415
+
     data = state.metadata
     return {
         "identity": state.identity,
@@ -70,7 +83,7 @@ def _state_json(state: BottleStateSummary) -> dict[str, object]:
         "cwd": data.cwd if data else None,
         "started_at": data.started_at if data else None,
         "exit_code": data.exit_code if data else None,
-        "ended": (data.ended or None) if data else None,
+        "ended": how_it_ended(state),
     }
 
 

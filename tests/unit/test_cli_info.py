@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -221,3 +222,33 @@ def test_info_of_nothing_lists_the_agents(home: Path, capsys: pytest.CaptureFixt
     declare(home, "")
     assert main(["info", "x"]) == 2
     assert "those that exist: a" in capsys.readouterr().err
+
+
+def test_a_session_whose_launcher_was_killed_is_told_as_such(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state("dead-abcde")
+    bottle_state.mark_preserved("dead-abcde")
+    said = "the session ended without a word: its launcher was killed, or the machine went down"
+    assert main(["info", "dead-abcde"]) == 0
+    assert f"ended     : {said}\n" in capsys.readouterr().out
+    metadata = bottle_state.require_metadata("dead-abcde")
+    assert main(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["ended"] == said
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith(" killed")
+    bottle_state.write_metadata(replace(metadata, ended="the session was ended by SIGTERM"))
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith(" cut short")
+    with bottle_state.hold_lock("dead-abcde"):
+        assert main(["info", "dead-abcde"]) == 0
+        assert "ended" not in capsys.readouterr().out
+
+
+def test_attaching_to_what_has_ended_says_how_to_go_on(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state("gone-abcde", kept=True)
+    assert main(["attach", "gone-abcde"]) == 2
+    said = "gone-abcde does not run any more; go on with: bot-bottle resume gone-abcde\n"
+    assert capsys.readouterr().err.endswith(said)

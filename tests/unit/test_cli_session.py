@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bot_bottle import bottle_state
-from bot_bottle.backend import registry
+from bot_bottle.backend import launch, registry
 from bot_bottle.cli import main, terminal
-from tests.support.scripted_backend import ScriptedBackend
+from tests.support.scripted_backend import ScriptedBackend, ScriptedBottle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +89,7 @@ def test_a_launch_shows_the_preflight_runs_and_leaves_nothing(
         "provider    : command",
         "env         : EDITOR",
         "api.example [auth:Bearer API_TOKEN] paths /v1/",
+        "the agent ended with exit code 0; its home and workspace were removed (--keep keeps them)\n",
         "memory 4 GiB: holds (cgroup v2)",
         "cpu 2: NOT HELD (no cgroup)",
         "workspace   : empty",
@@ -292,6 +294,31 @@ def test_resume_goes_on_with_the_same_identity_on_the_recorded_backend(
     assert plan.spec.prompt == "go on"
     assert bottle_state.list_states() == ()
     assert "as the last session left it" in capsys.readouterr().err
+
+
+def test_what_is_recorded_of_a_resumed_bottle_is_of_its_last_session(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity = preserved(home)
+    first = bottle_state.require_metadata(identity)
+    assert first.ended
+    bottle_state.write_metadata(replace(first, started_at="2026-01-01T00:00:00+00:00"))
+    during: list[bottle_state.BottleMetadata] = []
+
+    def look(*_args: object, **_more: object) -> int:
+        during.append(bottle_state.require_metadata(identity))
+        raise SystemExit(143)
+
+    monkeypatch.setattr(ScriptedBottle, "exec_agent", look)
+    notes: list[tuple[object, ...]] = []
+    monkeypatch.setattr(launch, "note_session", lambda *said: notes.append(said))
+    with pytest.raises(SystemExit):
+        main(["resume", identity, "--yes", "--headless"])
+    assert (during[0].exit_code, during[0].ended) == (None, "")
+    assert during[0].started_at > "2026-11"
+    assert notes == [(identity, "ended")]  # a session that `stop` ends is on the record too
+    assert bottle_state.require_metadata(identity).ended == "the session was ended by SIGTERM"
+    assert "the session was cut short; its home and workspace are kept" in capsys.readouterr().err
 
 
 def test_resume_shows_what_has_changed_in_the_manifest_before_it_holds(

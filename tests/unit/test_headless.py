@@ -229,6 +229,7 @@ def test_when_time_is_up_the_agent_is_ended_and_its_work_kept(
     (state,) = bottle_state.list_states()
     assert state.metadata is not None
     assert state.metadata.exit_code == 124
+    assert state.metadata.ended == "the agent was ended after 0.2 s (--timeout)"
 
 
 def test_an_agents_own_124_is_no_timeout(home: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,8 @@ from bot_bottle.print_util import visible_agent_env_names
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.config import Pin
 
+_END = "removed after exit code 0 unless --keep is given"
+
 
 @pytest.fixture
 def plan() -> BottlePlan:
@@ -130,9 +132,14 @@ def test_limits_that_do_not_hold_say_so(plan: BottlePlan) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({}, "empty (--cwd copies the current folder in)"),
-        ({"copy_cwd": True}, "a private copy of /repo, removed after exit code 0 unless --keep is given"),
-        ({"identity": "a-abcde", "copy_cwd": True}, "as the last session left it"),
+        ({}, f"empty (--cwd copies the current folder in), {_END}"),
+        ({"copy_cwd": True}, f"a private copy of /repo, {_END}"),
+        (
+            {"repo": "https://h.example/p.git"},
+            f"a clone of https://h.example/p.git through the git gate, {_END}",
+        ),
+        ({"identity": "a-abcde", "copy_cwd": True}, f"as the last session left it, {_END}"),
+        ({"keep": True}, "empty (--cwd copies the current folder in), kept"),
     ],
 )
 def test_the_workspace(plan: BottlePlan, change: dict[str, bool | str], said: str) -> None:
