@@ -53,6 +53,9 @@ _BINARY = re.compile(rb"[01 ]+")
 _BITS = re.compile(rb"[01]{8}")
 _NUMBER_MAP = bytes(33 if byte in b"0123456789abcdefABCDEFxX, []" else 32 for byte in range(256))
 _SHORTEST_NUMBERS = 30
+#: Below this a few searches are faster than one for all.
+_SHORT = 200
+_NUMBERS = b"!" * _SHORTEST_NUMBERS
 
 #: Groups of base64 digits with one sign between them, again and again.
 _DIGITS, _SEPARATOR = rb"[A-Za-z0-9/+]", rb"(?:[ .,:|~-]|%20|%0[AaDd]|\+){1,2}"
@@ -64,20 +67,38 @@ _BETWEEN = re.compile(rb"%20|%0[AaDd]|[ .,:|~+-]")
 _READABLE = re.compile(rb"[\x20-\x7e]{16,}")
 
 
-@functools.cache
-def _beginnings() -> PatternSet:
-    return PatternSet.expressions([re.escape(start) for start in _BEGINNINGS])
-
-
 def holds_none(data: bytes) -> bool:
     """Tell content in which :func:`undisguised` would find nothing but what has a sign of its own."""
     if len(data) > LARGEST:
         return True
-    if next(runs(data, _NUMBER_MAP, _SHORTEST_NUMBERS), None) is not None:
+    if _has_numbers(data):
         return False
-    if len(data) > _LARGEST_MESSAGE:
+    if len(data) > _LARGEST_MESSAGE or _is_small_letters(data):
         return True
     return not _begun(data.translate(None, _NOT_OF_A_KEY)) and not _may_be_grouped(data)
+
+
+def _has_numbers(data: bytes) -> bool:
+    return len(data) >= _SHORTEST_NUMBERS and data.translate(_NUMBER_MAP).find(_NUMBERS) >= 0
+
+
+def _is_small_letters(data: bytes) -> bool:
+    """Tell content, behind a method, in which no key begins and no base64 has all its kinds of letters."""
+    return b"_" not in data and data.lstrip(_UPPER).islower()
+
+
+def _begun(letters: bytes) -> list[int]:
+    """Give which keys could begin in ``letters``; nearly always none, which their rarest ones tell."""
+    if len(letters) < _SHORTEST_KEY or (b"A" not in letters and b"_" not in letters):
+        return []
+    if len(letters) > _SHORT:
+        return [index for index, _end in _beginnings().hits(letters)]
+    return [index for index, start in enumerate(_BEGINNINGS) if start in letters]
+
+
+@functools.cache
+def _beginnings() -> PatternSet:
+    return PatternSet.expressions([re.escape(start) for start in _BEGINNINGS])
 
 
 def undisguised(data: bytes, shapes: Collection[Shape]) -> Iterator[tuple[str, bytes]]:
@@ -90,8 +111,12 @@ def undisguised(data: bytes, shapes: Collection[Shape]) -> Iterator[tuple[str, b
     if Shape.MIRRORED in shapes:
         yield "reversed", data[::-1]
         yield "rot13", data.translate(_ROT13)
-    numbers = [data[start:end] for start, end in runs(data, _NUMBER_MAP, _SHORTEST_NUMBERS)]
-    if texts := [text for one in numbers if (text := _CODES.sub(_from_codes, one)) != one]:
+    numbers = runs(data, _NUMBER_MAP, _SHORTEST_NUMBERS) if _has_numbers(data) else ()
+    if texts := [
+        text
+        for start, end in numbers
+        if (text := _CODES.sub(_from_codes, data[start:end])) != data[start:end]
+    ]:
         yield "numbers", b"\n".join(texts)
     if len(data) > _LARGEST_MESSAGE:
         return
@@ -104,16 +129,9 @@ def undisguised(data: bytes, shapes: Collection[Shape]) -> Iterator[tuple[str, b
             yield from (("base64", text) for text in _read(_BETWEEN.sub(b"", match[0])))
 
 
-def _begun(letters: bytes) -> set[int]:
-    """Tell which keys begin in ``letters``, of which nothing is left but what a key is made of."""
-    if len(letters) < _SHORTEST_KEY:
-        return set()
-    return {index for index, _end in _beginnings().hits(letters)}
-
-
 def _may_be_grouped(data: bytes) -> bool:
     """Tell digits in groups; JSON has its values between quotes, and no groups of them."""
-    if len(data.translate(None, _NO_SEPARATOR)) < 3 or b'"' in data:
+    if b'"' in data or len(data.translate(None, _NO_SEPARATOR)) < 3:
         return False
     return _GROUPED.search(data) is not None
 
