@@ -20,6 +20,7 @@ from bot_bottle.egress.policy import TARGET_POLICIES, RouteTable, Step, decide, 
 from bot_bottle.egress.precedent import Precedents
 from bot_bottle.egress.reader import RequestReader
 from bot_bottle.egress.routes import EgressRoute
+from bot_bottle.egress.stalled import Stalled
 from bot_bottle.egress.target import Arrival, origin_target, read_request, with_sni
 from bot_bottle.egress.tls import ServerContexts, SniSSLObject
 from bot_bottle.egress.tls_stream import TlsStream
@@ -323,6 +324,7 @@ class _Egress:
     def __init__(self) -> None:
         self.loop = self
         self.clients = Clients()
+        self.stalled = Stalled()
         self.precedents = Precedents()
         self.table = RouteTable((), {})
         self.judged: list[EgressRequest] = []
