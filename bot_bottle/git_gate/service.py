@@ -17,7 +17,7 @@ from bot_bottle.decision import Deny
 from bot_bottle.egress.denial import denial_headers
 from bot_bottle.git_gate import git
 from bot_bottle.git_gate.git import GitError
-from bot_bottle.git_gate.http import HttpError, Request, Response, read_request
+from bot_bottle.git_gate.http import IDLE_SECONDS, HttpError, Request, Response, read_request
 from bot_bottle.git_gate.keys import KeyNotUsableError
 from bot_bottle.git_gate.mirror import FRESH_SECONDS, Mirror, UpstreamError
 from bot_bottle.git_gate.pktline import FLUSH, packet
@@ -138,9 +138,13 @@ class GitGate:
             with contextlib.suppress(OSError, TimeoutError):
                 await _refuse(response, error.status, _protocol_denial(str(error)))
         except (OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError):
-            pass  # the client is gone, or what it says is no HTTP; there is nobody to tell
+            # The client is gone or takes nothing, or what it says is no HTTP; there is nobody to tell.
+            writer.transport.abort()
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         finally:
-            writer.close()
+            await _close(writer)
 
     async def _answer(self, request: Request, response: Response) -> None:
         path, service = _split(request)
@@ -271,6 +275,18 @@ class GitGate:
             self._audit.append(event, remote=remote.name, rule=remote.place, **fields)
         except OSError as error:
             raise GitError("the decision cannot be put on record, so the gate is closed") from error
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection once what was written is on its way, for which its client has a while."""
+    writer.close()
+    try:
+        async with asyncio.timeout(IDLE_SECONDS):
+            await writer.wait_closed()
+    except OSError:
+        pass
+    finally:
+        writer.transport.abort()
 
 
 _WHAT_IS_SERVED = (
