@@ -56,6 +56,8 @@ class BodyGuard:
         found = step.refusals
         if not found and self._stream.small:
             found = self._session.body(self._stream.small, self._content_type)
+        if not found and self._stream.aside:
+            found = self._session.beside(self._stream.aside)
         return self._denial(found) if found else step.release
 
     def _note(self, step: Step) -> None:

@@ -31,7 +31,13 @@ _MOST_FIELDS = 128
 _LARGEST_VALUE = 2048
 _LONGEST_NAME = 64
 
-_MARKS: Final[dict[bytes, Place]] = {b"?": "query", b":": "header", b".": "body", b">": "websocket"}
+_MARKS: Final[dict[bytes, Place]] = {
+    b"?": "query",
+    b":": "header",
+    b".": "body",
+    b"~": "body",
+    b">": "websocket",
+}
 
 
 class Session:
@@ -70,6 +76,10 @@ class Session:
     def body(self, data: bytes, content_type: str) -> tuple[Finding, ...]:
         """Take a small body that was found clean by itself; large ones are left alone."""
         return self._content(b".", data, content_type)
+
+    def beside(self, data: bytes) -> tuple[Finding, ...]:
+        """Take what a compressed body says beside its content (a file's name), found clean by itself."""
+        return self._content(b"~", data, "")
 
     def message(self, data: bytes) -> tuple[Finding, ...]:
         """Take a WebSocket message that was found clean by itself; large ones are left alone."""

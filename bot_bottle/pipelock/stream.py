@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bot_bottle.pipelock.fields import body_fields, joined
 from bot_bottle.pipelock.finding import Context, Finding, Where
+from bot_bottle.pipelock.framing import framed
 from bot_bottle.pipelock.own_secrets import skeleton
 from bot_bottle.pipelock.redaction import can_redact, redacted
 from bot_bottle.pipelock.selection import EVERYTHING, Selection
 from bot_bottle.pipelock.text import claims_text
-from bot_bottle.pipelock.unpack import OpaqueError, unpacker
+from bot_bottle.pipelock.unpack import FramingError, OpaqueError
 
 if TYPE_CHECKING:
+    from bot_bottle.pipelock.framing import Framed
     from bot_bottle.pipelock.scanner import Scanner
-    from bot_bottle.pipelock.unpack import Unpacker
 
 OnOpaque: TypeAlias = Literal["deny", "allow"]
 
@@ -48,13 +49,15 @@ class StreamScanner:
     """Judges one body.
 
     ``on_opaque`` is the route's; without it what says it is text must be readable and the rest may be opaque.
-    With ``redact`` what is found is taken out where that is safe. At most ``HOLD + 2 * BLOCK`` bytes are
-    held, and for compressed content as much again.
+    With ``redact`` what is found is taken out where that is safe. Of compressed content the coded bytes,
+    which are what goes on, are judged as they are too. At most ``HOLD + 2 * BLOCK`` bytes are held, and for
+    compressed content twice as much again.
     """
 
     __slots__ = (
-        "_context", "_deny_opaque", "_done", "_held", "_judged", "_notes", "_plain", "_raw", "_redact",
-        "_redacted", "_refused", "_scanner", "_seen", "_selection", "_unpack", "_whole", "small",
+        "_coded", "_context", "_deny_opaque", "_done", "_headless", "_held", "_judged", "_notes",
+        "_plain", "_raw", "_redact", "_redacted", "_refused", "_scanner", "_seen", "_selection", "_unpack",
+        "_whole", "aside", "small",
     )  # fmt: skip
 
     def __init__(
@@ -88,11 +91,19 @@ class StreamScanner:
         self._notes: dict[tuple[str, str], Finding] = {}
         self._whole = True
         self._done = False
-        self._unpack: Unpacker | None = None
+        self._unpack: Framed | None = None
+        #: What a compressed body says beside its content; for the same window.
+        self.aside = b""
+        self._coded: StreamScanner | None = None
+        # Whether the first coded byte went on: without it nothing takes the rest for packed and opens it.
+        self._headless = False
         try:
-            self._unpack = unpacker(context.encoding)
+            self._unpack = framed(context.encoding)
         except OpaqueError as error:
-            self._opaque(str(error))
+            self._opaque(error)
+        if self._unpack is not None:
+            plain = replace(context, encoding="", content_type="")
+            self._coded = StreamScanner(scanner, plain, on_opaque="allow", selection=selection)
 
     def feed(self, data: bytes) -> Step:
         """Take a piece of the body. Never raises for what the body holds."""
@@ -135,10 +146,14 @@ class StreamScanner:
             return data
         try:
             plain = self._unpack.feed(data) if data else b""
-            return plain + self._unpack.finish() if last else plain
+            plain += self._unpack.finish() if last else b""
         except OpaqueError as error:
-            self._opaque(str(error))
+            self._opaque(error)
             return data
+        if self._unpack.aside and not self.aside:
+            self.aside = self._unpack.aside
+            self._sort(self._scanner.scan(self.aside, replace(self._context, content_type="")))
+        return plain
 
     def _judge(self, *, last: bool) -> bytes:
         block = b"".join(self._held)
@@ -182,7 +197,25 @@ class StreamScanner:
             data, plain = self._raw.popleft()
             self._seen -= plain
             parts.append(data)
-        return b"".join(parts)
+        return self._judged_coded(b"".join(parts), last=last)
+
+    def _judged_coded(self, data: bytes, *, last: bool) -> bytes:
+        """Judge coded bytes as they are; gives those that go on."""
+        coded = self._coded
+        if coded is None:
+            return data
+        first = b""
+        if not self._headless and data:
+            self._headless, first, data = True, data[:1], data[1:]
+        step = coded.feed(data)
+        release = step.release
+        if last and not step.refusals:
+            step = coded.finish()
+            release += step.release
+        if step.refusals:
+            self._refused = step.refusals
+            return b""
+        return first + release
 
     def _look_divided(self, body: bytes) -> None:
         """Put the fields of a body that is whole together."""
@@ -207,13 +240,18 @@ class StreamScanner:
         notes, self._notes = tuple(self._notes.values()), {}
         return notes
 
-    def _opaque(self, message: str) -> None:
+    def _opaque(self, error: OpaqueError) -> None:
         where = Where(place=self._context.place, field=self._context.field)
-        self._sort((Finding(kind="opaque", rule="opaque-content", where=where, message=message),))
+        found = Finding(kind="opaque", rule="opaque-content", where=where, message=str(error))
+        if isinstance(error, FramingError):
+            self._refused = (found,)  # whatever the route says: this is no content, but a place to hide some
+            return
+        self._sort((found,))
         self._unpack = None
-        if not self._refused and self._raw:
+        held = self._coded._held if self._coded is not None else []
+        if not self._refused and (self._raw or held):
             # From here on the coded bytes are all there is to judge; those that wait go first, as they came.
-            waiting = b"".join(data for data, _plain in self._raw)
+            waiting = b"".join((*held, *(data for data, _plain in self._raw)))
             self._raw.clear()
             self._held = [waiting]
             self._plain, self._judged = len(waiting), 0

@@ -30,6 +30,10 @@ class BombError(OpaqueError):
     """The content grows beyond all bounds."""
 
 
+class FramingError(OpaqueError):
+    """Beside the content stands what no reader of it sees, or what only some do."""
+
+
 class Unpacker(Protocol):
     """Gives the plain content of a compressed stream, piece by piece."""
 
@@ -60,7 +64,7 @@ class _Bounded:
         return data
 
 
-class _Zlib(_Bounded):
+class Zlib(_Bounded):
     """gzip, zlib or raw deflate (RFC 1950-1952), the first also of several members."""
 
     __slots__ = ("_begun", "_engine", "_guess", "_members", "_wbits")
@@ -75,9 +79,11 @@ class _Zlib(_Bounded):
 
     @property
     def ended(self) -> bool:
+        """Whether the stream's own end was reached."""
         return self._engine.eof
 
     def feed(self, data: bytes, *, alone: bool = False) -> bytes:
+        """Unpack ``data``; with ``alone`` what stands behind the end is left."""
         room = self._take(data)
         if self._guess and data:
             # RFC 9110, 8.4.1.2: "deflate" means zlib, but some senders leave its header out.
@@ -98,17 +104,18 @@ class _Zlib(_Bounded):
                 if alone:
                     break
                 if not self._members or not data.startswith(_GZIP[:2]):
-                    raise OpaqueError("something stands behind the compressed content")
+                    raise FramingError("something stands behind the compressed content")
                 self._engine = zlib.decompressobj(self._wbits)
         return self._give(b"".join(parts), room + sum(map(len, parts)))
 
     def finish(self) -> bytes:
+        """Say where the stream was cut short."""
         if self._begun and not self._engine.eof:
             raise OpaqueError("the compressed content is cut short")
         return b""
 
 
-class _Brotli(_Bounded):
+class Brotli(_Bounded):
     """Brotli (RFC 7932)."""
 
     __slots__ = ("_begun", "_engine")
@@ -121,8 +128,11 @@ class _Brotli(_Bounded):
         self._begun = False
 
     def feed(self, data: bytes) -> bytes:
+        """Unpack ``data``."""
         import brotli  # noqa: PLC0415
 
+        if data and self._engine.is_finished():
+            raise FramingError("something stands behind the compressed content")
         room = self._take(data)
         self._begun = self._begun or bool(data)
         parts: list[bytes] = []
@@ -140,18 +150,20 @@ class _Brotli(_Bounded):
         return self._give(b"".join(parts), room)
 
     def finish(self) -> bytes:
+        """Say where the stream was cut short."""
         if self._begun and not self._engine.is_finished():
             raise OpaqueError("the compressed content is cut short")
         return b""
 
 
-class _Zstd(_Bounded):
-    """Zstandard (RFC 8878), frame after frame. Its window is bounded too (RFC 9659: 8 MiB)."""
+class Zstd(_Bounded):
+    """Zstandard (RFC 8878), frame after ``frames`` or one. Its window is bounded too (RFC 9659: 8 MiB)."""
 
-    __slots__ = ("_begun", "_engine")
+    __slots__ = ("_begun", "_engine", "_frames")
 
-    def __init__(self) -> None:
+    def __init__(self, *, frames: bool = True) -> None:
         super().__init__()
+        self._frames = frames
         self._engine = self._fresh()
         self._begun = False
 
@@ -163,9 +175,11 @@ class _Zstd(_Bounded):
 
     @property
     def ended(self) -> bool:
+        """Whether the stream's own end was reached."""
         return self._engine.eof
 
     def feed(self, data: bytes, *, alone: bool = False) -> bytes:
+        """Unpack ``data``; with ``alone`` what stands behind the end is left."""
         import zstandard  # noqa: PLC0415
 
         parts: list[bytes] = []
@@ -174,6 +188,10 @@ class _Zstd(_Bounded):
             step, data = data[:2048], data[2048:]
             room = self._take(step)
             while step:
+                if self._engine.eof:
+                    if not self._frames:
+                        raise FramingError("something stands behind the compressed content")
+                    self._engine = self._fresh()
                 self._begun = True
                 try:
                     parts.append(self._give(self._engine.decompress(step), room))
@@ -182,11 +200,10 @@ class _Zstd(_Bounded):
                 step = self._engine.unused_data if self._engine.eof else b""
                 if alone and step:
                     return b"".join(parts)
-                if step:
-                    self._engine = self._fresh()
         return b"".join(parts)
 
     def finish(self) -> bytes:
+        """Say where the stream was cut short."""
         if self._begun and not self._engine.eof:
             raise OpaqueError("the compressed content is cut short")
         return b""
@@ -214,8 +231,7 @@ class _Chain:
 
 def unpacker(encoding: str) -> Unpacker | None:
     """Give what undoes a ``Content-Encoding`` value, ``None`` for none; raises :class:`OpaqueError`."""
-    codings = [coding.strip().lower() for coding in encoding.split(",")]
-    codings = [coding for coding in codings if coding and coding != "identity"]
+    codings = codings_of(encoding)
     if not codings:
         return None
     if len(codings) > 3:
@@ -223,15 +239,21 @@ def unpacker(encoding: str) -> Unpacker | None:
     return _Chain([_one(coding) for coding in reversed(codings)])
 
 
+def codings_of(encoding: str) -> list[str]:
+    """Give the codings that a ``Content-Encoding`` value names, in the order they were applied in."""
+    codings = [coding.strip().lower() for coding in encoding.split(",")]
+    return [coding for coding in codings if coding and coding != "identity"]
+
+
 def _one(coding: str) -> Unpacker:
     if coding in {"gzip", "x-gzip"}:
-        return _Zlib(16 + zlib.MAX_WBITS, members=True)
+        return Zlib(16 + zlib.MAX_WBITS, members=True)
     if coding == "deflate":
-        return _Zlib(zlib.MAX_WBITS, guess=True)
+        return Zlib(zlib.MAX_WBITS, guess=True)
     if coding == "br":
-        return _Brotli()
+        return Brotli()
     if coding == "zstd":
-        return _Zstd()
+        return Zstd()
     raise OpaqueError("the content's encoding is not known")
 
 
@@ -242,17 +264,17 @@ def packed_parts(data: bytes, *, anywhere: bool) -> list[bytes]:
     """
     parts: list[bytes] = []
     if data.startswith(_ZLIB):
-        parts.append(_salvage(_Zlib(zlib.MAX_WBITS), data))
+        parts.append(_salvage(Zlib(zlib.MAX_WBITS), data))
     for mark in PACK_MARKS:
         at = data.find(mark) if anywhere else 0 if data.startswith(mark) else -1
         while at >= 0 and len(parts) < 8:
-            opened = _Zlib(16 + zlib.MAX_WBITS) if mark is _GZIP else _Zstd()
+            opened = Zlib(16 + zlib.MAX_WBITS) if mark is _GZIP else Zstd()
             parts.append(_salvage(opened, data[at:]))
             at = data.find(mark, at + len(mark))
     return [part for part in parts if part]
 
 
-def _salvage(opened: _Zlib | _Zstd, data: bytes) -> bytes:
+def _salvage(opened: Zlib | Zstd, data: bytes) -> bytes:
     """Read as far as it goes, whatever stands behind; only growth beyond all bounds is an error here."""
     whole: list[bytes] = []
     for start in range(0, len(data), 4096):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import struct
+import zlib
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 
 from bot_bottle.pipelock.stream import BLOCK, HOLD
 from bot_bottle.secret import Secret
@@ -249,6 +252,44 @@ def test_the_bottles_own_secrets_leave_to_no_host(bench: Bench) -> None:
             body = json.dumps({"note": base64.b64encode(secret.encode()).decode()}).encode()
             assert bench.post(body, host=host) == "own_secret"
             assert secret.encode() not in bench.origin.bytes
+
+
+def test_nothing_leaves_beside_the_content_of_a_compressed_body(bench: Bench) -> None:
+    secret = MARKED.encode()
+
+    def member(flags: int, fields: bytes) -> bytes:
+        return (
+            b"\x1f\x8b\x08" + bytes([flags]) + b"\0\0\0\0\0\xff" + fields + gzip.compress(b"{}", mtime=0)[10:]
+        )
+
+    skipped = struct.pack("<II", 0x184D2A50, len(secret)) + secret
+    metadata = (0b01_0_11_0_0 | (len(secret) - 1) << 7).to_bytes(2, "little") + secret + b"\x03"
+    bench.origin.bytes = b""
+    for coding, body, reason in (
+        ("gzip", member(8, secret + b"\0"), "own_secret"),
+        ("gzip", member(16, secret + b"\0"), "content_unreadable"),
+        ("gzip", member(4, struct.pack("<H", len(secret)) + secret), "content_unreadable"),
+        ("gzip", member(0, b"") + member(16, secret + b"\0"), "content_unreadable"),
+        ("gzip", member(0, b"") + secret, "content_unreadable"),
+        ("deflate", zlib.compress(b"{}") + secret, "content_unreadable"),
+        ("zstd", skipped + zstandard.compress(b"{}"), "content_unreadable"),
+        ("zstd", zstandard.compress(b"{}") + skipped, "content_unreadable"),
+        ("br", metadata, "own_secret"),
+    ):
+        for host in (HOST, "opaque.test"):
+            extra = f"Content-Encoding: {coding}\r\n"
+            assert bench.post(body, extra=extra, host=host) == reason, (coding, body)
+        # One compressed message of a gRPC call.
+        call = b"\1" + len(body).to_bytes(4, "big") + body
+        assert bench.post(call, "application/grpc", f"grpc-encoding: {coding}\r\n") == reason, (coding, body)
+    assert secret not in bench.origin.bytes
+    named = member(8, b"report.json\0")
+    assert bench.post(named, extra="Content-Encoding: gzip\r\n") == ""
+    assert named in bench.origin.bytes
+    # In pieces, as the names of many bodies.
+    pieces = [member(8, secret[at : at + 5] + b"\0") for at in range(0, len(secret), 5)]
+    assert "own_secret" in [bench.post(piece, extra="Content-Encoding: gzip\r\n") for piece in pieces]
+    bench.origin.bytes = b""
 
 
 def test_a_models_conversation_may_quote_keys(bench: Bench) -> None:
