@@ -50,6 +50,11 @@ def run(
         raise UnavailableError(f"{argv[0]} did not finish within {timeout:.0f} s") from error
 
 
+#: Our own command line, under this interpreter. ``-P``: the folder it is called in may be a stranger's, and a
+#: package of our name in it must not be what runs.
+OWN_COMMAND = (sys.executable, "-P", "-m", "bot_bottle")
+
+
 def run_attached(
     argv: Sequence[str], *, env: Mapping[str, str] | None = None, stderr: int | None = None
 ) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot_bottle import paths
+from bot_bottle import paths, process
 from bot_bottle.bottle_state import printable
 from bot_bottle.files import make_private_dir
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 0.2
 _HEAD = ("AGENT", "STATE", "TIME", "EXIT", "ALLOWED", "DENIED", "PUSHED", "TOKENS", "IDENTITY")
-_COMMAND = (sys.executable, "-m", "bot_bottle", "start")
+_COMMAND = (*process.OWN_COMMAND, "start")
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_COMMAND = (sys.executable, "-P", "-m", "bot_bottle")
 _ERRORS: dict[int, type[BotBottleError]] = {
     error.exit_code: error for error in (UsageError, UnavailableError, LaunchError)
 }
@@ -49,7 +47,7 @@ def resume_detached(identity: str, *, options: Sequence[str] = ()) -> Started:
 
 def _run(command: str, name: str, options: Sequence[str], cwd: Path | None) -> Started:
     done = subprocess.run(
-        [*_COMMAND, command, name, "--detach", "--yes", "--json", *options],
+        [*process.OWN_COMMAND, command, name, "--detach", "--yes", "--json", *options],
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,

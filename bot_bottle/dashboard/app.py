@@ -361,7 +361,7 @@ class Dashboard(App[None]):
         """Give the terminal to one of our own commands until it ends."""
         try:
             with self.suspend():
-                code = self._run([sys.executable, "-m", "bot_bottle", *words])
+                code = self._run([*process.OWN_COMMAND, *words])
                 if code:
                     print(f"\nbot-bottle {' '.join(words)} ended with exit code {code}; Enter goes back")
                     sys.stdin.readline()

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from bot_bottle.egress.upstream import Upstream
 
 
+#: For so long after a client let its server go on, the server's silence may be the client's doing.
+LET_ON_SECONDS = 0.2
+
+
 class Answering:
     """The half of an exchange that its client hears.
 
@@ -48,6 +52,7 @@ class Answering:
     _response_done = False
     _finished = False
     _notices: tuple[Notice, ...] = ()
+    _let_on_at = 0.0
 
     def __init__(self, client: Client, method: bytes, facts: RequestHeaders, *, http_1_0: bool) -> None:
         self._client = client
@@ -61,6 +66,17 @@ class Answering:
     def answered(self) -> bool:
         """Whether the whole answer has been given, however much of the request is still to come."""
         return self._response_done
+
+    @property
+    def behind(self) -> bool:
+        """Whether the client does not keep up, or has only just begun to again."""
+        client = self._client
+        return client.write_paused or client.proxy.loop.time() - self._let_on_at < LET_ON_SECONDS
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody hears any more."""
+        return self._finished
 
     @property
     def response_begun(self) -> bool:

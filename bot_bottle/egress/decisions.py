@@ -67,6 +67,7 @@ class Decisions:
         self.table = RouteTable(config.routes, config.secrets)
         self.counters = Counters(route.host for route in config.routes)
         self.content = ContentGuard(config, loop)
+        self._loop = loop
         #: Origins of routes whose uses are counted, each with what takes one, if there is one left.
         self.counted: dict[str, Callable[[], bool]] = {}
         #: Who follows the routes that hold.
@@ -270,7 +271,8 @@ class Decisions:
         def note(message: str) -> None:
             self.record_event("answer", host=host, message=message)
 
-        return Reflection(exchange, needles, head_request=head_request, note=note)
+        later = self._loop.call_later
+        return Reflection(exchange, needles, head_request=head_request, note=note, later=later)
 
     def metered(self, exchange: Answered, destination: Destination | None) -> Metered | None:
         """Give who hears the answer first, where its route says how answers tell what they used."""

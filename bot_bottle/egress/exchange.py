@@ -154,6 +154,8 @@ class Exchange(Answering):
 
     def on_client_writable(self, *, writable: bool) -> None:
         """Read from the server only while the client keeps up."""
+        if writable:
+            self._let_on_at = self._client.proxy.loop.time()
         if self._upstream is not None:
             self._upstream.resume() if writable else self._upstream.pause()
 

@@ -53,7 +53,10 @@ _OVERRIDES = frozenset(
 )
 
 #: On a route with a credential its echo must be recognised in the answer: whole and unencoded.
-_READABLE = frozenset((b"accept-encoding", b"grpc-accept-encoding", b"if-range", b"range"))
+_READABLE = frozenset((b"a-im", b"if-range", b"range"))
+#: As well as every header that asks for a coding or a charset, whatever the protocol calls it.
+_READABLE_PARTS = (b"accept-encoding", b"charset")
+_CHARSET_WANTED = re.compile(rb"(?i)[ \t]*;[ \t]*charset[ \t]*=[^,;]*")
 _COOKIES = frozenset((b"cookie", b"cookie2"))
 
 _RESPONSE_CONSUMED = frozenset(
@@ -176,7 +179,7 @@ def _consume(consumed: dict[bytes, bytes], named: set[bytes], name: bytes, value
 def may_inject(name: str) -> bool:
     """Tell whether a credential may go into the header ``name``, since nothing else depends on it."""
     low = name.lower().encode("latin-1")
-    if not is_token(low) or b"_" in low or low in _OVERRIDES or low in _READABLE:
+    if not is_token(low) or b"_" in low or low in _OVERRIDES or _asks_unreadable(low):
         return False
     return low == b"authorization" or not (
         low in _CONSUMED or low.startswith(_CONSUMED_PREFIXES) or low.startswith(b"sec-")
@@ -210,6 +213,11 @@ def _dropped(*, cookies: bool) -> frozenset[bytes]:
     return _CREDENTIALS if cookies else _CREDENTIALS | _COOKIES
 
 
+def _asks_unreadable(name: bytes) -> bool:
+    """Tell whether a header asks for an answer in which a credential would not be known again."""
+    return name in _READABLE or any(part in name for part in _READABLE_PARTS)
+
+
 def _plain_name(name: bytes) -> bytes:
     return name.replace(b"_", b"-") if b"_" in name else name
 
@@ -230,14 +238,19 @@ def head_tail(
     """
     lines = [b"HTTP/1.1\r\nHost: " + authority]
     dropped = _dropped(cookies=cookies)
-    if injection is not None:
-        dropped |= _READABLE
-        if injection.header:
-            lines.append(injection.line)
-            dropped |= {injection.header}
-    for name, _value, line in facts.kept:
-        if _plain_name(name) in dropped:
+    if injection is not None and injection.header:
+        lines.append(injection.line)
+        dropped |= {injection.header}
+    for name, value, line in facts.kept:
+        plain = _plain_name(name)
+        if plain in dropped:
             continue
+        if injection is not None:
+            if _asks_unreadable(plain):
+                continue
+            if plain == b"accept" and b"charset" in line.lower():
+                lines.append(b"Accept: " + _CHARSET_WANTED.sub(b"", value))
+                continue
         if websocket and name == b"sec-websocket-extensions":
             continue
         lines.append(line)

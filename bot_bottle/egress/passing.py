@@ -16,6 +16,16 @@ class PassingOn:
     def __init__(self, exchange: Answered) -> None:
         self._exchange = exchange
 
+    @property
+    def behind(self) -> bool:
+        """Whether the client does not keep up, or has only just begun to again."""
+        return self._exchange.behind
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody hears any more."""
+        return self._exchange.over
+
     def on_tunnel_data(self, data: bytes) -> None:
         """Pass on bytes of an upgraded connection; who reads its messages is the conversation."""
         self._exchange.on_tunnel_data(data)

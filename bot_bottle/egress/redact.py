@@ -3,6 +3,10 @@
 What is found is overwritten byte for byte, so that lengths, and with them the framing, stay what they were.
 A value is searched in short blocks: an echo that was cut still loses every whole block, and the window that
 has to be held back stays small. No I/O happens here.
+
+The bottle may say what the server answers, so it can guess: nothing that it sees, neither a mask nor when
+something comes, may tell a guess that is right for a few characters from one that is wrong. So what is held
+back does not depend on any value, and only what can be no guess is masked (``_TELLING`` characters at once).
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import base64
 import html
 import json
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
@@ -23,33 +28,49 @@ if TYPE_CHECKING:
 SHORTEST = 6
 _LONGEST_WHOLE = 24
 _BLOCK = 16
-#: At the end of a message this much of a needle's beginning is taken for a credential that was cut.
-_TELLING = 8
+#: At the end of a message so many of a block's first characters, behind what anybody may know of them, are
+#: taken for a credential that was cut: more than can be guessed (64 ** 10 tries).
+_TELLING = 10
+#: What vendors begin their keys with, which is no secret: up to the last of these in a value's first part.
+_MARKS = b"-_"
+#: No form of a value that may stand in a header has one of these in it: behind it nothing can have begun.
+_BREAKS = (b"\n", b"\r")
 #: RFC 7519: header and claims say who it is for; it is the signature that makes a token of them.
 _SIGNED = re.compile(rb"eyJ[\w-]+\.[\w-]+\.([\w-]{20,})")
 _MASK = b"*"
-#: How many of a needle's first bytes are looked at before all of them are; no needle is shorter.
-_START = 4
+#: What credentials and their codings are written with; a server that stops for a moment rarely stops in it.
+_LAST_WORD = re.compile(rb"[^\x01-\x20\"'<>{}()\[\],`]+\Z")
 
 
 class Needles:
     """What is looked for, compiled once."""
 
-    __slots__ = ("_lengths", "_longest", "_prefixes", "_search", "_start")
+    __slots__ = ("_breaks", "_flexible", "_lengths", "_prefixes", "_search", "_tellings", "longest")
 
     def __init__(self, values: Iterable[bytes]) -> None:
         """Compile the forms of ``values``; raises where the matching library cannot be loaded."""
         from bot_bottle.pipelock.patterns import PatternSet  # noqa: PLC0415 - loaded for the first that needs it
 
-        needles = sorted({form.lower() for value in values for form in forms(value)})
+        values = list(values)
+        tellings: dict[bytes, int] = {}
+        for value in values:
+            for form, telling in forms(value):
+                low = form.lower()
+                tellings[low] = min(telling, tellings.get(low, telling))
+        needles = sorted(tellings)
+        escaped = sorted({one for value in values for one in escapes(value)})
         self._lengths = tuple(map(len, needles))
-        self._longest = max(self._lengths, default=1)
-        # What the first bytes of all needles have in common passes over nearly every place in other text.
-        beginnings = [{needle[at] for needle in needles} for at in range(_START)]
-        self._start = re.compile(b"".join(_one_of(bytes(sorted(some))) for some in beginnings))
-        self._prefixes = frozenset(needle[:length] for needle in needles for length in range(1, len(needle)))
+        #: Bytes that may be the beginning of a needle, at most.
+        self.longest = max([*self._lengths, *(one.longest for one in escaped)], default=1) - 1
+        self._flexible = tuple(re.compile(b"(?is:" + one.expression + rb")\Z") for one in escaped)
+        self._tellings = tuple(sorted({tellings[needle] for needle in needles}))
+        self._prefixes = frozenset(
+            needle[:length] for needle in needles for length in range(tellings[needle], len(needle))
+        )
+        self._breaks = tuple(one for one in _BREAKS if not any(one in needle for needle in needles))
         # Every byte by its number: literals of this library end at a NUL, and UTF-16 is full of them.
         written = [b"(?i)" + b"".join(b"\\x%02x" % byte for byte in needle) for needle in needles]
+        written += [b"(?i)" + one.expression for one in escaped]
         self._search: PatternSet | None = PatternSet.expressions(written, once=False) if written else None
 
     def __repr__(self) -> str:
@@ -63,23 +84,32 @@ class Needles:
         if self._search is None:
             return []
         lengths = self._lengths
-        return [(end - lengths[index], end) for index, end in self._search.hits(data)]
+        return [
+            (end - lengths[index] if index < len(lengths) else self._start_of(data, index, end), end)
+            for index, end in self._search.hits(data)
+        ]
+
+    def _start_of(self, data: bytes, index: int, end: int) -> int:
+        """Find where an escaped form that ends at ``end`` begins; only its end is told."""
+        first = max(0, end - self.longest - 1)
+        match = self._flexible[index - len(self._lengths)].search(data[first:end])
+        return first + match.start() if match else first
+
+    def settled(self, data: bytes) -> int:
+        """Tell how much of ``data`` no needle can begin in that is not whole yet, whatever the values are."""
+        if self._search is None:
+            return len(data)
+        behind = (data.rfind(one) + 1 for one in self._breaks)
+        return max(0, len(data) - self.longest, *behind)
 
     def begun(self, data: bytes) -> int:
-        """Tell how many bytes at the end of ``data`` are the beginning of a needle."""
-        if self._search is None:
+        """Tell how many bytes at the end of ``data`` are so much of a needle that nobody guessed it."""
+        end = data[-self.longest :].lower()
+        if not self._tellings or len(end) < self._tellings[0]:
             return 0
-        end = data[1 - self._longest :].lower()
-        search, prefixes, size = self._start.search, self._prefixes, len(end)
-        match = search(end)
-        while match:
-            start = match.start()
-            if end[start:] in prefixes:
-                return size - start
-            match = search(end, start + 1)
-        for start in range(max(0, size + 1 - _START), size):
-            if end[start:] in prefixes:
-                return size - start
+        for start in range(len(end) - self._tellings[0] + 1):
+            if end[start:] in self._prefixes:
+                return len(end) - start
         return 0
 
     def masked(self, data: bytes) -> bytes:
@@ -89,12 +119,12 @@ class Needles:
 
 
 class Redactor:
-    """One stream: gives back what it is fed, late by no more than the beginning of a needle.
+    """One stream: gives back what it is fed, late by no more than the longest needle.
 
-    ``found`` says whether anything was taken out so far.
+    What is late does not depend on what it says. ``found`` says whether anything was taken out so far.
     """
 
-    __slots__ = ("_covered", "_held", "_needles", "found")
+    __slots__ = ("_covered", "_held", "_needles", "_shown", "found")
 
     def __init__(self, needles: Needles) -> None:
         self.found = False
@@ -102,33 +132,65 @@ class Redactor:
         self._held = b""
         #: How much of the start of what is held belongs to a needle that began before it.
         self._covered = 0
+        #: The end of what went on early (``linger``): a needle may have begun in it.
+        self._shown = b""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything is held back."""
+        return bool(self._held)
 
     def feed(self, data: bytes) -> bytes:
         """Take a piece; gives what may go on of it and of what was held."""
-        if self._held:
-            data = self._held + data
-        spans = self._needles.spans(data)
-        cut = len(data) - self._needles.begun(data)
-        self._held = data[cut:]
-        if not (spans or self._covered):
-            return data[:cut] if self._held else data
-        self.found = True
-        spans.append((0, self._covered))
-        self._covered = max(0, max(end for _start, end in spans) - cut)
-        return _masked(data, spans)[:cut]
+        shown = len(self._shown)
+        if self._held or shown:
+            data = self._shown + self._held + data
+        settled = self._needles.settled(data)
+        cut = max(settled, shown)
+        out = self._let_on(data, shown, cut)
+        self._shown = data[settled:cut]
+        return out
+
+    def linger(self, *, long: bool = False) -> bytes:
+        """Give what is held up to the last word, since the server says no more for now.
+
+        After a ``long`` silence the word as well, but for what nobody can have guessed.
+        """
+        data, shown = self._shown + self._held, len(self._shown)
+        ends = len(data) - self._needles.begun(data) if long else _words_end(data)
+        cut = max(ends, shown)
+        out = self._let_on(data, shown, cut)
+        self._shown = data[:cut][-self._needles.longest :]
+        return out
 
     def finish(self) -> bytes:
         """Give what is still held, at the end of the stream or of a message in it."""
-        held, self._held = self._held, b""
-        covered, self._covered = self._covered, 0
-        if len(held) >= _TELLING:
-            self.found = True
-            covered = len(held)
-        return _masked(held, [(0, covered)]) if covered else held
+        data, shown = self._shown + self._held, len(self._shown)
+        begun = self._needles.begun(data)
+        out = self._let_on(data, shown, len(data), also=(len(data) - begun, len(data)) if begun else None)
+        self._held = self._shown = b""
+        self._covered = 0
+        return out
+
+    def _let_on(self, data: bytes, shown: int, cut: int, *, also: tuple[int, int] | None = None) -> bytes:
+        """Give ``data`` from ``shown`` to ``cut``, masked; the rest is held, and searched again."""
+        spans = [span for span in self._needles.spans(data) if span[0] < cut]
+        if self._covered:
+            spans.append((shown, shown + self._covered))
+        if also is not None:
+            spans.append(also)
+        self._held = data[cut:]
+        if not spans:
+            return data[shown:cut] if shown or self._held else data
+        self.found = True
+        self._covered = max(0, max(end for _start, end in spans) - cut)
+        return _masked(data, spans)[shown:cut]
 
 
-def _one_of(some: bytes) -> bytes:
-    return b"[" + re.escape(some) + b"]" if some else b""
+def _words_end(data: bytes) -> int:
+    """Give where the last word of ``data`` begins: letters, digits and the signs of codings."""
+    match = _LAST_WORD.search(data)
+    return match.start() if match else len(data)
 
 
 def _masked(data: bytes, spans: Iterable[tuple[int, int]]) -> bytes:
@@ -138,17 +200,65 @@ def _masked(data: bytes, spans: Iterable[tuple[int, int]]) -> bytes:
     return bytes(text)
 
 
-def forms(value: bytes) -> Iterator[bytes]:
-    """Give how ``value`` may be written: in clear, escaped, and encoded, whole or as its blocks."""
-    if len(value) < SHORTEST:
-        return
-    for block in _blocks(value):
+def forms(value: bytes) -> Iterator[tuple[bytes, int]]:
+    """Give how ``value`` may be written: in clear, escaped, and encoded, whole or as its blocks.
+
+    With each goes how many of its first bytes nobody can have guessed.
+    """
+    value = _bare(value)
+    known = max((value[:_BLOCK].rfind(mark) + 1 for mark in (_MARKS[:1], _MARKS[1:])), default=0)
+    for number, block in enumerate(_blocks(value)):
+        telling = _TELLING + (known if number == 0 else 0)
         for form in _written(block):
             if len(form) >= SHORTEST:
-                yield form
+                # As many characters of the form as those of the value take, one more for what is split.
+                yield form, max(SHORTEST, -(-telling * len(form) // len(block)) + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Escaped:
+    """A block whose special characters may each be written in any usual way; ``longest`` in bytes."""
+
+    expression: bytes
+    longest: int
+
+
+def escapes(value: bytes) -> Iterator[Escaped]:
+    """Give how ``value`` may be written by servers that escape some of its characters and others not.
+
+    Templates, JSON writers and URL libraries differ in which they take for special (HTML: 13.1.4 "character
+    references"; RFC 8259, 7; RFC 3986, 2.1).
+    """
+    for block in _blocks(_bare(value)):
+        if block.isalnum():
+            continue  # nobody escapes these
+        ways = [_ways(byte) for byte in block]
+        expression = b"".join(
+            b"(?:" + b"|".join(re.escape(way) for way in some) + b")" if len(some) > 1 else re.escape(some[0])
+            for some in ways
+        )
+        yield Escaped(expression=expression, longest=sum(max(map(len, some)) for some in ways))
+
+
+def _ways(byte: int) -> list[bytes]:
+    char = bytes((byte,))
+    if char.isalnum() or byte > 0x7E or byte < 0x20:
+        return [char]
+    named = html.escape(char.decode("ascii")).encode("ascii")
+    numbers = (b"%%%02x", b"%%25%02x", b"\\u00%02x", b"\\x%02x", b"&#x%x;", b"&#x%02x;", b"&#%d;", b"&#%03d;")
+    others = (b"+",) if char == b" " else (b"\\" + char,)
+    return list(dict.fromkeys((char, *others, named, *(number % byte for number in numbers))))
+
+
+def _bare(value: bytes) -> bytes:
+    """Leave out base64's padding, which an echo may lack and which is no secret."""
+    bare = value.rstrip(b"=")
+    return bare if len(bare) >= SHORTEST else value
 
 
 def _blocks(value: bytes) -> list[bytes]:
+    if len(value) < SHORTEST:
+        return []
     signed = _SIGNED.fullmatch(value)
     if signed:
         value = signed[1]
@@ -183,9 +293,12 @@ def _written(block: bytes) -> Iterator[bytes]:
         yield core.translate(_URL_SAFE)
     for offset in range(5):
         yield _core(base64.b32encode(b"\0" * offset + block), offset, len(block), 5)
-    yield text.encode("utf-16-le")
-    yield text.encode("utf-16-be")
+    for charset in _CHARSETS:
+        yield text.encode(charset, "ignore")
 
+
+#: Those in which ASCII is not ASCII; a server may be asked for any. The last is EBCDIC.
+_CHARSETS = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "cp037")
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 

@@ -30,6 +30,7 @@ LINE = StatusLine(line=b"HTTP/1.1 200 OK", status=200, http_1_0=False)
 class Client:
     """An exchange that only listens."""
 
+    behind = over = False
     heads: list[tuple[StatusLine, ResponseHeaders]] = field(default_factory=list)
     body: bytes = b""
     ended: int = 0
