@@ -9,10 +9,10 @@ that could not be judged).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from bot_bottle.pipelock.extent import extent
 from bot_bottle.pipelock.selection import EVERYTHING, Selection
 from bot_bottle.pipelock.text import claims_text
 
@@ -27,17 +27,6 @@ _KINDS: Final[frozenset[Kind]] = frozenset(("credential", "financial"))
 _MARK = b"REDACTED"
 #: With more different values than this it is no text in which one slipped in.
 _MOST_VALUES = 200
-#: A rule may know no more than the beginning of a value, so all that could belong to it goes with it.
-_BEFORE = re.compile(rb"[\w~+-]*\Z", re.ASCII)
-_AFTER = re.compile(rb"[\w~+/=.-]*", re.ASCII)
-_PRIVATE_KEY = re.compile(
-    rb"-----BEGIN [A-Z0-9 ]{0,24}PRIVATE KEY(?: BLOCK)?-----.*?"
-    rb"-----END [A-Z0-9 ]{0,24}PRIVATE KEY(?: BLOCK)?-----",
-    re.DOTALL,
-)
-_KEY_BEGINS = b"PRIVATE KEY"
-#: No value of one run of letters is longer; a stretch this long is looked at before it.
-_REACH = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +95,7 @@ def _spots(data: bytes, found: Mapping[tuple[str, bytes], Finding]) -> list[tupl
             continue  # what is left without the plain ones is judged again
         start = data.find(value)
         while start >= 0:
-            span = _span(data, start, start + len(value))
+            span = extent(data, start, start + len(value))
             if span is None:
                 return []
             spots.append((*span, finding))
@@ -118,16 +107,3 @@ def _spots(data: bytes, found: Mapping[tuple[str, bytes], Finding]) -> list[tupl
         elif spot[1] > apart[-1][1]:
             apart[-1] = (apart[-1][0], spot[1], apart[-1][2])
     return apart
-
-
-def _span(data: bytes, start: int, end: int) -> tuple[int, int] | None:
-    """Widen a spot to all that could belong to the value; ``None`` where its end cannot be told."""
-    if _KEY_BEGINS in data[start:end]:
-        whole = _PRIVATE_KEY.search(data, max(0, start - len(b"-----BEGIN ") - 24))
-        if whole is None or not whole.start() <= start < whole.end():
-            return None
-        return whole.start(), max(end, whole.end())
-    low = max(0, start - _REACH)
-    before = _BEFORE.search(data, low, start)
-    after = _AFTER.match(data, end)
-    return (before.start() if before else start), (after.end() if after else end)

@@ -13,8 +13,9 @@ from bot_bottle.pipelock.deadline import Deadline, OverBudgetError
 from bot_bottle.pipelock.decode import decoded, digit_runs, hides_nothing
 from bot_bottle.pipelock.disguises import holds_none, undisguised
 from bot_bottle.pipelock.divided import divided_keys
+from bot_bottle.pipelock.extent import whole_id
 from bot_bottle.pipelock.files_rules import file_secrets
-from bot_bottle.pipelock.finding import Context, Finding, Kind, Where, mask, value_id
+from bot_bottle.pipelock.finding import Context, Finding, Kind, Where, mask
 from bot_bottle.pipelock.own_secrets import OwnSecrets, skeleton
 from bot_bottle.pipelock.rule import is_placeholder
 from bot_bottle.pipelock.ruleset import rule_set
@@ -155,7 +156,7 @@ class _Scan:
             opaque = "the content says it is text, but it is not"
         if context.path:
             for rule, value, offset in file_secrets(context.path, content):
-                self._note("credential", rule, value, offset, ())
+                self._note("credential", rule, value, offset, (), content)
         try:
             self._examine(content)
         except OpaqueError as error:
@@ -204,14 +205,14 @@ class _Scan:
         plain = skeleton(data)
         own = owner.own.search(data, plain)
         if own is not None:
-            self._note("own_secret", f"own-secret:{own.name}", b"", -1, (*layers, *own.layers))
+            self._note("own_secret", f"own-secret:{own.name}", b"", -1, (*layers, *own.layers), data)
         spans = digit_runs(data)
         if self._context.rules:
             for match in (
                 *rules.settle(data, look.hits, self._context, layers),
                 *rules.settle_runs(data, spans, self._context, layers),
             ):
-                self._note(match.rule.kind, match.rule.id, match.value, match.offset, layers)
+                self._note(match.rule.kind, match.rule.id, match.value, match.offset, layers, data)
             if look.engine is not False:
                 self._ask_engine(data, layers, passed=look.engine is True)
         if not deeper:
@@ -229,14 +230,20 @@ class _Scan:
         for hit in self._owner._engine.find(data, sure=not strict, passed=passed):
             if hit.rule.startswith("generic-") and is_placeholder(hit.value):
                 continue  # the engine's widest rules forgive less than documentation needs
-            self._note("credential", hit.rule, hit.value, data.find(hit.value), layers)
+            self._note("credential", hit.rule, hit.value, data.find(hit.value), layers, data)
 
-    def _note(self, kind: Kind, rule: str, value: bytes, offset: int, layers: tuple[str, ...]) -> None:
+    def _note(
+        self, kind: Kind, rule: str, value: bytes, offset: int, layers: tuple[str, ...], data: bytes
+    ) -> None:
         if value and any(value in held or held in value for held in self._owner._placeholders):
             return
         key = (rule, value)
-        if key in self._found:  # seen before under fewer layers
-            return
+        known = whole_id(data, value) if value and kind != "own_secret" else ""
+        seen = self._found.get(key)
+        if seen is not None:  # before, under fewer layers; or another one that only begins as this one does
+            if seen.value_id == known or layers[-1:] == ("divided",):
+                return
+            key = (rule, value + b"\0" + known.encode())
         context = self._context
         self._found[key] = Finding(
             kind=kind,
@@ -245,7 +252,7 @@ class _Scan:
                 place=context.place, field=context.field, offset=-1 if layers else offset, layers=layers
             ),
             excerpt=mask(value) if value else "",
-            value_id=value_id(value) if value and kind != "own_secret" else "",
+            value_id=known,
         )
 
 

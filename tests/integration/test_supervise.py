@@ -242,8 +242,25 @@ def test_a_human_lets_what_was_found_pass_and_nothing_else(world: World) -> None
         assert "has said no" in send(bottle, other)[1]
         status, step = send(bottle, f"{key} {TOKEN}")
         assert (status, "request" in step, bottle.open_requests()) == (403, False, [])
+        # A rule knows a private key by its beginning, which others have in common: a yes is to all of one.
+        begun = letters(60)
+        mine, others = (
+            f"-----BEGIN PRIVATE KEY-----\n{begun}\n{letters(64)}\n-----END PRIVATE KEY-----\n"
+            for _ in range(2)
+        )
+        assert send(bottle, mine)[0] == 403
+        yes(bottle)
+        assert send(bottle, mine)[0] == 200
+        for text in (others.partition("-----END")[0], others[:100]):
+            status, step = send(bottle, text)
+            assert (status, "request" in step, bottle.open_requests()) == (403, False, [])
+        assert send(bottle, mine + others)[0] == 403
+        bottle.order("answer", request=bottle.one_request()["request"], verdict="denied")
+        assert send(bottle, others)[0] == 403
+        bottle.order("answer", request=bottle.one_request()["request"], verdict="denied")
         told = bottle.audit_file.read_text()
     arrived = b"".join(world.heads)
+    assert others.split("\n")[2].encode() not in arrived
     assert (arrived.count(key.encode()), arrived.count(other.encode())) == (5, 1)
     assert TOKEN.encode() not in arrived
     assert key not in told
