@@ -98,37 +98,56 @@ def _own_files() -> Iterator[Finding]:
     try:
         info = home.stat()
     except FileNotFoundError:
-        detail = "not there yet; the first start makes it"
-        yield Finding(kind="folder", name=str(home), level="ok", detail=detail)
+        yield _missing_home(home)
         return
     except OSError as error:
-        yield Finding(
-            kind="folder", name=str(home), level="unavailable", detail=f"cannot be read ({error.strerror})"
-        )
+        yield _folder(home, "unavailable", f"cannot be read ({error.strerror})")
         return
     if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        yield Finding(
-            kind="folder",
-            name=str(home),
-            level="unavailable",
-            detail="can be written by others, so its manifests and its config.toml are refused",
-            remedy=f"chmod go-w '{home}'",
-        )
+        detail = "can be written by others, so its manifests and its config.toml are refused"
+        yield _folder(home, "unavailable", detail, f"chmod go-w '{home}'")
     elif info.st_uid not in {0, os.geteuid()}:
-        yield Finding(
-            kind="folder",
-            name=str(home),
-            level="unavailable",
-            detail="belongs to another user, so its manifests and its config.toml are refused",
-            remedy=f"chown {os.geteuid()} '{home}'",
-        )
+        detail = "belongs to another user, so its manifests and its config.toml are refused"
+        yield _folder(home, "unavailable", detail, f"chown {os.geteuid()} '{home}'")
+    elif not os.access(home, os.W_OK | os.X_OK):
+        detail = "cannot be written (read-only), so nothing can be started"
+        yield _folder(home, "unavailable", detail, "set BOT_BOTTLE_HOME to a folder that can be written")
+    elif _is_open(home.parent):
+        yield _replaceable(home)
     else:
-        yield Finding(kind="folder", name=str(home), level="ok", detail="yours alone to write")
+        yield _folder(home, "ok", "yours alone to write")
+
+
+def _missing_home(home: Path) -> Finding:
+    """Say of a folder that is not there whether a start could make it."""
+    above = next(one for one in home.parents if one.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        detail = f"not there, and cannot be made: {above} cannot be written"
+        return _folder(home, "unavailable", detail, "set BOT_BOTTLE_HOME to a folder that can be written")
+    if _is_open(above):
+        return _replaceable(home)
+    return _folder(home, "ok", "not there yet; bot-bottle init makes it, and a first agent in it")
+
+
+def _is_open(folder: Path) -> bool:
+    """Tell whether others may put something else in the place of what lies in ``folder``."""
+    mode = folder.stat().st_mode
+    return bool(mode & (stat.S_IWGRP | stat.S_IWOTH)) and not mode & stat.S_ISVTX
+
+
+def _replaceable(home: Path) -> Finding:
+    above = next(one for one in home.parents if one.exists())
+    detail = f"{above} can be written by others, who can put another folder in its place"
+    return _folder(home, "degraded", detail, f"chmod go-w '{above}'")
+
+
+def _folder(home: Path, level: ProbeLevel, detail: str, remedy: str = "") -> Finding:
+    return Finding(kind="folder", name=str(home), level=level, detail=detail, remedy=remedy)
 
 
 def _manifest(cwd: Path) -> Iterator[Finding]:
+    from bot_bottle.config_check import config_problems  # noqa: PLC0415 - as below
     from bot_bottle.manifest.model import Manifest  # noqa: PLC0415 - pydantic only when it comes to this
-    from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415
 
     manifest = Manifest.resolve(cwd)
     told = str(paths.home_dir())  # what is wrong with that folder itself has a line already
@@ -142,13 +161,13 @@ def _manifest(cwd: Path) -> Iterator[Finding]:
         yield Finding(kind="manifest", name="warning", level="degraded", detail=warning)
     if not causes:
         detail = f"{len(manifest.bottles)} bottles and {len(manifest.agents)} agents, all readable"
+        if not manifest.agents:
+            detail = "no agent is declared yet; write one with: bot-bottle init"
         yield Finding(kind="manifest", name=str(manifest.home), level="ok", detail=detail)
-    try:
-        load_operator_config()
-    except BotBottleError as error:
-        if not str(error).startswith(f"{told}: the folder of the config file "):
+    for problem in config_problems(paths.config_file(), known_backend_names()):
+        if not problem.message.startswith(f"{told}: the folder of the config file "):
             yield Finding(
-                kind="config", name="config.toml", level="unavailable", detail=printable(str(error))
+                kind="config", name="config.toml", level="unavailable", detail=printable(str(problem))
             )
 
 

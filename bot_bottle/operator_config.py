@@ -56,7 +56,10 @@ if TYPE_CHECKING:
 
 #: A machine's whole bundle of roots is a few hundred KiB.
 _MAX_SIZE = 4 * 1024 * 1024
-_PROXY_KEYS = ("proxy", "proxy_user", "proxy_password_ref", "proxy_resolves", "no_proxy")
+#: The settings of ``[egress]`` that say something together only.
+PROXY_KEYS = ("proxy", "proxy_user", "proxy_password_ref", "proxy_resolves", "no_proxy")
+#: What may stand as ``[name]``.
+TABLES = ("egress", "pins", "docker", "smolmachines", "pipelock")
 _PEM_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -125,7 +128,7 @@ def load_operator_config(path: Path | None = None) -> OperatorConfig:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ManifestError(f"{path}: not valid TOML: {shown(str(error), 160)}") from error
-    return _parse(data, path)
+    return parse_operator_config(data, path)
 
 
 def read_ca_file(path: Path) -> str:
@@ -139,11 +142,11 @@ def read_ca_file(path: Path) -> str:
     return "\n".join(blocks) + "\n"
 
 
-def _parse(data: Mapping[str, object], path: Path) -> OperatorConfig:
-    known = ("backend", "on_request", "notify", "egress", "pins", "docker", "smolmachines", "pipelock")
-    _known(data, known, path, "")
+def parse_operator_config(data: Mapping[str, object], path: Path) -> OperatorConfig:
+    """Read what stands in the config file ``path``; raises as :func:`load_operator_config`."""
+    _known(data, ("backend", "on_request", "notify", *TABLES), path, "")
     egress = _table(data, "egress", path)
-    _known(egress, ("upstream_ca", *_PROXY_KEYS), path, "egress.")
+    _known(egress, ("upstream_ca", *PROXY_KEYS), path, "egress.")
     upstream_ca, pem = _cas(egress, "upstream_ca", path, "egress.")
     pins = _table(data, "pins", path)
     return OperatorConfig(
@@ -176,7 +179,7 @@ def _proxy(table: Mapping[str, object], path: Path) -> UpstreamProxy | None:
     if not isinstance(bypass, list) or not all(isinstance(entry, str) for entry in bypass):
         raise ManifestError(f'{path}: egress.no_proxy: must be a list of texts, such as ["*.corp.example"]')
     if not texts["proxy"]:
-        orphan = next((key for key in _PROXY_KEYS if table.get(key)), "")
+        orphan = next((key for key in PROXY_KEYS if table.get(key)), "")
         if orphan:
             raise ManifestError(f"{path}: egress.{orphan}: goes with proxy; write proxy, or remove it")
         return None

@@ -49,10 +49,12 @@ def command(*, paths: tuple[Path, ...], as_json: bool) -> int:
         broken = len({problem.file for problem in problems})
         are = "file is" if len(files) == 1 else "files are"
         print(
-            f"{len(problems)} to mend in {broken} of {len(files)} files"
+            f"{len(problems)} to mend in {broken} of {len(files)} file{'s' * (len(files) != 1)}"
             if problems
             else f"{len(files)} {are} right"
         )
+        if not files:
+            print("nothing is declared here yet; write a first agent with: bot-bottle init")
     return _EXIT_PROBLEMS if problems else 0
 
 

@@ -94,6 +94,8 @@ def remove_states(
             get_bottle_backend(item.backend).remove(item)
         except Exception as error:  # noqa: BLE001 - reported; the next one is to be removed all the same
             failed.append(f"{item.describe}: {_why(error)}")
+        else:
+            print(f"removed {item.backend}: {bottle_state.printable(item.describe)}")
     for state in states:
         try:
             with bottle_state.hold_lock(state.identity):

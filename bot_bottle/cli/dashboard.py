@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -32,6 +33,11 @@ def command(*, once: bool, as_json: bool) -> int:
     if not once and not terminal.owns_terminal():
         raise UsageError(
             "the dashboard needs a terminal; bot-bottle dashboard --once prints how things stand"
+        )
+    if not once and os.environ.get("TERM") == "dumb":
+        raise UsageError(
+            "this terminal cannot be drawn on (TERM is dumb); "
+            "bot-bottle dashboard --once prints how things stand"
         )
     from bot_bottle.dashboard.board import Board  # noqa: PLC0415 - `--help` must stay light
 

@@ -35,7 +35,7 @@ def command(*, what: str, everything: bool, as_json: bool) -> None:
 
 
 def _identities(*, as_json: bool, everything: bool) -> None:
-    from bot_bottle import bottle_state  # noqa: PLC0415
+    from bot_bottle import bottle_state, paths  # noqa: PLC0415
 
     states = bottle_state.list_states()
     if everything:
@@ -45,6 +45,8 @@ def _identities(*, as_json: bool, everything: bool) -> None:
         return
     if not states:
         print("no bottle is running or kept; start one with: bot-bottle start NAME")
+        if not any(paths.agents_dir().glob("*.md")):
+            print("no agent of yours is declared yet; write one with: bot-bottle init")
         return
     rows = []
     for state in states:
@@ -133,6 +135,8 @@ def _declared(what: str, *, as_json: bool) -> None:
     if as_json:
         print_json(entries)
         return
+    if not entries:
+        print(f"no {what.removesuffix('s')} is declared yet; write one with: bot-bottle init")
     for entry in entries:
         detail = (
             entry.get("bottle") or entry.get("provider") or "broken: " + entry["error"].partition("\n")[0]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import click
 
 from bot_bottle.cli import EXIT_INTERRUPTED, complete
-from bot_bottle.cli.records import RecordFilter, read_since, record_line
+from bot_bottle.cli.records import RecordFilter, read_events_wanted, read_since, record_line
 from bot_bottle.errors import UsageError
 from bot_bottle.events import log_of, read_events
 
@@ -41,7 +41,7 @@ def command(
     chosen = RecordFilter(
         denied=denied,
         host=host,
-        events=events,
+        events=read_events_wanted(events),
         since=read_since(since, datetime.now(UTC)) if since else "",
     )
     path = log_of(identity)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 #: What a reader looks for first; the other fields follow in the record's own order.
 _FIRST = ("decision", "reason", "method", "host", "path", "name", "rule")
-_CHAIN_FIELDS = frozenset({"seq", "time", "event", "prev", "hash"})
+#: What stands elsewhere in the line, or says nothing to a reader: a grant is told by its terms.
+_LEFT_OUT = frozenset({"seq", "time", "event", "prev", "hash", "grant"})
 #: No log is older, and no date goes back that far.
 _LONGEST = 100 * 365 * DAY
 _A_LENGTH = re.compile(r"[0-9.]+[smhd]", re.ASCII)
@@ -29,7 +30,7 @@ def record_line(record: Mapping[str, object]) -> str:
     fields = [
         f"{name}={_cell(record[name])}"
         for name in dict.fromkeys((*_FIRST, *record))
-        if name not in _CHAIN_FIELDS and record.get(name) not in (None, "", [])
+        if name not in _LEFT_OUT and record.get(name) not in (None, "", [])
     ]
     time = printable(str(record.get("time", "")))
     return f"{time:<32} {printable(str(record.get('event', ''))):<10} {' '.join(fields)}".rstrip()
@@ -58,6 +59,19 @@ class RecordFilter:
             return False
         names = (str(record.get(field, "")).lower() for field in ("host", "name", "remote"))
         return not self.host or any(name and fnmatchcase(name, self.host.lower()) for name in names)
+
+
+def read_events_wanted(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Give the ``names`` of events; raises ``UsageError`` that names all there are for one that is none."""
+    if not names:
+        return ()
+    from bot_bottle.audit_events import EVENTS  # noqa: PLC0415 - a long table
+
+    for name in names:
+        if name not in EVENTS:
+            known = ", ".join(sorted(EVENTS))
+            raise UsageError(f"--event: there is no event {printable(name)!r}; there are: {known}")
+    return names
 
 
 def read_since(text: str, now: datetime) -> str:

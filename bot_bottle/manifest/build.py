@@ -31,6 +31,7 @@ from bot_bottle.manifest.rules import (
     remotes_by_host,
     repeated,
     route_problems,
+    template_problems,
 )
 from bot_bottle.manifest.schema import AgentKeys, BottleKeys, GitRemoteKeys, RouteKeys, RoutesFileKeys
 from bot_bottle.manifest.validate import validate_keys
@@ -58,6 +59,8 @@ def bottle_from_text(name: str, path: Path, text: str) -> BottleFile:
     keys, problems = validate_keys(tree, BottleKeys, file=file)
     if keys is not None:
         problems += bottle_problems(keys, tree, file)
+    elif not tree.problems:
+        problems += template_problems(tree, file)
     if keys is None or problems:
         raise ManifestFileError(problems)
     return BottleFile(

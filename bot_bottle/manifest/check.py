@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from bot_bottle import paths
 from bot_bottle.agent_provider.common import agent_skills
+from bot_bottle.config_check import config_problems
 from bot_bottle.errors import ManifestError, UsageError
 from bot_bottle.manifest.loader import REPOSITORY_FOLDER, load_manifest, load_routes_file
 from bot_bottle.manifest.problem import ManifestFileError, Problem
-from bot_bottle.operator_config import load_operator_config
 from bot_bottle.print_util import asking_notes, env_notes
 
 if TYPE_CHECKING:
@@ -37,11 +37,9 @@ def check_declared(cwd: Path) -> Report:
     report, config = _report(load_manifest(cwd), None), paths.config_file()
     if not os.path.lexists(config):
         return report
-    problems = report.problems
-    try:
-        load_operator_config(config)
-    except ManifestError as error:
-        problems = (*problems, *_problems(config, error))
+    from bot_bottle.backend.registry import known_backend_names  # noqa: PLC0415 - for its names alone
+
+    problems = (*report.problems, *config_problems(config, known_backend_names()))
     return replace(report, files=(*report.files, config), problems=problems)
 
 

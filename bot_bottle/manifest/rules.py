@@ -49,6 +49,19 @@ def bottle_problems(keys: BottleKeys, tree: YamlTree, file: str) -> list[Problem
     return problems
 
 
+def template_problems(tree: YamlTree, file: str) -> list[Problem]:
+    """Find an unknown template in a bottle whose other mistakes keep its keys from being read."""
+    provider = tree.data.get("agent_provider") if isinstance(tree.data, dict) else None
+    template = provider.get("template") if isinstance(provider, dict) else None
+    if not isinstance(template, str) or not template:
+        return []
+    return [
+        problem_at(tree, file, ("agent_provider", "template"), message)
+        for name, message in check_provider_keys(template, ())
+        if name == "template"
+    ]
+
+
 def git_user_problems(user: GitUserKeys, tree: YamlTree, file: str) -> Iterator[Problem]:
     """Find what is wrong with a declared ``git.user``."""
     if not user.name and not user.email:

@@ -54,7 +54,11 @@ class Keeper:
         self._desk: Desk | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.supervisor = Supervisor(
-            Ledger(past.requests, past.answers), audit=audit, loop=loop, routes=proxy.allowlist
+            Ledger(past.requests, past.answers),
+            audit=audit,
+            loop=loop,
+            routes=proxy.allowlist,
+            holds=self._holds,
         )
 
     def begin(self, desk: Desk) -> None:
@@ -68,6 +72,11 @@ class Keeper:
     def granted(self) -> tuple[EgressRoute, ...]:
         """Give the routes that hold beside the manifest's."""
         return self._terms.routes(self._now())
+
+    def _holds(self, one: str) -> bool:
+        """Tell whether what a request was granted still holds."""
+        now, push = self._now(), self._pushes.get(one)
+        return self._terms.holds(one, now) or (push is not None and push.holds(now))
 
     def claim(self, host: str, value_id: str) -> tuple[str, ...]:
         """Take a use of what was approved of a value for ``host``; gives all values approved with it."""

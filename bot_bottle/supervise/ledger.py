@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from bot_bottle.supervise.request import AgentRequest, RequestError, read_request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from bot_bottle.supervise.request import Kind
 
@@ -60,13 +60,22 @@ class Ledger:
         return self._answers.get(request_id)
 
     def ask(
-        self, kind: Kind, arguments: Mapping[str, object], *, new_id: str, now: int
+        self,
+        kind: Kind,
+        arguments: Mapping[str, object],
+        *,
+        new_id: str,
+        now: int,
+        holds: Callable[[str], bool] = lambda _id: False,
     ) -> tuple[AgentRequest, bool]:
         """Take a request; gives it, and whether it is a new one.
 
+        ``holds`` tells whether what a request was granted still holds: nobody is asked for that again.
         Raises :class:`RequestError` for what cannot be asked and for one too many.
         """
-        return self.add(read_request(kind, arguments, new_id=new_id, now=now), now)
+        asked = read_request(kind, arguments, new_id=new_id, now=now)
+        held = self.granted(asked, holds)
+        return (held, False) if held is not None else self.add(asked, now)
 
     def refused(self, asked: AgentRequest) -> bool:
         """Tell whether a human said no to the same before."""
@@ -75,6 +84,15 @@ class Ledger:
             one.subject == asked.subject and one.id in answers and answers[one.id].verdict == "denied"
             for one in self._requests.values()
         )
+
+    def granted(self, asked: AgentRequest, holds: Callable[[str], bool]) -> AgentRequest | None:
+        """Give the earlier request for the same that was approved as it was asked, and still ``holds``."""
+        approved = (
+            one
+            for one in self._requests.values()
+            if one.id in self._answers and self._answers[one.id].verdict == "approved"
+        )
+        return next((one for one in approved if one.subject == asked.subject and holds(one.id)), None)
 
     def add(self, asked: AgentRequest, now: int) -> tuple[AgentRequest, bool]:
         """Take a request that was read; as :meth:`ask`."""

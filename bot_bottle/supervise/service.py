@@ -48,13 +48,18 @@ class Supervisor:
         audit: AuditLog,
         loop: asyncio.AbstractEventLoop,
         routes: Callable[[], object],
+        holds: Callable[[str], bool] = lambda _id: False,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
-        """``routes`` gives what the bottle may reach, in the form that the bottle may see."""
+        """``routes`` gives what the bottle may reach, in the form that the bottle may see.
+
+        ``holds`` tells whether what the request of an id was granted still holds.
+        """
         self._ledger = ledger
         self._audit = audit
         self._loop = loop
         self._routes = routes
+        self._holds = holds
         self._wait_seconds = wait_seconds
         self._relays: set[Relay] = set()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -169,9 +174,13 @@ class Supervisor:
     async def _carry_out(self, tool: str, arguments: dict[str, object]) -> dict[str, object]:
         kind = _KINDS.get(tool)
         if kind is not None:
-            asked, new = self._ledger.ask(kind, arguments, new_id=_new_id(), now=int(time.time()))
+            asked, new = self._ledger.ask(
+                kind, arguments, new_id=_new_id(), now=int(time.time()), holds=self._holds
+            )
             if new:
                 self._put_on_record(asked)
+            if self._ledger.answer_to(asked.id) is not None:
+                return self._status(asked.id)  # granted before, and it holds
             return await self._wait(asked)
         if tool == "list_egress_routes":
             return {"status": "ok", "egress": self._routes()}

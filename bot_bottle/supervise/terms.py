@@ -22,6 +22,11 @@ class Terms:
         """Let a grant hold."""
         self._grants[grant.request] = grant
 
+    def holds(self, request: str, now: float) -> bool:
+        """Tell whether what ``request`` was granted holds at ``now``."""
+        grant = self._grants.get(request)
+        return grant is not None and grant.holds(now)
+
     def routes(self, now: float) -> tuple[EgressRoute, ...]:
         """Give the routes that hold at ``now``; a grant that has ended is forgotten."""
         self._grants = {one: grant for one, grant in self._grants.items() if grant.holds(now)}

@@ -24,7 +24,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bot-bottle-audit-") as folder:
         reason, answer = _ask(Path(folder))
     if answer is None:
-        print(f"not asked: {reason}")
+        print(f"nothing was audited: the advisory database cannot be reached from here ({reason})")
         return 0
     lines, code = report(answer)
     print("\n".join(lines))
@@ -42,7 +42,10 @@ def report(answer: dict[str, Any]) -> tuple[list[str], int]:
         for hole in package.get("vulns", ())
     ]
     code = 1 if lines else 0
-    if skipped:
+    if skipped and len(skipped) == len(packages):
+        why = skipped[0]["skip_reason"]
+        lines.append(f"nothing was audited: the advisory database cannot be reached from here ({why})")
+    elif skipped:
         lines.append(f"not asked: {len(skipped)} of {len(packages)} ({skipped[0]['skip_reason']})")
     if len(skipped) < len(packages):
         lines.append(f"{len(packages) - len(skipped)} pinned packages asked after")

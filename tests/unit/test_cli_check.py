@@ -35,10 +35,53 @@ def test_what_is_right_is_said_in_one_line(tree: Tree, capsys: Capture) -> None:
 def test_the_operators_config_is_checked_too(tree: Tree, capsys: Capture) -> None:
     path = put(tree.home / "config.toml", "[pins]\n'a.example' = 'localhost'\n")
     assert main(["check"]) == 2
-    assert f"{path}: pins." in capsys.readouterr().out
+    assert f"{path}:2:1: pins." in capsys.readouterr().out
     put(path, 'backend = "bubblewrap"\n')
     assert main(["check"]) == 0
     assert capsys.readouterr().out == "1 file is right\n"
+
+
+def test_each_mistake_of_the_config_has_its_line(tree: Tree, capsys: Capture) -> None:
+    path = put(
+        tree.home / "config.toml",
+        'backend = "bublewrap"\nnotify = "yes"\n[egres]\nproxy = "x"\n[egress]\nupstream_ca = "ca.pem"\n'
+        'proxy_user = "me"\n[pins]\n"a.example" = "localhost"\n[docker]\nnetwork = "host"\nnetwrk = 1\n',
+    )
+    assert main(["check"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.removeprefix(f"{path}:").split("; ")[0].partition(" or [")[0] for line in lines[:-1]] == [
+        "2:1: notify: must be true or false, without quotes",
+        "3:1: egres: unknown key",
+        "6:1: egress.upstream_ca: must be an absolute path",
+        "7:1: egress.proxy_user: goes with proxy",
+        '9:1: pins."a.example": must be an IP address with or without a port, such as 127.0.0.1:8443',
+        "11:1: docker.network: the sidecar cannot use host",
+        "12:1: docker.netwrk: unknown key",
+    ]
+    put(path, '# mine\nbackend = "bublewrap"\n')
+    said = f"{path}:2:1: backend: there is no backend bublewrap; did you mean bubblewrap?"
+    assert main(["check"]) == 2
+    assert capsys.readouterr().out.splitlines()[0] == said
+    main(["doctor"])
+    assert f"config config.toml: {said}\n" in capsys.readouterr().out
+    put(path, "notify = true\nnotify =\n")
+    assert main(["check"]) == 2
+    assert capsys.readouterr().out.startswith(f"{path}:2:")
+
+
+def test_an_unknown_template_is_told_beside_other_mistakes(tree: Tree, capsys: Capture) -> None:
+    tree.bottle("agent_provider: {template: clade}\nlimits: {memory: 4GB}\n")
+    assert main(["check"]) == 2
+    out = capsys.readouterr().out
+    assert "agent_provider.template: unknown template; did you mean claude?\n" in out
+    assert "limits.memory: " in out
+
+
+def test_an_empty_home_names_init(tree: Tree, capsys: Capture) -> None:
+    for command, code in ((["check"], 0), (["list"], 0), (["list", "agents"], 0), (["doctor"], None)):
+        ended = main(command)
+        assert code is None or ended == code
+        assert "bot-bottle init" in capsys.readouterr().out, command
 
 
 @pytest.mark.parametrize(
@@ -64,7 +107,9 @@ def test_a_literal_that_looks_like_a_credential_is_a_warning(
 
 def test_nothing_declared_is_nothing_wrong(tree: Tree, capsys: Capture) -> None:
     assert main(["check"]) == 0
-    assert capsys.readouterr().out == "0 files are right\n"
+    assert capsys.readouterr().out == (
+        "0 files are right\nnothing is declared here yet; write a first agent with: bot-bottle init\n"
+    )
 
 
 def test_all_mistakes_of_all_files_come_at_once(tree: Tree, capsys: Capture) -> None:
@@ -143,7 +188,7 @@ def test_a_repository_is_checked_against_the_operators_bottles(tree: Tree, capsy
         assert main(["check", str(chosen)]) == 2
         assert capsys.readouterr().out.splitlines() == [
             f"{path}:2:9: bottle: there is no bottle 'c'; those that exist: b",
-            "1 to mend in 1 of 1 files",
+            "1 to mend in 1 of 1 file",
         ]
 
 

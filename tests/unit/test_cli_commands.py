@@ -56,6 +56,7 @@ def test_list_of_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["list"]) == 0
     assert capsys.readouterr().out == (
         "no bottle is running or kept; start one with: bot-bottle start NAME\n"
+        "no agent of yours is declared yet; write one with: bot-bottle init\n"
     )
     assert main(["list", "active"]) == 0
     assert capsys.readouterr().out == "no bottle is running\n"
@@ -316,6 +317,31 @@ def test_doctor_tells_of_a_home_of_another_account(home: Path, capsys: pytest.Ca
     out = capsys.readouterr().out
     assert f"folder {home}: belongs to another user" in out
     assert out.count(str(home)) == 2
+
+
+def test_doctor_judges_the_folder_above_and_one_that_cannot_be_made(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def folder() -> dict[str, str]:
+        main(["doctor", "--json"])
+        (found,) = (f for f in json.loads(capsys.readouterr().out) if f["kind"] == "folder")
+        return dict(found)
+
+    above = home.parent
+    above.chmod(0o755)
+    assert (folder()["level"], folder()["detail"]) == ("ok", "yours alone to write")
+    above.chmod(0o777)
+    assert folder()["level"] == "degraded"
+    assert folder()["remedy"] == f"chmod go-w '{above}'"
+    above.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda *_asked: False)  # as root of a read-only file system
+        assert (folder()["level"], folder()["detail"][:17]) == ("unavailable", "cannot be written")
+        patched.setenv("BOT_BOTTLE_HOME", str(above / "none" / "bb"))
+        assert folder()["detail"] == f"not there, and cannot be made: {above} cannot be written"
+    monkeypatch.setenv("BOT_BOTTLE_HOME", str(above / "none" / "bb"))
+    assert folder()["level"] == "ok"
+    assert "bot-bottle init" in folder()["detail"]
 
 
 def test_doctor_has_one_line_for_one_cause(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import pytest
 
-from bot_bottle.cli.records import RecordFilter, read_since, record_line
+from bot_bottle.cli.records import RecordFilter, read_events_wanted, read_since, record_line
 from bot_bottle.errors import UsageError
 
 Records: TypeAlias = tuple[dict[str, str], ...]
@@ -67,3 +67,16 @@ def test_what_is_no_time_is_refused_in_words(text: str) -> None:
 def test_a_line_holds_no_control_characters_and_no_chain() -> None:
     line = record_line({**DENIED, "path": "/a b\x1b[2J", "hash": "h" * 64, "prev": "p", "seq": 7})
     assert line.endswith('request    decision=deny host=evil.test path="/a b?[2J"')
+
+
+def test_a_grant_is_told_by_its_terms_alone() -> None:
+    record = {"event": "answered", "request": "k3v9x2ab", "terms": "GET a.example", "grant": '{"route": {}}'}
+    line = record_line(record)
+    assert 'terms="GET a.example"' in line
+    assert "grant" not in line
+
+
+def test_an_event_that_there_is_not_is_refused_with_those_there_are() -> None:
+    assert read_events_wanted(("request", "session")) == ("request", "session")
+    with pytest.raises(UsageError, match=r"no event 'bogus'; there are: .*request.*session"):
+        read_events_wanted(("bogus",))

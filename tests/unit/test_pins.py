@@ -96,3 +96,5 @@ def test_a_known_hole_is_a_line_and_a_code() -> None:
         1,
     )
     assert report({"dependencies": answer["dependencies"][1:]})[1] == 0
+    nobody = "nothing was audited: the advisory database cannot be reached from here (nobody knows it)"
+    assert report({"dependencies": answer["dependencies"][2:]}) == ([nobody], 0)

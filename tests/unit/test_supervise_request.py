@@ -105,6 +105,24 @@ def test_the_same_question_twice_is_one_request() -> None:
     assert _ask(ledger, 1, _NOW + PACE_SECONDS)[1], "once answered it may be asked again"
 
 
+def test_what_is_granted_is_not_asked_for_again_while_it_holds() -> None:
+    ledger = Ledger()
+    holding: set[str] = set()
+    first, _new = _ask(ledger, 1, _NOW)
+
+    def again(**other: object) -> tuple[AgentRequest, bool]:
+        arguments = {"host": "h1.example.org", "reason": "once more", **other}
+        number = f"{len(ledger.open):08d}" if other else "bbbbbbbb"
+        return ledger.ask("egress", arguments, new_id=number, now=_NOW, holds=holding.__contains__)
+
+    ledger.answer(first.id, Answer(verdict="approved", terms="any method h1.example.org, until 12:00"))
+    holding.add(first.id)
+    assert again() == (first, False)
+    assert again(methods=["POST"])[1], "what is more than was granted is asked for"
+    holding.clear()
+    assert again()[1], "a grant that has ended is asked for again"
+
+
 def test_pace_open_requests_and_their_number_are_bounded() -> None:
     ledger = Ledger()
     for number in range(PACE):
