@@ -313,7 +313,7 @@ def verify(path: Path) -> AuditVerdict:
     if torn:
         return _broken(records, torn[0], "is not a whole record (the log was cut while it was written)")
     ended = last_event == "end"
-    message = f"{records} records, chain intact, " + (
+    message = f"{records} record{'s' * (records != 1)}, chain intact, " + (
         "ended cleanly" if ended else "no end record: still open, or cut short"
     )
     return AuditVerdict(ok=True, records=records, ended=ended, error_line=None, message=message)

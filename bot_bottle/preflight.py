@@ -169,7 +169,7 @@ def first_line(text: str) -> str:
     if not text:
         return "(empty)"
     line = text.strip().partition("\n")[0].strip()
-    return f"{shown(line, 72)} ({len(text)} characters)"
+    return f"{shown(line, 72)} ({len(text)} character{'s' * (len(text) != 1)})"
 
 
 def route_text(route: EgressRoute) -> str:

@@ -71,6 +71,9 @@ def command(
         if found is not None:
             print_json({"identity": identity, **found})
             return
+        if patch.stat().st_size == 0:
+            terminal.say(["bot-bottle: nothing was changed"])
+            return
         _show(patch, paged=not no_pager)
 
 

@@ -197,10 +197,17 @@ def _remote(asker: _Asker, given: str | None, identity_file: str | None, cwd: Pa
         found = next((name for name in _KEY_FILES if (Path.home() / ".ssh" / name).is_file()), _KEY_FILES[0])
         identity_file = asker.ask("ssh key for it, a path of this machine", f"~/.ssh/{found}", host_path)
     checked(host_path, identity_file, "--identity-file")
+    if not Path(identity_file).expanduser().is_file():
+        make = f"make it (ssh-keygen -f {identity_file}) or change it"
+        terminal.say([f"bot-bottle: {identity_file} is not there yet; {make}"])
     key = _known_key(f"[{parts.host}]:{parts.port}" if parts.port not in {None, 22} else parts.host)
     if not key:
+        port = f" -p {parts.port}" if parts.port not in {None, 22} else ""
         unknown = f"{parts.host} is not in ~/.ssh/known_hosts; add its KnownHostKey before anything is pushed"
-        terminal.say([f"bot-bottle: {unknown}"])
+        scan = f"ssh-keyscan{port} -t ed25519 {parts.host}"
+        terminal.say(
+            [f"bot-bottle: {unknown}: {scan} shows one, to be compared with what the host itself publishes"]
+        )
     return StarterRemote(upstream=upstream, identity_file=identity_file, known_host_key=key)
 
 

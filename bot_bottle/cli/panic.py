@@ -68,6 +68,6 @@ def _tell(outcomes: tuple[running.Outcome, ...], frozen: tuple[str, ...], *, lif
     done = "its routes hold again" if lift else "cut off"
     for one in outcomes:
         if not one.trouble:
-            cut = f", {one.closed} connections closed" if one.closed else ""
+            cut = f", {one.closed} connection{'s' * (one.closed != 1)} closed" if one.closed else ""
             held = ", agent held still" if one.identity in frozen else ""
             print(f"{one.identity}: {done}{cut}{held}{', ending' if stop else ''}")

@@ -57,7 +57,7 @@ def command(  # noqa: PLR0913 - one for each option
     from bot_bottle.retrieval.arrival import arrive  # noqa: PLC0415
     from bot_bottle.retrieval.changes import list_changes  # noqa: PLC0415
     from bot_bottle.retrieval.commits import new_commits  # noqa: PLC0415
-    from bot_bottle.retrieval.pull import branch_name, pull, require_something  # noqa: PLC0415
+    from bot_bottle.retrieval.pull import branch_name, nothing_new, pull  # noqa: PLC0415
     from bot_bottle.retrieval.source import guarded_secrets, open_source  # noqa: PLC0415
 
     metadata = bottle_state.require_metadata(identity)
@@ -74,7 +74,24 @@ def command(  # noqa: PLR0913 - one for each option
             rest: Rest = "brought" if uncommitted else "counted"
             async with arrive(source, home, branch=branch, rest=rest) as arrival:
                 changed = 0 if uncommitted else arrival.uncommitted.changed
-                require_something(arrival, home, target, changed, named=bool(name))
+                why = nothing_new(arrival, home, target, changed, named=bool(name))
+                if why:
+                    if as_json:
+                        print_json(
+                            {
+                                "identity": identity,
+                                "repository": str(home.folder),
+                                "into": None,
+                                "was": None,
+                                "is": None,
+                                "findings": [],
+                                "nothing": why,
+                                **retrieved.facts(arrival, (), ()),
+                            }
+                        )
+                    else:
+                        print(f"nothing to bring: {why}")
+                    return 0
                 commits, files = await new_commits(arrival), await list_changes(arrival)
                 done = await pull(
                     arrival,
@@ -105,9 +122,8 @@ def command(  # noqa: PLR0913 - one for each option
                     if done.new:
                         print("\n".join(_words(done, commits, files)))
                     if changed:
-                        terminal.say(
-                            [f"bot-bottle: {changed} uncommitted changes stay there (--uncommitted)"]
-                        )
+                        stay = "change stays" if changed == 1 else "changes stay"
+                        terminal.say([f"bot-bottle: {changed} uncommitted {stay} there (--uncommitted)"])
         return 0 if done.new else _FOUND
 
     return asyncio.run(work())
@@ -127,13 +143,19 @@ def _findings(done: Pulled) -> list[str]:
     return lines
 
 
+def _counted(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
+
+
 def _words(done: Pulled, commits: Sequence[NewCommit], files: Sequence[FileChange]) -> list[str]:
     from bot_bottle.retrieval.changes import visible  # noqa: PLC0415
 
     if done.old == done.new:
         return [f"{done.branch} is there already, at {done.new[:12]}"]
     was = f" (was {done.old[:12]})" if done.old else ""
-    lines = [f"{done.branch} -> {done.new[:12]}{was}: {len(commits)} commits, {len(files)} files"]
+    lines = [
+        f"{done.branch} -> {done.new[:12]}{was}: {_counted(commits, 'commit')}, {_counted(files, 'file')}"
+    ]
     lines += [
         f"  {one.commit[:12]} {visible(one.subject)[:80]}  (claims to be by {visible(one.claims)[:80]})"
         for one in commits[:20]

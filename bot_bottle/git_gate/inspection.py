@@ -58,7 +58,9 @@ async def inspect(
     if denied := rules.judge_paths(plain):
         return (), denied
     size = sum(one.size for one in new)
-    await say(f"bot-bottle: looking through {len(commits)} commits, {_amount(size)}")
+    await say(
+        f"bot-bottle: looking through {len(commits)} commit{'s' * (len(commits) != 1)}, {_amount(size)}"
+    )
     survey = _Survey(scanner, rules, new, changes)
     async with asyncio.timeout(_SCAN_SECONDS):
         names = [*(one.ref for one in commands), *survey.paths()]

@@ -79,7 +79,7 @@ def parse_yaml(text: str, *, file: str, first_line: int = 1) -> YamlTree:
     try:
         builder.read(yaml.parse(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
-        builder.syntax_error(error)
+        builder.syntax_error(error, text)
     except yaml.reader.ReaderError as error:
         line = first_line + text[: max(error.position, 0)].count("\n")
         builder.problems.append(
@@ -209,14 +209,22 @@ class _Builder:
             Problem(file=self.file, line=line, column=column, key=key_text(path), message=message)
         )
 
-    def syntax_error(self, error: yaml.MarkedYAMLError) -> None:
+    def syntax_error(self, error: yaml.MarkedYAMLError, text: str) -> None:
         mark = error.problem_mark or error.context_mark
         line, column = (self.first_line + mark.line, mark.column + 1) if mark else (self.first_line, 1)
         said = shown(" ".join(part for part in (error.context, error.problem) if part), 160)
         message = f"not valid YAML: {said}; check the indentation, the quotes and the colons of this line"
+        if mark and _tab_at(text, mark.line, mark.column):
+            message = "a tab stands here, and YAML is indented by spaces alone; write spaces in its place"
         if "nesting depth" in said:  # PyYAML from 6.0.4 on stops by itself
             message = f"nests deeper than {MAX_DEPTH} levels"
         self.problems.append(Problem(file=self.file, line=line, column=column, key="", message=message))
+
+
+def _tab_at(text: str, line: int, column: int) -> bool:
+    """Tell whether a tab stands at a place, counted from 0."""
+    lines = text.split("\n")
+    return line < len(lines) and lines[line][column : column + 1] == "\t"
 
 
 def core_scalar(text: str) -> object:

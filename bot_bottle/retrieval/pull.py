@@ -47,26 +47,27 @@ def branch_name(wanted: str) -> str:
     return branch
 
 
-def require_something(
-    arrival: Arrival, home: Repository, branch: str, uncommitted: int, *, named: bool
-) -> None:
-    """Raise ``UsageError`` where ``branch`` would bring nothing new.
+def nothing_new(arrival: Arrival, home: Repository, branch: str, uncommitted: int, *, named: bool) -> str:
+    """Say in a sentence that there is nothing to bring; empty where ``branch`` brings something.
+
+    Raises ``UsageError`` where there is something that was not asked for.
 
     ``uncommitted`` is the number of changes that could be asked for. A branch that was ``named`` may also
     lead to what another branch has already.
     """
     if arrival.tip and arrival.tip not in arrival.view.known:
-        return
+        return ""
     if arrival.tip and operator.branches(home).get(branch, ("", ""))[0] == arrival.tip:
-        return  # it was brought before
+        return ""  # it was brought before
     if uncommitted:
+        are = "change is" if uncommitted == 1 else "changes are"
         raise UsageError(
-            f"the bottle has committed nothing that you do not have; {uncommitted} changes are uncommitted, "
-            "bring them with --uncommitted"
+            f"the bottle has committed nothing that you do not have; {uncommitted} {are} uncommitted, "
+            f"bring {'it' if uncommitted == 1 else 'them'} with --uncommitted"
         )
     if named and arrival.tip:
-        return
-    raise UsageError("the bottle has nothing that you do not have")
+        return ""
+    return "the bottle has nothing that you do not have"
 
 
 async def pull(  # noqa: PLR0913 - all but the first by name

@@ -106,7 +106,9 @@ def requests(
 def _ends(told: dict[str, Any]) -> str:
     ends = sorted({str(end) for end in told.values()})
     tries = f"{len(told)} tries" if len(told) > 1 else "1 try"
-    shown = ", ".join(ends[:3]) + (f" and {len(ends) - 3} other ends" if len(ends) > 3 else "")
+    shown = ", ".join(ends[:3]) + (
+        f" and {len(ends) - 3} other end{'s' * (len(ends) > 4)}" if len(ends) > 3 else ""
+    )
     return f"{tries}, nothing arrived: {shown}"
 
 

@@ -53,7 +53,7 @@ def test_a_clean_push_lands_upstream(gate_lab: GitLab) -> None:
     new = work.commit({"src/c.py": "print('c')\n"})
     done = work.run("push", "origin", "bottle/x")
     assert done.returncode == 0, done.stderr
-    assert "remote: bot-bottle: looking through 1 commits" in done.stderr
+    assert "remote: bot-bottle: looking through 1 commit," in done.stderr
     assert gate_lab.upstream.refs()["refs/heads/bottle/x"] == new
     assert gate_lab.mirror.refs()["refs/heads/bottle/x"] == new
     assert gate_lab.left_over() == []

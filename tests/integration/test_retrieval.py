@@ -36,7 +36,7 @@ def test_commits_come_home_as_a_branch_and_nothing_else_changes(work: KeptWork) 
     tip = work.commit("src/new.py", "print(1)\n", "add new")
     done = work.run("pull", IDENTITY)
     assert done.code == 0, done.err
-    assert done.out.splitlines()[0] == f"bottle/{IDENTITY} -> {tip[:12]}: 1 commits, 1 files"
+    assert done.out.splitlines()[0] == f"bottle/{IDENTITY} -> {tip[:12]}: 1 commit, 1 file"
     assert "add new  (claims to be by x@git.test <x@git.test>)" in done.out
     assert work.branch() == tip
     assert git(work.project, "symbolic-ref", "HEAD") == "refs/heads/main"
@@ -130,11 +130,19 @@ def test_what_is_not_committed_comes_as_one_more_commit_when_asked(work: KeptWor
 
 def test_where_nothing_is_committed_the_sentence_says_what_would_help(work: KeptWork) -> None:
     nothing = work.run("pull", IDENTITY)
-    assert (nothing.code, nothing.err) == (2, "bot-bottle: the bottle has nothing that you do not have\n")
+    assert (nothing.code, nothing.out) == (
+        0,
+        "nothing to bring: the bottle has nothing that you do not have\n",
+    )
+    told = json.loads(work.run("pull", IDENTITY, "--json").out)
+    assert (told["is"], told["nothing"]) == (None, "the bottle has nothing that you do not have")
+    same = work.run("diff", IDENTITY)
+    assert (same.code, same.out) == (0, "")
+    assert "nothing was changed" in same.err
     (work.workspace / "kept.txt").write_text("changed\n")
     refused = work.run("pull", IDENTITY)
     assert refused.code == 2
-    assert "1 changes are uncommitted, bring them with --uncommitted" in refused.err
+    assert "1 change is uncommitted, bring it with --uncommitted" in refused.err
     assert work.branch() == ""
 
 

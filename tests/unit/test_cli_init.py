@@ -87,7 +87,10 @@ def test_a_bottle_from_flags(home: Path, capsys: Capture) -> None:
         "ssh://git@git.example/me/p.git",
         "~/.ssh/key",
     )
-    assert "git.example is not in ~/.ssh/known_hosts" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "git.example is not in ~/.ssh/known_hosts" in err
+    assert "ssh-keyscan -t ed25519 git.example shows one, to be compared with" in err
+    assert "~/.ssh/key is not there yet; make it (ssh-keygen -f ~/.ssh/key) or change it" in err
     assert main(["check"]) == 0
 
 

@@ -82,7 +82,7 @@ def test_every_key_and_value_keeps_its_place_in_the_file() -> None:
         ("%YAML 1.1\n---\na: 1\n", 2, 1, "directives"),
         ("a: b: c\n", 2, 5, "not valid YAML"),
         ("a: [1\n", 3, 1, "not valid YAML"),
-        ("a:\n\tb: 1\n", 3, 1, "not valid YAML"),
+        ("a:\n\tb: 1\n", 3, 1, "a tab stands here"),
         ("a: 1\nb: \x07\n", 3, 1, "control character"),
         (f"a: {'9' * 80}\n", 2, 4, "too long for a number"),
     ],
