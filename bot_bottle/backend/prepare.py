@@ -10,7 +10,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bot_bottle import bottle_state, paths
 from bot_bottle.agent_provider.common import with_common_files, with_git_gate
@@ -20,7 +20,7 @@ from bot_bottle.backend.util import network_env
 from bot_bottle.egress.routes import egress_resolve_token_values, egress_routes_for_bottle
 from bot_bottle.env import entry_kind, resolve_env
 from bot_bottle.errors import UnavailableError, UsageError
-from bot_bottle.git_gate.preparation import gate_remotes
+from bot_bottle.git_gate.preparation import gate_remotes, named_remotes
 from bot_bottle.git_gate.spellings import is_spelling
 from bot_bottle.operator_config import load_operator_config
 from bot_bottle.secret import Secret
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bot_bottle.backend.base import BottleBackend, BottleSpec
+    from bot_bottle.git_gate.remote import GateRemote
     from bot_bottle.manifest.model import ManifestBottle
     from bot_bottle.operator_config import OperatorConfig
+
+Value = TypeVar("Value")
 
 #: Where programs are looked for inside every bottle; backends put the provider's program into the first.
 AGENT_PATH = f"/opt/bot-bottle/bin:/usr/local/bin:/usr/bin:/bin:{AGENT_HOME}/.local/bin"
@@ -78,6 +81,14 @@ def prepare_plan(
     host_env = os.environ if host_env is None else host_env
     agent = spec.manifest.require_agent(spec.agent_name)
     bottle = spec.manifest.bottle_for(spec.agent_name)
+    declared = named_remotes(bottle.git.remotes) if spec.repo else ()
+    if spec.repo and not is_spelling(declared, spec.repo):
+        known = ", ".join(remote.upstream for remote in declared) or "none"
+        raise UsageError(
+            f"--repo {bottle_state.printable(spec.repo)}: is no remote of bottle {bottle.name}, and what a "
+            f"bottle may clone stands in its git.remotes; those are: {known}"
+        )
+    missing: list[str] = []
     provision = agent_provision_plan(
         bottle,
         agent,
@@ -88,19 +99,19 @@ def prepare_plan(
         supervise_url=f"http://{backend.sidecar_address}:{SUPERVISE_PORT}/mcp",
     )
     provision = with_common_files(provision, bottle, agent, env=host_env, resume=bool(spec.identity))
-    git_remotes = gate_remotes(bottle.git.remotes, host_env)
+    no_remotes: tuple[GateRemote, ...] = ()
+    git_remotes = _tried(missing, lambda: gate_remotes(bottle.git.remotes, host_env), no_remotes)
     provision = with_git_gate(provision, git_remotes, f"http://{backend.sidecar_address}:{GIT_PORT}")
     routes = egress_routes_for_bottle(bottle, provision.egress_routes)
-    secrets = egress_resolve_token_values(routes, {**host_env, **provision.provisioned_env})
+    tokens = {**host_env, **provision.provisioned_env}
+    no_secrets: dict[str, Secret] = {}
+    secrets = _tried(missing, lambda: egress_resolve_token_values(routes, tokens), no_secrets)
     if spec.copy_cwd and not spec.identity:
         check_workspace(spec.user_cwd)
-    if spec.repo and not is_spelling(git_remotes, spec.repo):
-        known = ", ".join(remote.upstream for remote in git_remotes) or "none"
-        raise UsageError(
-            f"--repo {bottle_state.printable(spec.repo)}: is no remote of bottle {bottle.name}, and what a "
-            f"bottle may clone stands in its git.remotes; those are: {known}"
-        )
-    resolved = resolve_env(bottle.env, host_env, ask)
+    unasked = ask if ask is None or not missing else lambda _name, _message: ""
+    resolved = _tried(missing, lambda: resolve_env(bottle.env, host_env, unasked), None)
+    if resolved is None or missing:
+        raise UsageError("; ".join(missing))
     marked = marked_outside(bottle, host_env)
     identity = spec.identity or bottle_state.new_identity(spec.agent_name)
     plan = BottlePlan(
@@ -129,6 +140,15 @@ def prepare_plan(
     )
     backend.check(plan)
     return plan
+
+
+def _tried(missing: list[str], step: Callable[[], Value], otherwise: Value) -> Value:
+    """Take a step; where it says that something is missing, that is told together with what others miss."""
+    try:
+        return step()
+    except UsageError as error:
+        missing.append(str(error))
+        return otherwise
 
 
 def second_hop(bottle: ManifestBottle, config: OperatorConfig) -> str:

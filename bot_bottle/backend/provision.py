@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from bot_bottle.agent_provider.plan import AgentProvisionPlan
     from bot_bottle.backend.base import BottlePlan
 
+#: What git writes before each line of the gate's.
+_GATE = "remote: bot-bottle: "
+
 
 def provision(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> None:
     """Place the provider's folders and files, then, in a first launch, the copy of a workspace.
@@ -46,18 +49,30 @@ def clone_repository(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> Non
     Raises ``LaunchError`` with git's own words.
     """
     if plan.spec.repo and not resumed:
-        _clone(bottle, plan.spec.repo)
+        _clone(bottle, plan)
 
 
-def _clone(bottle: Streams, url: str) -> None:
+def _clone(bottle: Streams, plan: BottlePlan) -> None:
+    url = plan.spec.repo
     print(f"bot-bottle: cloning {printable(url)} through the git gate", file=sys.stderr, flush=True)
     script = f"exec git clone --quiet -- {quote(url)} {quote(AGENT_WORKSPACE)}"
     done = bottle.exec_stream(script, stdin=None, stdout=None)
     if done.returncode != 0:
         from bot_bottle.git_gate.git import last_words  # noqa: PLC0415 - brings asyncio, for this alone
 
-        said = last_words(done.stderr, f"git ended with {done.returncode}")
-        raise LaunchError(f"{printable(url)} could not be cloned into the bottle: {said}")
+        said = refusal_of(done.stderr) or last_words(done.stderr, f"git ended with {done.returncode}")
+        raise LaunchError(
+            f"{printable(url)} could not be cloned into the bottle: {said}; what was decided: "
+            f"bot-bottle logs {plan.identity}"
+        )
+
+
+def refusal_of(stderr: bytes) -> str:
+    """Give the reason out of the gate's refusal, without its rule and the agent's next step; else ``""``."""
+    words = stderr.decode("utf-8", "replace").splitlines()
+    said = [printable(line.removeprefix(_GATE)).strip() for line in words if line.startswith(_GATE)]
+    rules = [number for number, line in enumerate(said) if line.startswith("rule ") and number]
+    return said[rules[-1] - 1] if rules else ""
 
 
 def write_provision(archive: tarfile.TarFile, provision_plan: AgentProvisionPlan) -> None:

@@ -25,10 +25,22 @@ def gate_remotes(remotes: Iterable[ManifestGitRemote], env: Mapping[str, str]) -
 
     Raises ``UsageError`` for a key or token that is not there or cannot be used.
     """
-    return tuple(_gate_remote(remote, env) for remote in remotes)
+    return tuple(
+        _gate_remote(
+            remote,
+            key=_ssh_key(remote, env) if remote.identity_file else None,
+            token=_token(remote, env) if remote.token_ref else Secret(""),
+        )
+        for remote in remotes
+    )
 
 
-def _gate_remote(remote: ManifestGitRemote, env: Mapping[str, str]) -> GateRemote:
+def named_remotes(remotes: Iterable[ManifestGitRemote]) -> tuple[GateRemote, ...]:
+    """Give what a bottle declares without any key or token: its names and places alone."""
+    return tuple(_gate_remote(remote, key=None, token=Secret("")) for remote in remotes)
+
+
+def _gate_remote(remote: ManifestGitRemote, *, key: SshKey | None, token: Secret) -> GateRemote:
     return GateRemote(
         host=remote.host,
         name=remote.name,
@@ -38,8 +50,8 @@ def _gate_remote(remote: ManifestGitRemote, env: Mapping[str, str]) -> GateRemot
         port=remote.port,
         path=remote.path,
         known_host_key=remote.known_host_key,
-        key=_ssh_key(remote, env) if remote.identity_file else None,
-        token=_token(remote, env) if remote.token_ref else Secret(""),
+        key=key,
+        token=token,
         policy=remote.push,
     )
 

@@ -31,8 +31,10 @@ from bot_bottle.backend.base import (
     ProbeResult,
 )
 from bot_bottle.backend.prepare import metadata_for
-from bot_bottle.backend.provision import provision
+from bot_bottle.backend.provision import provision, refusal_of
+from bot_bottle.decision import Deny
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
+from bot_bottle.git_gate.report import denial_lines
 from bot_bottle.manifest.model import Manifest, ManifestAgent, ManifestAgentProvider, ManifestBottle
 from bot_bottle.secret import Secret
 from tests.support.local_streams import LocalStreams
@@ -419,3 +421,12 @@ def test_keep_keeps_the_work_after_exit_0_too(
     said = capsys.readouterr().err
     assert "bot-bottle resume tester-abcde" in said
     assert "(the volume of tester-abcde)" in said
+
+
+def test_of_a_refused_clone_the_operator_reads_the_reason_and_not_the_agents_advice() -> None:
+    lines = denial_lines(
+        Deny(reason="r", rule="git.x", message="it cannot be reached", next_step="Try later")
+    )
+    stderr = "".join(f"remote: {line}\n" for line in lines) + "fatal: unable to access 'https://h/': 502\n"
+    assert refusal_of(stderr.encode()) == "it cannot be reached"
+    assert refusal_of(b"fatal: something else\n") == ""

@@ -185,6 +185,27 @@ def test_an_unset_credential_fails_before_anything_starts_and_is_named(
     assert ScriptedBackend.launched == []
 
 
+def test_a_repo_that_is_no_remote_is_told_first_and_all_that_is_missing_at_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("API_TOKEN")
+    monkeypatch.delenv("GIT_TOKEN", raising=False)
+    monkeypatch.delenv("HOST_X", raising=False)
+    text = (home / "bottles" / "b.md").read_text().replace("EDITOR: vi", "EDITOR: vi, OTHER: '${HOST_X}'")
+    remote = (
+        "git: {remotes: {h.example: {Name: p, Upstream: 'https://h.example/p.git', TokenRef: GIT_TOKEN}}}"
+    )
+    write(home / "bottles" / "b.md", text.replace("env:", f"{remote}\nenv:"))
+    assert main(["start", "a", "--yes", "--headless", "--repo", "nonsense"]) == 2
+    err = capsys.readouterr().err
+    assert "--repo nonsense: is no remote of bottle b" in err
+    assert "API_TOKEN" not in err
+    assert main(["start", "a", "--yes", "--headless"]) == 2
+    err = capsys.readouterr().err
+    assert [name for name in ("GIT_TOKEN", "API_TOKEN", "HOST_X") if name not in err] == []
+    assert ScriptedBackend.launched == []
+
+
 def test_a_secret_that_must_be_asked_for_fails_unattended_by_name(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
