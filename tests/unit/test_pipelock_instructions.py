@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 
+from bot_bottle.pipelock import patterns
 from bot_bottle.pipelock.instruction_signs import FIRST_WORDS, SIGNS
 from bot_bottle.pipelock.instructions import OVERLAP, InstructionStream, Reader
 
@@ -170,8 +171,11 @@ def test_a_crowd_of_signs_is_one() -> None:
     assert rules(("cat .env " * 6000) + ORDER) == {"too-many-signs"}
 
 
-def test_what_is_compiled_is_kept(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_is_compiled_is_kept(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path_factory.mktemp("kept")
+    monkeypatch.setattr(patterns, "AHEAD", folder / "none")
     assert Reader(folder).find(ORDER.encode())
     (kept,) = folder.iterdir()
     before = kept.stat().st_mtime_ns
