@@ -24,20 +24,28 @@ def config_problems(path: Path, backends: Collection[str]) -> tuple[Problem, ...
 
     ``backends`` are the names that its ``backend`` may have.
     """
+    found: dict[str, Problem] = {}
     try:
-        config = load_operator_config(path)
+        load_operator_config(path)
     except ManifestError as error:
         found = dict(_all(path))
         if str(error) not in found:  # the file may not be read at all
             return (_whole(path, error),)
-        return tuple(sorted(found.values(), key=lambda one: (one.line, one.column)))
-    if not config.backend or config.backend in backends:
-        return ()
-    close = difflib.get_close_matches(config.backend, backends, n=1)
+    known = (*found.values(), *_backend(path, backends))
+    return tuple(sorted(known, key=lambda one: (one.line, one.column)))
+
+
+def _backend(path: Path, backends: Collection[str]) -> Iterator[Problem]:
+    """Find a backend that there is not."""
+    text = path.read_text() if path.exists() else ""
+    name = tomllib.loads(text).get("backend")
+    if not isinstance(name, str) or not name or name in backends:
+        return
+    close = difflib.get_close_matches(name, backends, n=1)
     hint = f"did you mean {close[0]}?" if close else f"choose one of: {', '.join(backends)}"
-    line, column = _place(path.read_text(), "", "backend")
-    message = f"there is no backend {shown(config.backend)}; {hint}"
-    return (Problem(file=str(path), line=line, column=column, key="backend", message=message),)
+    line, column = _place(text, "", "backend")
+    message = f"there is no backend {shown(name)}; {hint}"
+    yield Problem(file=str(path), line=line, column=column, key="backend", message=message)
 
 
 def _whole(path: Path, error: ManifestError) -> Problem:

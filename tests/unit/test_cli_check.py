@@ -50,6 +50,7 @@ def test_each_mistake_of_the_config_has_its_line(tree: Tree, capsys: Capture) ->
     assert main(["check"]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert [line.removeprefix(f"{path}:").split("; ")[0].partition(" or [")[0] for line in lines[:-1]] == [
+        "1:1: backend: there is no backend bublewrap",
         "2:1: notify: must be true or false, without quotes",
         "3:1: egres: unknown key",
         "6:1: egress.upstream_ca: must be an absolute path",
