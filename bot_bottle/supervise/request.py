@@ -152,9 +152,14 @@ def read_request(kind: Kind, arguments: Mapping[str, object], *, new_id: str, no
     return fill[kind](asked, arguments)
 
 
-def clean(text: str, most: int) -> str:
-    """Make an agent's text fit to be shown: printable characters, tabs and line feeds, at most ``most``."""
-    shown = "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text[: most + 1])
+def clean(text: str, most: int, *, tabs: bool = False) -> str:
+    """Make an agent's text fit to be shown: printable characters and line feeds, at most ``most``.
+
+    ``tabs`` are kept where they mean something (a file's content), and are spaces elsewhere.
+    """
+    kept = "\n\t" if tabs else "\n"
+    some = text[: most + 1] if tabs else text[: most + 1].replace("\t", " ")
+    shown = "".join(char if char.isprintable() or char in kept else "?" for char in some)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
@@ -192,19 +197,19 @@ def _git(asked: AgentRequest, arguments: Mapping[str, object]) -> AgentRequest:
 
 def _capability(asked: AgentRequest, arguments: Mapping[str, object]) -> AgentRequest:
     text = _text(arguments, "text", _MAX_TEXT)
-    dockerfile = _text(arguments, "dockerfile", _MAX_DOCKERFILE)
+    dockerfile = _text(arguments, "dockerfile", _MAX_DOCKERFILE, tabs=True)
     if not text.strip() and not dockerfile.strip():
         raise RequestError("text or dockerfile: say what is missing, or give the whole changed Dockerfile")
     return replace(asked, text=text, dockerfile=dockerfile)
 
 
-def _text(arguments: Mapping[str, object], name: str, most: int) -> str:
+def _text(arguments: Mapping[str, object], name: str, most: int, *, tabs: bool = False) -> str:
     value = arguments.get(name) or ""
     if not isinstance(value, str):
         raise RequestError(f"{name}: write text")
     if len(value) > most:
         raise RequestError(f"{name}: at most {most} characters; it has {len(value)}")
-    return clean(value, most)
+    return clean(value, most, tabs=tabs)
 
 
 def _items(arguments: Mapping[str, object], name: str) -> tuple[str, ...]:

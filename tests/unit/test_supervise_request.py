@@ -162,3 +162,9 @@ def test_a_dockerfile_is_shown_as_it_was_written() -> None:
         "capability", {"dockerfile": "FROM x\x1b[2J\r\v", "reason": "y"}, new_id="aaaaaaaa", now=_NOW
     )
     assert odd.dockerfile == "FROM x?[2J??"
+
+
+def test_a_tab_stays_in_a_file_and_is_a_space_in_words() -> None:
+    asked = _read("capability", dockerfile="FROM a\n\tRUN b\x1b", reason="a\tb\x1b[31m", text="c\td")
+    assert asked.dockerfile == "FROM a\n\tRUN b?"
+    assert (asked.reason, asked.text) == ("a b?[31m", "c d")
