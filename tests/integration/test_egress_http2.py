@@ -225,11 +225,12 @@ def test_grpc_is_refused_where_its_status_would_be_lost(between: Callable[..., L
     handler, heads = serve(lambda _head, _body: ok())
     lab = between(handler, alpn=False)
     with lab.http2(HOST) as client:
-        answer = client.get(
-            HOST, "/s/m", method="POST", extra=[("content-type", "application/grpc")], body=b"x"
-        )
-        assert (answer.status, answer["grpc-status"]) == (200, "14")
-        assert "HTTP/1.1 only" in answer["grpc-message"]
+        for _ in range(2):  # behind the second nothing of the connection's own comes that would move anything
+            answer = client.get(
+                HOST, "/s/m", method="POST", extra=[("content-type", "application/grpc")], body=b"x"
+            )
+            assert (answer.status, answer["grpc-status"]) == (200, "14")
+            assert "HTTP/1.1 only" in answer["grpc-message"]
     assert heads == []
     assert lab.decided[-1] == ("error", "upstream_protocol")
 

@@ -56,6 +56,7 @@ class Http2Exchange(Exchange):
         if self._grpc and not upstream.http2:
             upstream.release()
             self._refuse(502, _NO_GRPC, decision="error")
+            self.flush()  # nothing of the client's need come that would bring it on its way
         else:
             super()._attach(upstream)
 
