@@ -14,7 +14,7 @@ from bot_bottle.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 def run(
@@ -53,6 +53,17 @@ def run(
 #: Our own command line, under this interpreter. ``-P``: the folder it is called in may be a stranger's, and a
 #: package of our name in it must not be what runs.
 OWN_COMMAND = (sys.executable, "-P", "-m", "bot_bottle")
+
+
+def signal_while(pid: int, number: int, is_it: Callable[[int], object]) -> None:
+    """Signal a process that ``is_it`` knows, unless it has gone and its number is another's by now."""
+    with contextlib.suppress(OSError):
+        handle = os.pidfd_open(pid)
+        try:
+            if is_it(pid):
+                signal.pidfd_send_signal(handle, number)
+        finally:
+            os.close(handle)
 
 
 def run_attached(

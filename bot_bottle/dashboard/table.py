@@ -34,18 +34,22 @@ _GAP = 2
 Row = tuple[str, "tuple[Cell, ...]"]
 
 
+#: The keys that move a cursor through lines, whatever the lines are.
+_MOVES: list[BindingType] = [
+    Binding("up,k", "move(-1)", "Up", show=False),
+    Binding("down,j", "move(1)", "Down", show=False),
+    Binding("home", "move(-1000000)", "First", show=False),
+    Binding("end", "move(1000000)", "Last", show=False),
+    Binding("pageup", "page(-1)", "Page up", show=False),
+    Binding("pagedown", "page(1)", "Page down", show=False),
+    Binding("enter", "choose", "Choose", show=False),
+]
+
+
 class LineTable(ScrollView, can_focus=True):
     """Rows with a key each and a cursor that stays with its key when rows come and go."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("home", "move(-1000000)", "First", show=False),
-        Binding("end", "move(1000000)", "Last", show=False),
-        Binding("pageup", "page(-1)", "Page up", show=False),
-        Binding("pagedown", "page(1)", "Page down", show=False),
-        Binding("enter", "choose", "Choose", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = _MOVES
     DEFAULT_CSS = """
     LineTable { scrollbar-size: 0 1; overflow-x: hidden; }
     """
@@ -218,15 +222,7 @@ class LineLog(ScrollView, can_focus=True):
 class RecordLog(LineLog):
     """Lines with a number each and a cursor, which is at the newest line until it is moved up."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("home", "move(-1000000)", "First", show=False),
-        Binding("end", "move(1000000)", "Last", show=False),
-        Binding("pageup", "page(-1)", "Page up", show=False),
-        Binding("pagedown", "page(1)", "Page down", show=False),
-        Binding("enter", "choose", "Choose", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = _MOVES
 
     class Chosen(Message):
         """A line was chosen."""

@@ -8,6 +8,7 @@ the one thing ordinary programs add, the name of the file, is given to be judged
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from bot_bottle.pipelock.unpack import (
@@ -62,7 +63,7 @@ def framed(encoding: str) -> Framed | None:
     raise OpaqueError("the content's encoding is not known")
 
 
-class _Headed:
+class _Headed(ABC):
     """Holds a stream's first bytes back until its header is read, and goes on with ``inner``."""
 
     __slots__ = ("_begun", "_head", "_inner", "aside")
@@ -86,9 +87,9 @@ class _Headed:
             raise OpaqueError("the compressed content is cut short")
         return self._inner.finish()
 
+    @abstractmethod
     def _read(self, head: bytes) -> bool:
         """Judge the header as far as it is there; tells whether it is there whole."""
-        raise NotImplementedError
 
 
 class _Gzip(_Headed):

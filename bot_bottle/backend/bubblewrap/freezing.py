@@ -8,10 +8,11 @@ on: it starts nothing by itself, and has to hear that its launcher has ended.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from bot_bottle import process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,14 +35,14 @@ def freeze(launcher: int) -> bool:
         if not running:
             return found
         for pid in running:
-            _signal(pid, signal.SIGSTOP)
+            process.signal_while(pid, signal.SIGSTOP, _state_inside)
     return False
 
 
 def thaw(launcher: int) -> None:
     """Let every process of the launcher's bottle go on."""
     for pid in _descendants(launcher):
-        _signal(pid, signal.SIGCONT)
+        process.signal_while(pid, signal.SIGCONT, _state_inside)
 
 
 def _descendants(pid: int) -> Iterator[int]:
@@ -62,14 +63,3 @@ def _state_inside(pid: int) -> tuple[str, str] | None:
         return None
     numbers = text.partition("\nNSpid:")[2].partition("\n")[0].split()
     return (numbers[-1], text.partition("\nState:")[2].strip()[:1]) if len(numbers) > 1 else None
-
-
-def _signal(pid: int, number: int) -> None:
-    """Signal a process of the bottle, unless its number has become another's since it was found."""
-    with contextlib.suppress(OSError):
-        handle = os.pidfd_open(pid)
-        try:
-            if _state_inside(pid):
-                signal.pidfd_send_signal(handle, number)
-        finally:
-            os.close(handle)

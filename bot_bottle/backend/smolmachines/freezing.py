@@ -8,11 +8,12 @@ Nothing of the engine is asked for it, which would take the environment of this 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from bot_bottle import process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ def freeze(launcher: int) -> bool:
     """Stop the machine that ``launcher`` holds; False where it has none, or not all of it stopped."""
     found = tuple(_monitors(launcher))
     for pid in found:
-        _signal(pid, signal.SIGSTOP)
+        process.signal_while(pid, signal.SIGSTOP, _is_monitor)
     deadline = time.monotonic() + _SECONDS
     while not all(is_stopped(pid) for pid in found):
         if time.monotonic() > deadline:
@@ -41,7 +42,7 @@ def freeze(launcher: int) -> bool:
 def thaw(launcher: int) -> None:
     """Let the machine that ``launcher`` holds go on; no error where nothing is held still."""
     for pid in _monitors(launcher):
-        _signal(pid, signal.SIGCONT)
+        process.signal_while(pid, signal.SIGCONT, _is_monitor)
 
 
 def is_frozen(launcher: int) -> bool:
@@ -71,14 +72,3 @@ def _is_monitor(pid: int) -> bool:
         return _MONITOR in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-
-
-def _signal(pid: int, number: int) -> None:
-    """Signal a monitor, unless its number has become another's since it was found."""
-    with contextlib.suppress(OSError):
-        handle = os.pidfd_open(pid)
-        try:
-            if _is_monitor(pid):
-                signal.pidfd_send_signal(handle, number)
-        finally:
-            os.close(handle)
