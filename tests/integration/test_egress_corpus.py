@@ -115,8 +115,9 @@ def test_every_request_is_refused_or_arrives_as_one_clear_request(tmp_path: Path
                 payload = base64.b64decode(case["payload"])
                 before = len(handler.whole)
                 with egress.plain("http") as stream, contextlib.suppress(ConnectionError):
-                    stream.send(payload)
-                    stream.sock.shutdown(socket.SHUT_WR)
+                    with contextlib.suppress(OSError):  # refused early and closed: the answer is still there
+                        stream.send(payload)
+                        stream.sock.shutdown(socket.SHUT_WR)
                     answers = stream.rest()
                     assert b"internal_error" not in answers, case["id"]
                     assert b"policy_error" not in answers, case["id"]

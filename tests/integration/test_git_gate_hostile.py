@@ -48,9 +48,10 @@ def address(lab: GitLab) -> tuple[str, int]:
 def raw(lab: GitLab, data: bytes, *, half: bool = True) -> bytes:
     """Send bytes and read all that comes."""
     with socket.create_connection(address(lab), timeout=60) as sock:
-        sock.sendall(data)
-        if half:
-            sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # refused early and closed: the answer is still to be read
+            sock.sendall(data)
+            if half:
+                sock.shutdown(socket.SHUT_WR)
         parts = []
         with contextlib.suppress(ConnectionError):
             while data := sock.recv(65536):
