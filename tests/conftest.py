@@ -58,6 +58,9 @@ _IN_GVISOR = {
     "tests/integration/test_contract_exec.py",
 }
 
+#: Set where a run judges a change (``.ci/run``): a test of real parts that failed is told and run once more.
+_AGAIN = os.environ.get("BOT_BOTTLE_TEST_AGAIN", "") == "1"
+
 #: In an emulated machine, what a test may take for itself and for the bottle that it is the first to need.
 #: One that hangs is so told by its name before the machine's own time is over.
 _EMULATED_SECONDS = 400
@@ -75,10 +78,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         spec = getattr(item, "callspec", None)
         if PACE > 1:
             item.add_marker(pytest.mark.timeout(_EMULATED_SECONDS))
+        if _AGAIN and _may_run_again(item):
+            item.add_marker(pytest.mark.flaky(reruns=1))
         if reason := machine_tests.reason_otherwise(item):
             item.add_marker(pytest.mark.skip(reason=reason))
         if spec is not None and spec.params.get("backend") in {"docker", GVISOR}:
             item.add_marker(pytest.mark.timeout(_FIRST_IMAGES_SECONDS))
+
+
+def _may_run_again(item: pytest.Item) -> bool:
+    """Tell whether a second try says something: what got out once got out, what is pure does not waver."""
+    return item.nodeid.startswith("tests/integration/") and item.get_closest_marker("attack") is None
 
 
 def _is_left_out(item: pytest.Item) -> bool:
