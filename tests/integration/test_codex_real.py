@@ -339,6 +339,43 @@ def test_a_login_that_nears_its_end_is_renewed_by_the_program_on_the_host(
     assert lab.cli("cleanup", state.name, "--yes").returncode == 0
 
 
+def test_a_renewal_that_is_refused_breaks_nothing_and_is_told(
+    lab: Lab, world: World, env: dict[str, str]
+) -> None:
+    """Who issues logins no longer takes this one's refresh token: the operator hears it in time."""
+    if lab.backend != "bubblewrap" or lab.account.uid == 0:
+        pytest.skip("what is done on the host is the same for every backend, and for both accounts")
+    name = f"refused-{secrets.token_hex(3)}"
+    login = CodexLogin(lasts=int(MARGIN) + 5)
+    auth = login.write(lab.user_home / ".codex")
+    lab.declare(name, FORWARD)
+    spent = {"error": {"code": "refresh_token_reused", "message": "It has been used."}}
+    world.call("renews", tokens=spent, status=401)
+    world.call("responses", final_text=FINAL_TEXT, websocket=False, hold=True)
+    log = lab.user_home / f"{name}.log"
+    log.touch()
+    lab.own()
+    argv = ("start", name, "--yes", "--keep", "--headless", "--prompt", "Do it.")
+    pid = lab.spawn(*argv, log=log, env={**env, "CODEX_CA_CERTIFICATE": str(world.ca_file)})
+    try:
+        wait_until(lambda: "nothing has renewed it yet" in log.read_text(), "a word of it", 120 * PACE)
+    finally:
+        world.call("release")
+        code = world.call("wait", pid=pid, timeout=60 * PACE)
+    assert code == 0, log.read_text()
+    assert FINAL_TEXT in log.read_text()
+    traded = [one for one in world.records().requests if one.sni == TOKEN_HOST]
+    assert any(login.refresh_token.encode() in one.body for one in traded)
+    # Whatever the program made of the answer, the host's login still stands as it was.
+    held = json.loads(auth.read_text())["tokens"]
+    assert (held["access_token"], held["refresh_token"]) == (login.access_token, login.refresh_token)
+    state = kept(lab, name)
+    record = lab.home / "audit" / f"{state.name}.jsonl"
+    assert [one for one in read_records(record) if one["event"] == "credential"] == []
+    assert login.found_in(record.read_bytes() + log.read_bytes()) == []
+    assert lab.cli("cleanup", state.name, "--yes").returncode == 0
+
+
 def test_without_a_login_nothing_starts(lab: Lab, env: dict[str, str]) -> None:
     name = f"none-{secrets.token_hex(3)}"
     lab.declare(name, FORWARD)

@@ -100,12 +100,13 @@ class TokenEndpoint:
     """Gives tokens once it is told which; who asks for them before waits for that."""
 
     def __init__(self) -> None:
-        self._tokens: dict[str, str] = {}
+        self._tokens: Json = {}
+        self._status = 200
         self._told = threading.Event()
 
-    def give(self, tokens: dict[str, str]) -> None:
-        """Say what is given; with nothing, that it is still to be said."""
-        self._tokens = tokens
+    def give(self, tokens: Json, status: int = 200) -> None:
+        """Say what is given, or in which words it is refused; with nothing, that it is still to be said."""
+        self._tokens, self._status = tokens, status
         (self._told.set if tokens else self._told.clear)()
 
     def __call__(self, seen: Seen) -> Answer:
@@ -114,7 +115,7 @@ class TokenEndpoint:
             return json_answer({"error": {"message": "not scripted"}}, 404)
         if not self._told.wait(_PATIENCE):
             return json_answer({"error": {"message": "nothing is scripted"}}, 503)
-        return json_answer(self._tokens)
+        return json_answer(self._tokens, self._status)
 
 
 def tool_results(request: Json) -> list[str]:

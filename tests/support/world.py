@@ -135,9 +135,9 @@ class _Control:
         """Script the model behind chatgpt.com and api.openai.com."""
         self._responses.__init__(final_text, **script)  # type: ignore[misc]
 
-    def renews(self, tokens: dict[str, str]) -> None:
-        """Trade a refresh token for these where Codex' own logins are; who asks before that waits."""
-        self._endpoint.give(tokens)
+    def renews(self, tokens: dict[str, object], status: int = 200) -> None:
+        """Trade a refresh token for these at Codex' logins, or refuse it; who asks before that waits."""
+        self._endpoint.give(tokens, status)
 
     def release(self) -> None:
         """Let the model go on whose answer is held."""
