@@ -219,6 +219,7 @@ class Prepared:
 class BottleBackend(ABC):
     """What isolates. ``sidecar_address`` is where a bottle's programs find its sidecar.
 
+    ``accounts`` says in a sentence who runs inside, and that nobody there is root to the agent's use;
     ``not_prevented`` says, a sentence each, what this boundary lets through that another's would not.
     ``own_kernel`` tells whether each bottle has one, and with it namespaces and system files of its own.
     """
@@ -226,6 +227,7 @@ class BottleBackend(ABC):
     name: str
     own_kernel: bool = False
     sidecar_address: str = "127.0.0.1"
+    accounts: str = ""
     not_prevented: tuple[str, ...] = ()
 
     @property

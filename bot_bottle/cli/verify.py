@@ -34,7 +34,8 @@ def command(*, backend_name: str, only: tuple[str, ...], as_json: bool) -> int:
         print_json(_as_json(report))
     else:
         print(f"bot-bottle verify: attacks from inside a bottle ({backend.name}, {why})", flush=True)
-        print(f"boundary: {backend.boundary}\n", flush=True)
+        print(f"boundary: {backend.boundary}", flush=True)
+        print(f"attacks run as: {backend.accounts}\n", flush=True)
         print(f"{'id':<7} {'verdict':<9} {'s':>4}  attack", flush=True)
         report = run_battery(backend, _print_line, only)
         _print_end(report, only)
@@ -71,6 +72,7 @@ def _as_json(report: Report) -> dict[str, object]:
     return {
         "backend": report.backend,
         "boundary": report.boundary,
+        "accounts": report.accounts,
         "every_address": report.whole,
         "holds": report.holds,
         "seconds": round(report.seconds, 1),

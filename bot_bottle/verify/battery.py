@@ -56,10 +56,11 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A whole run. ``whole`` tells whether every address was the sinkhole's; ``seconds`` with the launch."""
+    """A whole run. ``accounts`` says who runs inside. ``whole`` tells whether every address was the sinkhole's; ``seconds`` with the launch."""
 
     backend: str
     boundary: str
+    accounts: str
     whole: bool
     tried: tuple[Tried, ...]
     not_prevented: tuple[str, ...]
@@ -101,6 +102,7 @@ def run_battery(backend: BottleBackend, tell: Callable[[Tried], None], only: Seq
     return Report(
         backend=backend.name,
         boundary=backend.boundary,
+        accounts=backend.accounts,
         whole=outside.whole,
         tried=tried,
         not_prevented=(*backend.not_prevented, *limits, *_AT_ALL),
@@ -138,6 +140,7 @@ def all_cases() -> tuple[Case, ...]:
     """Give every attack there is, in the order in which they are made."""
     # There may be threads once these are imported.
     from bot_bottle.verify import (  # noqa: PLC0415
+        becoming_root,
         boundary,
         content,
         credentials,
@@ -148,7 +151,7 @@ def all_cases() -> tuple[Case, ...]:
         surface,
     )
 
-    families = (network, surface, names, destinations, credentials, content, boundary, host)
+    families = (network, surface, names, destinations, credentials, content, becoming_root, boundary, host)
     cases = [case for family in families for case in family.CASES]
     return (*cases, *credentials.LAST, *host.LAST)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bot_bottle.verify.becoming_root import BECOME, packets
 from tests.attacks import inside
 from tests.support.outside import BASE_PYTHON, REPO, new_marker
 
@@ -108,6 +109,33 @@ def test_e1_set_id_programs_give_nothing(bottle: RunningBottle) -> None:
     for program in listing:
         assert bottle.sh(f"{program} -c id </dev/null 2>/dev/null").out.find("uid=0") == -1
     assert bottle.sh("cp /usr/bin/id /tmp/id && chmod 4755 /tmp/id && /tmp/id -u").out.strip() != "0"
+
+
+def test_e1_a12_no_way_leads_to_root(bottle: RunningBottle, lab: Lab, world: World) -> None:
+    """Neither ids, nor su and sudo, nor set-id programs; and a user namespace's root is none either."""
+    outside = world.run(
+        [BASE_PYTHON, "-I", "-S", "-"],
+        account=lab.account,
+        env=lab.env,
+        cwd=lab.user_home,
+        stdin=f"{inside.PRELUDE}packets = {packets()!r}\n{BECOME}".encode(),
+    ).json()
+    ends = {*outside["told"].values(), outside["namespace"]["unshare"]}
+    assert outside["account"]["uid"] == 0 or "ROOT" in ends, "the same script gets nowhere outside: no proof"
+    if outside["namespace"]["unshare"] == "ROOT":
+        assert outside["namespace"]["UDP"] == "sent"
+
+    sent = packets()
+    seen = inside.run(bottle, BECOME, packets=sent)
+    assert seen["account"]["uid"] != 0
+    assert (seen["account"]["CapEff"], seen["account"]["CapPrm"]) == (0, 0)
+    assert len(seen["told"]) > 10
+    assert [name for name, end in seen["told"].items() if end == "ROOT"] == []
+    namespace = seen["namespace"]
+    assert namespace["unshare"] in {"EPERM", "ENOSYS", "ENOSPC", "ROOT"}
+    assert "DONE" not in namespace.values()
+    for *_, address, _ in sent.values():
+        assert world.records().packets_to(address) == frozenset()
 
 
 READ_ONLY = (

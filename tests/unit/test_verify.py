@@ -109,7 +109,9 @@ def _report(*verdicts: str) -> battery.Report:
     case = Case(id="A1", title="t", expected="e", run=lambda _stage: held(""))
     found = {"held": held(""), "not run": not_run("")}
     tried = tuple(battery.Tried(case=case, finding=found.get(one, broken("")), seconds=0) for one in verdicts)
-    return battery.Report(backend="b", boundary="", whole=True, tried=tried, not_prevented=(), seconds=0)
+    return battery.Report(
+        backend="b", boundary="", accounts="", whole=True, tried=tried, not_prevented=(), seconds=0
+    )
 
 
 def test_a_run_holds_if_nothing_got_through_and_tells_what_it_did_not_try() -> None:

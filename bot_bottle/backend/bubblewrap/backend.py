@@ -55,6 +55,10 @@ class BubblewrapBackend(BottleBackend):
     """The default backend: no daemon, no root, no image."""
 
     name = NAME
+    accounts = (
+        "No root inside: one account, agent (uid 1000), without capabilities; to this machine it is the "
+        "operator's, or for root an account of that bottle's own."
+    )
     not_prevented = ("The kernel is shared: an exploit within what the filter permits gets out.",)
     boundary = "Linux namespaces and seccomp, shared kernel"
 
