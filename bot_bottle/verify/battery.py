@@ -56,7 +56,10 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A whole run. ``accounts`` says who runs inside. ``whole`` tells whether every address was the sinkhole's; ``seconds`` with the launch."""
+    """A whole run. ``accounts`` says who runs inside; ``whole`` whether every address was the sinkhole's.
+
+    ``seconds`` is with the launch.
+    """
 
     backend: str
     boundary: str

@@ -1,7 +1,7 @@
 """E1, A12: from the agent's account to root, by every way that a Linux offers; and what that root could do.
 
-No backend gives an agent root. Should a user namespace give it one of its own making (user_namespaces(7)), the
-network attacks are made as that root too.
+No backend gives an agent root. Should a user namespace give it one of its own making (user_namespaces(7)),
+the network attacks are made as that root too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def status(pid="self"):
 
 own = status()
 effective = lambda of: (of["Uid"].split()[1], of["Gid"].split()[1], of.get("CapEff", ""))
-account = {"uid": os.getuid(), "CapEff": int(own.get("CapEff", "0"), 16), "CapPrm": int(own.get("CapPrm", "0"), 16)}
+account = {"uid": os.getuid(), **{name: int(own.get(name, "0"), 16) for name in ("CapEff", "CapPrm")}}
 
 changes = {
     "setuid": lambda: os.setuid(0), "setgid": lambda: os.setgid(0), "setgroups": lambda: os.setgroups([0]),
@@ -80,8 +80,8 @@ def look(folder, depth):
             pass
 
 folders = {os.path.realpath(one): depth for one, depth in (
-    ("/bin", 0), ("/sbin", 0), ("/usr/bin", 0), ("/usr/sbin", 0), ("/usr/local/bin", 0), ("/usr/local/sbin", 0),
-    ("/opt", 1), ("/usr/lib", 1), ("/usr/libexec", 1))}
+    ("/bin", 0), ("/sbin", 0), ("/usr/bin", 0), ("/usr/sbin", 0), ("/usr/local/bin", 0),
+    ("/usr/local/sbin", 0), ("/opt", 1), ("/usr/lib", 1), ("/usr/libexec", 1))}
 programs = [path for folder, depth in folders.items() for path in look(folder, depth)]
 for path in programs:
     try:
@@ -96,7 +96,8 @@ for path in programs:
     told[path] = "gives nothing" if got == effective(own) else "ROOT"
 
 ways = {
-    "su": ["su", "-c", "id -u", "root"], "sudo": ["sudo", "-n", "id", "-u"], "doas": ["doas", "-n", "id", "-u"],
+    "su": ["su", "-c", "id -u", "root"], "sudo": ["sudo", "-n", "id", "-u"],
+    "doas": ["doas", "-n", "id", "-u"],
     "pkexec": ["pkexec", "id", "-u"], "runuser": ["runuser", "-u", "root", "--", "id", "-u"],
     "setpriv": ["setpriv", "--reuid", "0", "id", "-u"], "unshare -r": ["unshare", "-r", "id", "-u"],
 }

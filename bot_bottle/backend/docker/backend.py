@@ -62,8 +62,8 @@ class DockerBackend(BottleBackend):
         self._images: tuple[str, str] | None = None
 
     accounts = (
-        "No root inside for the agent: uid 1000, without capabilities; what places the CA and the environment "
-        "as root is the launcher's."
+        "No root inside for the agent: uid 1000, without capabilities; what places the CA and the "
+        "environment as root is the launcher's."
     )
     not_prevented = (
         "The kernel is shared (in gVisor, a part of it): an exploit within what the filter permits gets out.",

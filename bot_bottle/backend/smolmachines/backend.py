@@ -60,7 +60,10 @@ class SmolmachinesBackend(BottleBackend):
         self._image = ""
         self._sidecar = HostSidecar()
 
-    accounts = "No root inside for the agent: uid 1000, without capabilities; the machine's own root is the launcher's."
+    accounts = (
+        "No root inside for the agent: uid 1000, without capabilities; "
+        "the machine's own root is the launcher's."
+    )
     not_prevented = (
         "A flaw in KVM or the engine's process ends in that process, one of the operator's account.",
     )
