@@ -122,6 +122,20 @@ class Answering:
         self._response_begun = True
         self._client.enter_tunnel(self)
 
+    def on_whole_response(
+        self, line: StatusLine, headers: ResponseHeaders, message: bytes, head: int
+    ) -> None:
+        """Write a response that came at once."""
+        size = len(message) - head
+        if self._tally is not None:
+            self._tally.answered(perf_counter() - self._sent_at)
+            self._tally.bytes_in += size
+        self._response_begun = True
+        if self._notices:
+            headers.kept.extend(header_lines(self._notices))
+        self._write_whole(line, headers, message[head:])
+        self._on_end()
+
     def on_response_body(self, data: bytes) -> None:
         """Write a piece of the body to the client."""
         if self._tally is not None:
@@ -131,6 +145,9 @@ class Answering:
     def on_response_end(self, trailers: Sequence[bytes] = ()) -> None:
         """End the response; the upstream connection is kept only if the request was whole too."""
         self._write_end(trailers)
+        self._on_end()
+
+    def _on_end(self) -> None:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             if self.request_done:
@@ -172,6 +189,13 @@ class Answering:
         if line.status >= 200:
             self._frame(lines, line.status, headers)
         lines.append(b"\r\n")
+        self._client.send(b"\r\n".join(lines))
+
+    def _write_whole(self, line: StatusLine, headers: ResponseHeaders, body: bytes) -> None:
+        """Write a whole final response, whose length its server has said or that has no body."""
+        lines = [line.line, *headers.kept]
+        self._frame(lines, line.status, headers)
+        lines += (b"", body)
         self._client.send(b"\r\n".join(lines))
 
     def _frame(self, lines: list[bytes], status: int, headers: ResponseHeaders) -> None:

@@ -208,6 +208,20 @@ class AnswerReader(PassingOn):
         )
 
 
+def orders_nothing(
+    reader: Reader, line: StatusLine, headers: ResponseHeaders, message: bytes, head: int
+) -> bool:
+    """Tell of a response that came at once that an :class:`AnswerReader` would find nothing in it."""
+    if line.status in {204, 304} or head == len(message):
+        return False  # what becomes of these depends on more than their content
+    kind = _value(headers, b"content-type")
+    if kind and not _TEXT.match(kind):
+        return True
+    if _value(headers, b"content-encoding"):
+        return False
+    return not InstructionStream(reader, is_json=_JSON.match(kind) is not None).feed(message[head:])
+
+
 class Record(Protocol):
     """Puts an event on record."""
 
@@ -236,5 +250,6 @@ def read_for(
 
 
 def _value(headers: ResponseHeaders, name: bytes) -> bytes:
-    lines = (one.partition(b":") for one in headers.kept)
-    return b",".join(value.strip() for found, _colon, value in lines if found.lower() == name)
+    mark = name + b":"
+    size = len(mark)
+    return b",".join([one[size:].strip() for one in headers.kept if one[:size].lower() == mark])

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.audit import AuditLog, AuditValue
     from bot_bottle.egress.counters import Tally
+    from bot_bottle.egress.guarded import Guarded
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.metering import Metered
     from bot_bottle.egress.notice import Notice
@@ -68,6 +69,7 @@ class Decisions:
         self.counters = Counters(route.host for route in config.routes)
         self.content = ContentGuard(config, loop)
         self._loop = loop
+        self._guard: type[Guarded] | None = None
         #: Origins of routes whose uses are counted, each with what takes one, if there is one left.
         self.counted: dict[str, Callable[[], bool]] = {}
         #: Who follows the routes that hold.
@@ -257,22 +259,21 @@ class Decisions:
         if destination is None:
             return exchange
         reader = self.content.reader(destination.route)
-        if reader is not None:
-            from bot_bottle.egress.answers import read_for  # noqa: PLC0415 - loaded with what reads
-
-            record = self.record_event
-            exchange = read_for(exchange, reader, destination, head_request=head_request, record=record)
-        if destination.needles is None:
+        if reader is None and destination.needles is None:
             return exchange
-        from bot_bottle.egress.reflection import Reflection  # noqa: PLC0415 - only where a credential is used
+        guard = self._guard
+        if guard is None:
+            from bot_bottle.egress.guarded import Guarded  # noqa: PLC0415 - loaded with what it looks for
 
-        host, needles = destination.host, destination.needles
-
-        def note(message: str) -> None:
-            self.record_event("answer", host=host, message=message)
-
-        later = self._loop.call_later
-        return Reflection(exchange, needles, head_request=head_request, note=note, later=later)
+            guard = self._guard = Guarded
+        return guard(
+            exchange,
+            reader,
+            destination,
+            head_request=head_request,
+            record=self.record_event,
+            later=self._loop.call_later,
+        )
 
     def metered(self, exchange: Answered, destination: Destination | None) -> Metered | None:
         """Give who hears the answer first, where its route says how answers tell what they used."""

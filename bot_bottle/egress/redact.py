@@ -85,6 +85,10 @@ class Needles:
     def __bool__(self) -> bool:
         return self._search is not None
 
+    def stand_in(self, data: bytes) -> bool:
+        """Tell whether any needle stands in ``data``."""
+        return self._search is not None and bool(self._search.hits(data))
+
     def spans(self, data: bytes) -> list[tuple[int, int]]:
         """Give where in ``data`` needles stand, as (start, end); they may overlap."""
         if self._search is None:

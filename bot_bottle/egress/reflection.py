@@ -257,6 +257,24 @@ class Reflection(PassingOn):
         self._exchange.refuse(502, deny)
 
 
+def shows_nothing(
+    needles: Needles, line: StatusLine, headers: ResponseHeaders, message: bytes, head: int
+) -> bool:
+    """Tell of a response that came at once that :class:`Reflection` would pass it on as it is.
+
+    Of an answer that is not passed on so, nothing was shown by then.
+    """
+    if line.status in {206, 226} or line.http_1_0:
+        return False
+    said = message[:head].lower()
+    if b"grpc" in said or b"content-encoding" in said or _CONNECT in said:
+        return False
+    if b"charset" in said and _unsearchable(headers):
+        return False
+    # A credential's beginning counts at the end of the content alone; its head ends in nothing but a line.
+    return not needles.stand_in(message) and not needles.begun(message[head:])
+
+
 def _values(headers: ResponseHeaders, name: bytes) -> list[bytes]:
     lines = (one.partition(b":") for one in headers.kept)
     return [value.strip() for found, _colon, value in lines if found.lower() == name]

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 class ResponseSink(Protocol):
     """Who hears a response: one exchange."""
 
+    def on_whole_response(
+        self, line: StatusLine, headers: ResponseHeaders, message: bytes, head: int
+    ) -> None:
+        """Take a final response that came at once, head, body and end; nothing else follows.
+
+        ``message`` is all of it as it came, of which the first ``head`` bytes are its head.
+        """
+
     def on_response_head(self, line: StatusLine, headers: ResponseHeaders) -> None:
         """Take a status line and headers; may come again after a 1xx one."""
 
@@ -305,20 +313,35 @@ class UpstreamConnection(asyncio.Protocol):
         line = read_status_line(data[start:eol])
         facts = read_response_headers(data[eol + 2 : end], http_1_0=line.http_1_0)
         status = line.status
+        position = end + 4
+        if status < 200:
+            sink.on_response_head(line, facts)
+            self._tunnel = status == 101
+            return position
+        length = 0 if self._head_request or status in {204, 304} else facts.content_length
+        if length is not None and start == 0 and position + length == len(data) and not facts.chunked:
+            self._on_whole(sink, line, facts, data, position)
+            return len(data)
         sink.on_response_head(line, facts)
-        if status == 101:
-            self._tunnel = True
-        elif status >= 200:
-            self._facts = facts
-            if self._head_request or status in {204, 304}:
-                self._body = LengthBody(0)
-            elif facts.chunked:
-                self._body = ChunkedBody()
-            elif facts.content_length is None:
-                self._body = EndlessBody()
-            else:
-                self._body = LengthBody(facts.content_length)
-        return end + 4
+        self._facts = facts
+        if length is not None and (length == 0 or not facts.chunked):
+            self._body = LengthBody(length)
+        else:
+            self._body = ChunkedBody() if facts.chunked else EndlessBody()
+        return position
+
+    def _on_whole(
+        self, sink: ResponseSink, line: StatusLine, facts: ResponseHeaders, data: bytes, position: int
+    ) -> None:
+        """Pass on a response of which nothing is missing and behind which there is nothing."""
+        self._facts = facts
+        self._sound = facts.keep_alive
+        self._done = True
+        try:
+            sink.on_whole_response(line, facts, data, position)
+        except BaseException:
+            self._done = False  # its exchange has not heard the end, and hears of the failure
+            raise
 
     def _end(self, sink: ResponseSink, *, sound: bool) -> None:
         facts = self._facts

@@ -207,6 +207,15 @@ class _Answer:
         self.ends = 0
         self.lost = 0
 
+    def on_whole_response(
+        self, line: StatusLine, headers: ResponseHeaders, message: bytes, head: int
+    ) -> None:
+        require(line.status >= 200, "an interim response is not the last one")
+        self.on_response_head(line, headers)
+        if head < len(message):
+            self.on_response_body(message[head:])
+        self.on_response_end()
+
     def on_response_head(self, line: StatusLine, headers: ResponseHeaders) -> None:
         require(self.facts is None and not self.ends, "a head behind the head")
         require(all(b"\r" not in kept and b"\n" not in kept for kept in headers.kept), "a line in a line")

@@ -37,6 +37,13 @@ class Client:
     refused: list[Deny] = field(default_factory=list)
     told: list[Instruction] = field(default_factory=list)
 
+    def on_whole_response(
+        self, line: StatusLine, headers: ResponseHeaders, message: bytes, head: int
+    ) -> None:
+        self.heads.append((line, headers))
+        self.body += message[head:]
+        self.ended += 1
+
     def on_response_head(self, line: StatusLine, headers: ResponseHeaders) -> None:
         self.heads.append((line, headers))
 

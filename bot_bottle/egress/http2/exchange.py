@@ -75,6 +75,12 @@ class Http2Exchange(Exchange):
         # Held until more comes or all has: a gRPC answer of one frame must stay one frame (Trailers-Only).
         self._held = write_response_fields(status, headers.kept, length)
 
+    def _write_whole(self, line: StatusLine, headers: ResponseHeaders, body: bytes) -> None:
+        self._write_head(line, headers)
+        if body:
+            self._write_body(body)
+        self._write_end(())
+
     def _write_body(self, data: bytes) -> None:
         self._send_held()
         self._stream.connection.send_data(self._stream, data)
