@@ -31,6 +31,8 @@ EVERY = 900.0
 AGAIN = 60.0
 AGAIN_ENDED = 15.0
 _LEAST = 5.0
+#: How often the clock is looked at meanwhile: it may be set, and the machine may sleep.
+_LOOK = 20.0
 _JOIN_SECONDS = 5.0
 
 
@@ -111,10 +113,21 @@ class Renewer:
         for thread in self._threads:
             thread.join(_JOIN_SECONDS)
 
+    def _rest(self, seconds: float) -> bool:
+        """Wait for so long; tells whether the session is over.
+
+        What a clock that was set forward, or a machine that slept, went past is not waited for.
+        """
+        due, steady_due = self._clock() + seconds, time.monotonic() + seconds
+        while (left := min(due - self._clock(), steady_due - time.monotonic())) > 0:
+            if self._over.wait(min(left, _LOOK)):
+                return True
+        return self._over.is_set()
+
     def _keep(self, renewal: Renewal) -> None:
         held, told, ended = renewal.first, "", False
         pause = wait_seconds(held.ends_at, self._clock(), renewal.every)
-        while not self._over.wait(pause):
+        while not self._rest(pause):
             fresh, said = self._look(renewal, held)
             if fresh is not held:
                 held, ended = fresh, False
@@ -124,6 +137,8 @@ class Renewer:
             left = math.inf if held.ends_at is None else held.ends_at - self._clock()
             if said and left <= 0 and not ended:
                 ended = self._end(renewal)
+            elif ended and left > 0:  # the clock went past its end, and was set right again
+                ended = not self._again(renewal, held)
             if said:  # and at its end, which is when the agent is told
                 often = renewal.every or math.inf
                 pause = min(AGAIN, often, left + 0.1) if left > 0 else min(AGAIN_ENDED, often)
@@ -139,6 +154,15 @@ class Renewer:
             self._say(f"{name} has ended, and its sidecar could not be told: {error}")
             return False
         self._say(f"{name} has ended: what needs it is refused until its source has a newer one")
+        return True
+
+    def _again(self, renewal: Renewal, held: Fresh) -> bool:
+        """Have the sidecar use a credential again that has not ended after all; tells whether it does."""
+        try:
+            self._hand_over(self._identity, renewal.token_ref, held.value)
+        except BotBottleError:
+            return False
+        self._say(f"the credential {renewal.token_ref} of {self._identity} is good still: it is used again")
         return True
 
     def _look(self, renewal: Renewal, held: Fresh) -> tuple[Fresh, str]:

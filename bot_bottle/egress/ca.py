@@ -19,8 +19,9 @@ from bot_bottle.egress.hosts import is_ip_literal
 
 _CA_LIFE = timedelta(days=90)
 _LEAF_LIFE = timedelta(days=7)
-#: How far a bottle's clock may lag behind (a resumed microVM's does).
-_SKEW = timedelta(days=1)
+#: How far a clock may be set back, or a bottle's lag behind (a resumed microVM's does): its programs trust
+#: what was signed before all the same. The keys are younger than that, so that nothing else comes of it.
+_SKEW = timedelta(days=7)
 
 
 class CertificateAuthority:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.egress.ca import CertificateAuthority
 
+#: A leaf is made anew where the clock stands so far from when it was made, before or after.
 _RENEW = timedelta(days=3)
 _MAX_CONTEXTS = 256
 _LOOPBACK = "127.0.0.1"
@@ -38,7 +39,7 @@ class ServerContexts:
         """Make leaves with ``ca``; ``speaks_http2`` says of a host whether its clients are offered HTTP/2."""
         self._ca = ca
         self._speaks_http2 = speaks_http2 or (lambda _host: False)
-        self._transparent: ssl.SSLContext | None = None
+        self._transparent: tuple[ssl.SSLContext, datetime] | None = None
         self._contexts: OrderedDict[tuple[str, bool], tuple[ssl.SSLContext, datetime]] = OrderedDict()
 
     def context_for(self, host: str, *, now: datetime | None = None) -> ssl.SSLContext:
@@ -46,29 +47,31 @@ class ServerContexts:
         moment = now or datetime.now(UTC)
         key = (host, self._speaks_http2(host))
         held = self._contexts.get(key)
-        if held and held[1] > moment:
+        if held and abs(moment - held[1]) < _RENEW:
             self._contexts.move_to_end(key)
             return held[0]
         leaf = self._ca.leaf_pem(host, now=moment) + self._ca.leaf_key_pem
         context = _server_context(leaf, http2=key[1])
-        self._contexts[key] = (context, moment + _RENEW)
+        self._contexts[key] = (context, moment)
         self._contexts.move_to_end(key)
         if len(self._contexts) > _MAX_CONTEXTS:
             self._contexts.popitem(last=False)
         return context
 
-    def transparent(self) -> ssl.SSLContext:
+    def transparent(self, *, now: datetime | None = None) -> ssl.SSLContext:
         """Give the context for clients that say the host only in their handshake.
 
         It turns into the named host's context there. Without a readable name the certificate is for the
         loopback address the client must have dialled, so that the refusal inside can be read.
         """
-        if self._transparent is None:
-            self._transparent = _server_context(
-                self._ca.leaf_pem(_LOOPBACK, now=datetime.now(UTC)) + self._ca.leaf_key_pem
-            )
-            self._transparent.sni_callback = self._choose
-        return self._transparent
+        moment = now or datetime.now(UTC)
+        held = self._transparent
+        if held and abs(moment - held[1]) < _RENEW:
+            return held[0]
+        context = _server_context(self._ca.leaf_pem(_LOOPBACK, now=moment) + self._ca.leaf_key_pem)
+        context.sni_callback = self._choose
+        self._transparent = (context, moment)
+        return context
 
     def _choose(self, session: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
         if isinstance(session, SniSSLObject):

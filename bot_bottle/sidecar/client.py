@@ -30,7 +30,7 @@ _STOP_SECONDS = 5.0
 _LAST_WORDS_BYTES = 2000
 
 #: The operator's word on which roots to trust; nothing else of the environment is passed on.
-_PASSED_ENV = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_PASSED_ENV: tuple[str, ...] = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class SidecarProcess:

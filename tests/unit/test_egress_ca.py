@@ -55,7 +55,7 @@ def test_the_ca_certificate() -> None:
     assert not usage.value.digital_signature
     assert certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     assert isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
-    assert certificate.not_valid_before_utc <= NOW - timedelta(hours=23)
+    assert certificate.not_valid_before_utc <= NOW - timedelta(days=6)
     assert "agent-abc12" in certificate.subject.rfc4514_string()
     assert "PRIVATE" not in ca.certificate_pem
     assert CertificateAuthority("agent-abc12").certificate_pem != ca.certificate_pem
@@ -73,7 +73,7 @@ def test_a_leaf(host: str) -> None:
     )
     assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc <= timedelta(days=9)
+    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc <= timedelta(days=14)
     root = x509.load_pem_x509_certificate(ca.certificate_pem.encode())
     leaf.verify_directly_issued_by(root)
     assert leaf.not_valid_after_utc <= root.not_valid_after_utc
@@ -122,11 +122,20 @@ def test_old_tls_is_not_spoken_and_sessions_are_not_resumed() -> None:
     assert ours.selected_alpn_protocol() is None
 
 
+def test_the_leaf_for_who_names_no_host_is_made_anew_as_well() -> None:
+    contexts = ServerContexts(CertificateAuthority("x"))
+    first = contexts.transparent(now=NOW)
+    assert contexts.transparent(now=NOW + timedelta(days=2)) is first
+    assert contexts.transparent(now=NOW + timedelta(days=4)) is not first
+
+
 def test_contexts_are_held_renewed_and_bounded() -> None:
     contexts = ServerContexts(CertificateAuthority("x"))
     first = contexts.context_for("a.test", now=NOW)
     assert contexts.context_for("a.test", now=NOW + timedelta(days=2)) is first
     assert contexts.context_for("a.test", now=NOW + timedelta(days=4)) is not first
+    late = contexts.context_for("a.test", now=NOW + timedelta(days=4))
+    assert contexts.context_for("a.test", now=NOW) is not late, "the clock was set back past its beginning"
     for number in range(300):
         contexts.context_for(f"h{number}.test", now=NOW)
     assert len(contexts._contexts) == 256

@@ -132,6 +132,20 @@ def test_what_has_ended_is_refused_once_and_good_again_when_it_is_renewed(
     assert "REF of a-12345 has ended: what needs it is refused" in session.said[-1]
 
 
+def test_a_clock_that_jumps_is_seen_while_a_look_is_far_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past a credential's end and back again: refused, told, and used again; no look was due for hours."""
+    now = [1_000.0]
+    session = Session(monkeypatch, lambda: fresh("old", 90_000))
+    monkeypatch.setattr(renewal, "_LOOK", 0.01)
+    one = Renewal(token_ref="REF", first=fresh("old", 90_000), read=session.read)
+    with Renewer("a-12345", [one], hand_over=session.hand_over, say=session.say, clock=lambda: now[0]):
+        now[0] += 86_400 * 2
+        wait_until(lambda: session.handed == [("a-12345", "REF", None)], "its end")
+        now[0] -= 86_400 * 2
+        wait_until(lambda: session.handed[1:] == [("a-12345", "REF", "old")], "its use")
+    assert "is good still" in session.said[-1]
+
+
 def test_a_sidecar_that_cannot_be_told_of_the_end_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session(monkeypatch, lambda: fresh("old", 1_000))
     session.refusal = LaunchError("the sidecar of a-12345 is lost")
