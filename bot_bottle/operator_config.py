@@ -3,6 +3,7 @@
     backend = "bubblewrap"
     on_request = ["/home/me/bin/tell-me"]   # run when an agent asks, with the request as JSON to read
     notify = true                           # and a notification on the desktop (notify-send)
+    lenders = ["/srv/git-cache"]            # who may lend a --cwd repository its objects
 
     [egress]
     upstream_ca = "/path/ca.pem"      # trusted for upstream servers, in addition to the system's roots
@@ -98,12 +99,14 @@ class OperatorConfig:
     """The config file's settings; the empty one is what a missing file means.
 
     ``on_request`` is an argv that is run for each request of an agent's, ``notify`` asks for a notification
-    on the desktop.
+    on the desktop. ``lenders`` are folders with repositories that others may borrow from, None where the file
+    does not say.
     """
 
     backend: str = ""
     on_request: tuple[str, ...] = ()
     notify: bool = False
+    lenders: tuple[str, ...] | None = None
     upstream_ca: str = ""
     upstream_ca_pem: str = field(default="", repr=False)
     proxy: UpstreamProxy | None = None
@@ -144,7 +147,7 @@ def read_ca_file(path: Path) -> str:
 
 def parse_operator_config(data: Mapping[str, object], path: Path) -> OperatorConfig:
     """Read what stands in the config file ``path``; raises as :func:`load_operator_config`."""
-    _known(data, ("backend", "on_request", "notify", *TABLES), path, "")
+    _known(data, ("backend", "on_request", "notify", "lenders", *TABLES), path, "")
     egress = _table(data, "egress", path)
     _known(egress, ("upstream_ca", *PROXY_KEYS), path, "egress.")
     upstream_ca, pem = _cas(egress, "upstream_ca", path, "egress.")
@@ -153,6 +156,7 @@ def parse_operator_config(data: Mapping[str, object], path: Path) -> OperatorCon
         backend=_text(data, "backend", path, ""),
         on_request=_argv(data, "on_request", path),
         notify=_flag(data, "notify", path, ""),
+        lenders=_lenders(data, path),
         upstream_ca=upstream_ca,
         upstream_ca_pem=pem,
         proxy=_proxy(egress, path),
@@ -340,6 +344,17 @@ def _argv(table: Mapping[str, object], key: str, path: Path) -> tuple[str, ...]:
     if value and not value[0]:
         raise ManifestError(f"{path}: {key}: the first text is the program to run, and it is empty")
     return tuple(value)
+
+
+def _lenders(table: Mapping[str, object], path: Path) -> tuple[str, ...] | None:
+    value = table.get("lenders")
+    if value is None:
+        return None
+    if isinstance(value, list):
+        folders = [os.path.expanduser(one) for one in value if isinstance(one, str)]  # noqa: PTH111 - as _ca
+        if len(folders) == len(value) and all(Path(one).is_absolute() and "\0" not in one for one in folders):
+            return tuple(folders)
+    raise ManifestError(f'{path}: lenders: must be a list of absolute paths, such as ["/srv/git-cache"]')
 
 
 def _refuse_foreign(info: os.stat_result, path: Path, what: str) -> None:

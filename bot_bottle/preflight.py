@@ -51,7 +51,7 @@ def preflight_lines(
         ("upstream CA", (_ca_text(plan.upstream_ca_pem, upstream_ca),) if plan.upstream_ca_pem else ()),
         ("on request", _told_by(plan)),
         ("limits", tuple(_limit_line(limit, plan.bottle) for limit in plan.limits)),
-        ("workspace", (_workspace_text(plan),)),
+        ("workspace", (_workspace_text(plan), *_lender_lines(plan))),
         ("audit", (str(plan.audit_path),)),
         ("note", (*plan.notes, *_unsearchable(plan), *bottle_notes(plan.bottle))),
     ]
@@ -235,6 +235,14 @@ def _ca_text(pem: str, path: str) -> str:
 def _limit_line(limit: LimitStatus, bottle: ManifestBottle) -> str:
     key = _LIMIT_KEYS.get(limit.name, "")
     return sourced(limit_text(limit), bottle.sources.get(f"limits.{key}"))
+
+
+def _lender_lines(plan: BottlePlan) -> tuple[str, ...]:
+    """Name the repositories whose history comes along because the copied one borrows from them."""
+    return tuple(
+        f"with what its branches and tags reach in {shown(str(one), 400)}, which it borrows from"
+        for one in plan.lenders
+    )
 
 
 def _workspace_text(plan: BottlePlan) -> str:

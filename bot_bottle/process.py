@@ -25,11 +25,13 @@ def run(
     timeout: float = 60.0,
     given: bytes = b"",
     source: BinaryIO | None = None,
+    sink: BinaryIO | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run ``argv`` to its end with its output captured; the exit code is the caller's to judge.
 
-    ``timeout`` is in seconds; ``given`` is its whole standard input, or the open file ``source`` is. Raises
-    ``UnavailableError`` where the program is missing or hangs.
+    ``timeout`` is in seconds; ``given`` is its whole standard input, or the open file ``source`` is; what it
+    writes goes to the open file ``sink`` instead, where there is one. Raises ``UnavailableError`` where the
+    program is missing or hangs.
     """
     try:
         return subprocess.run(
@@ -39,7 +41,8 @@ def run(
             timeout=timeout,
             input=given if source is None else None,
             stdin=source,
-            capture_output=True,
+            stdout=subprocess.PIPE if sink is None else sink,
+            stderr=subprocess.PIPE,
             check=False,
         )
     except FileNotFoundError as error:

@@ -7,6 +7,7 @@ written by ``tarfile`` all the same.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tarfile
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
 _BLOCK = 512
 _END = b"\0" * (2 * _BLOCK)
-#: Held back until so much is there; a file larger than ``_SMALL`` passes through room of the same size.
+#: Held back until so much is there; a file larger than ``_SMALL`` is sent by itself.
 _FULL, _SMALL = 256 * 1024, 64 * 1024
+_AT_ONCE = 64 * 1024 * 1024
 _LONGEST = 100
 _LARGEST, _LATEST = 8**11, 8**11
 # name 100, mode 8, owner 8 + 8, size 12, mtime 12, | checksum 8, | type 1, link 100, magic 6 + version 2,
@@ -79,13 +81,23 @@ class TarStream:
 
     def _copy(self, descriptor: int, size: int) -> None:
         self._flush()
+        while size:
+            try:  # within the kernel: into a pipe, pages go as they are
+                count = os.sendfile(self._fd, descriptor, None, min(size, _AT_ONCE))
+            except OSError as error:
+                if error.errno not in {errno.EINVAL, errno.ENOSYS}:
+                    raise
+                count = self._copy_here(descriptor, size)
+            if not count:
+                raise ChangedError("it became shorter while it was copied")
+            size -= count
+
+    def _copy_here(self, descriptor: int, size: int) -> int:
+        """Copy a piece of a file that has no pages to send."""
         with memoryview(self._room) as room:
-            while size:
-                count = os.readv(descriptor, [room[: min(size, len(room))]])
-                if not count:
-                    raise ChangedError("it became shorter while it was copied")
-                self._write(room[:count])
-                size -= count
+            count = os.readv(descriptor, [room[: min(size, len(room))]])
+            self._write(room[:count])
+        return count
 
     def _flush_full(self) -> None:
         if len(self._held) >= _FULL:

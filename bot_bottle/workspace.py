@@ -10,21 +10,24 @@ by a link never brings in what lies elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from bot_bottle.errors import BotBottleError, UsageError
+from bot_bottle.fresh_git import fresh_git
 from bot_bottle.pipelock.file_names import is_credential_file
-from bot_bottle.repository import find_repository, fresh_git, visible_files
+from bot_bottle.repository import find_repository, visible_files
 from bot_bottle.tar_stream import TarStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from bot_bottle.fresh_git import FreshGit
 
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -36,7 +39,7 @@ _MAX_SUBMODULE_DEPTH = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkspaceSource:
-    """What will be copied: ``files`` are relative to ``root``; ``git_dir`` is the fresh ``.git`` or None.
+    """What will be copied: ``files`` are relative to ``root``; ``git`` is the fresh ``.git`` or None.
 
     ``left_out`` has a line for each thing that is not; ``suspects`` are tracked files that look like
     credentials, which would be in the history anyway.
@@ -44,7 +47,7 @@ class WorkspaceSource:
 
     root: Path
     files: tuple[str, ...]
-    git_dir: Path | None = None
+    git: FreshGit | None = None
     left_out: tuple[str, ...] = ()
     suspects: tuple[str, ...] = ()
 
@@ -55,10 +58,13 @@ class WorkspaceSource:
         """
         archive = TarStream(sink)
         _add_files(archive, self.root, self.files, "", count)
-        if self.git_dir is not None:
+        if self.git is not None:
             for empty in ("refs/heads", "refs/tags", "objects", "hooks"):  # git wants these even when empty
                 archive.folder(f"{_GIT_DIR}/{empty}".encode())
-            _add_files(archive, self.git_dir, _walk(self.git_dir), f"{_GIT_DIR}/", lambda _size: None)
+            _add_files(archive, self.git.folder, _walk(self.git.folder), f"{_GIT_DIR}/", lambda _size: None)
+            for pack in self.git.packs:
+                os.lseek(pack.descriptor, 0, os.SEEK_SET)
+                archive.file(os.fsencode(f"{_GIT_DIR}/objects/pack/{pack.name}"), pack.descriptor)
         archive.finish()
 
 
@@ -75,11 +81,18 @@ def check_workspace(folder: Path) -> Path:
     return folder
 
 
-@contextmanager
-def open_workspace(folder: Path) -> Iterator[WorkspaceSource]:
+def lenders_of(folder: Path) -> tuple[Path, ...]:
+    """Give the objects folders that a project folder's repository borrows from; raises as below."""
+    _, repository = find_repository(check_workspace(folder))
+    return repository.lenders if repository else ()
+
+
+@contextlib.contextmanager
+def open_workspace(folder: Path, *, shown: Sequence[Path] | None = None) -> Iterator[WorkspaceSource]:
     """Find what ``folder`` would put into a bottle; the fresh ``.git`` lives until the body ends.
 
-    Raises ``UsageError`` for what is not to be copied, ``LaunchError`` where git fails.
+    ``shown`` are the lenders that the operator was told of, where there was somebody to tell. Raises
+    ``UsageError`` for what is not to be copied, ``LaunchError`` where git fails.
     """
     folder = check_workspace(folder)
     inside, repository = find_repository(folder)
@@ -87,18 +100,21 @@ def open_workspace(folder: Path) -> Iterator[WorkspaceSource]:
         files, out = _without_credentials(_walk(folder))
         yield WorkspaceSource(root=folder, files=tuple(files), left_out=tuple(out))
         return
-    with tempfile.TemporaryDirectory(prefix="bot-bottle-git-") as temporary:
+    if repository and shown is not None and not set(repository.lenders) <= set(shown):
+        raise UsageError(f"{folder}: borrows objects from other places than a moment ago; start again")
+    with contextlib.ExitStack() as stack:
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bot-bottle-git-")))
         listing = visible_files(folder)
         untracked, out = _without_credentials(listing.untracked)
         for name in listing.submodules:
             found, missing = _submodule(folder, name)
             untracked += found
             out += missing
-        git_dir = fresh_git(repository, Path(temporary), listing.sparse) if repository else None
+        git = stack.enter_context(fresh_git(repository, temporary, listing.sparse)) if repository else None
         yield WorkspaceSource(
             root=folder,
             files=(*listing.tracked, *untracked),
-            git_dir=git_dir,
+            git=git,
             left_out=tuple(out),
             suspects=tuple(name for name in listing.tracked if is_credential_file(name)),
         )

@@ -77,6 +77,7 @@ class BottlePlan:
     alone. ``marked`` are the operator's values that must not leave (the bottle's ``guard``) and that are not
     in ``guest_env``. ``on_request`` and ``notify`` say how the operator is told of what the agent asks for.
     ``second_hop`` is the path of the external pipelock program, where the bottle has it behind its egress.
+    ``lenders`` are the folders of objects that the copied repository borrows from.
     """
 
     spec: BottleSpec
@@ -99,6 +100,7 @@ class BottlePlan:
     on_request: tuple[str, ...] = ()
     notify: bool = False
     second_hop: str = ""
+    lenders: tuple[Path, ...] = ()
 
     def print(self) -> None:
         """Show the preflight on stderr: names, never values."""

@@ -26,7 +26,7 @@ from bot_bottle.operator_config import load_operator_config
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.listeners import GIT_PORT, SUPERVISE_PORT
 from bot_bottle.upstream_proxy import with_password
-from bot_bottle.workspace import check_workspace
+from bot_bottle.workspace import lenders_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -106,13 +106,15 @@ def prepare_plan(
     tokens = {**host_env, **provision.provisioned_env}
     no_secrets: dict[str, Secret] = {}
     secrets = _tried(missing, lambda: egress_resolve_token_values(routes, tokens), no_secrets)
-    if spec.copy_cwd and not spec.identity:
-        check_workspace(spec.user_cwd)
+    no_lenders: tuple[Path, ...] = ()
+    copies = spec.copy_cwd and not spec.identity
+    lenders = _tried(missing, lambda: lenders_of(spec.user_cwd), no_lenders) if copies else no_lenders
+    unmarked: dict[str, Secret] = {}
+    marked = _tried(missing, lambda: marked_outside(bottle, host_env), unmarked)
     unasked = ask if ask is None or not missing else lambda _name, _message: ""
     resolved = _tried(missing, lambda: resolve_env(bottle.env, host_env, unasked), None)
     if resolved is None or missing:
         raise UsageError("; ".join(missing))
-    marked = marked_outside(bottle, host_env)
     identity = spec.identity or bottle_state.new_identity(spec.agent_name)
     plan = BottlePlan(
         spec=spec,
@@ -137,6 +139,7 @@ def prepare_plan(
         on_request=config.on_request if bottle.supervise else (),
         notify=config.notify and bottle.supervise,
         second_hop=second_hop(bottle, config),
+        lenders=lenders,
     )
     backend.check(plan)
     return plan

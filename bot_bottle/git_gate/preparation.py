@@ -23,16 +23,21 @@ _MAX_KEY_FILE = 64 * 1024
 def gate_remotes(remotes: Iterable[ManifestGitRemote], env: Mapping[str, str]) -> tuple[GateRemote, ...]:
     """Resolve what a bottle declares against the operator's files and environment ``env``.
 
-    Raises ``UsageError`` for a key or token that is not there or cannot be used.
+    Raises ``UsageError`` that tells of every key and token that is not there or cannot be used.
     """
-    return tuple(
-        _gate_remote(
-            remote,
-            key=_ssh_key(remote, env) if remote.identity_file else None,
-            token=_token(remote, env) if remote.token_ref else Secret(""),
-        )
-        for remote in remotes
-    )
+    found: list[GateRemote] = []
+    wrong: list[str] = []
+    for remote in remotes:
+        try:
+            key = _ssh_key(remote, env) if remote.identity_file else None
+            token = _token(remote, env) if remote.token_ref else Secret("")
+        except UsageError as error:
+            wrong.append(str(error))
+        else:
+            found.append(_gate_remote(remote, key=key, token=token))
+    if wrong:
+        raise UsageError("; ".join(wrong))
+    return tuple(found)
 
 
 def named_remotes(remotes: Iterable[ManifestGitRemote]) -> tuple[GateRemote, ...]:

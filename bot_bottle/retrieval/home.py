@@ -6,13 +6,13 @@ is what every question about the bottle's work is asked of; the operator's own i
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bot_bottle import repository as operator
 from bot_bottle.errors import UsageError
 from bot_bottle.git_gate import git
+from bot_bottle.lenders import lend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,9 +64,7 @@ async def init(path: Path, length: int) -> None:
 
 def borrow(path: Path, home: Repository) -> None:
     """Let a repository of ours see the operator's objects, and where their history was cut off."""
-    place = path / "objects" / "info" / "alternates"
-    place.parent.mkdir(exist_ok=True)
-    place.write_bytes(os.fsencode(home.common / "objects") + b"\n")
+    lend(home.stores, path / "objects", path / "lent")
     operator.copy_shallow(home.common / "shallow", path / "shallow")
 
 

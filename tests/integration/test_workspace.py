@@ -228,9 +228,7 @@ def test_a_tracked_folder_replaced_by_a_link_brings_nothing_in(repository: Path,
     assert (place / "kept.txt").exists()
 
 
-@pytest.mark.parametrize(
-    "kind", ["gitfile", "linked .git", "commondir", "alternates", "linked objects", "linked refs"]
-)
+@pytest.mark.parametrize("kind", ["gitfile", "linked .git", "commondir", "linked objects", "linked refs"])
 def test_another_projects_history_is_not_borrowed(repository: Path, tmp_path: Path, kind: str) -> None:
     private = tmp_path / "private"
     shutil.copytree(repository, private)
@@ -246,8 +244,6 @@ def test_another_projects_history_is_not_borrowed(repository: Path, tmp_path: Pa
         git(folder, "init", "-q", "-b", "trunk")
         if kind == "commondir":
             (ours / "commondir").write_text(f"{theirs}\n")
-        elif kind == "alternates":
-            (ours / "objects" / "info" / "alternates").write_text(f"{theirs / 'objects'}\n")
         else:
             name = "objects" if kind == "linked objects" else "refs"
             shutil.rmtree(ours / name)

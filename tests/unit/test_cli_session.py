@@ -192,17 +192,22 @@ def test_a_repo_that_is_no_remote_is_told_first_and_all_that_is_missing_at_once(
     monkeypatch.delenv("GIT_TOKEN", raising=False)
     monkeypatch.delenv("HOST_X", raising=False)
     text = (home / "bottles" / "b.md").read_text().replace("EDITOR: vi", "EDITOR: vi, OTHER: '${HOST_X}'")
-    remote = (
-        "git: {remotes: {h.example: {Name: p, Upstream: 'https://h.example/p.git', TokenRef: GIT_TOKEN}}}"
+    remotes = (
+        "git: {remotes: {h.example: {Name: p, Upstream: 'https://h.example/p.git', TokenRef: GIT_TOKEN}, "
+        "i.example: {Name: q, Upstream: 'https://i.example/q.git', TokenRef: GIT_TOKEN_OF_I}, "
+        "j.example: {Name: r, Upstream: 'ssh://git@j.example/r.git', IdentityFile: /nonexistent/key}}}"
     )
-    write(home / "bottles" / "b.md", text.replace("env:", f"{remote}\nenv:"))
+    guard = "guard: [NOT_EXPORTED]"
+    write(home / "bottles" / "b.md", text.replace("env:", f"{remotes}\n{guard}\nenv:"))
     assert main(["start", "a", "--yes", "--headless", "--repo", "nonsense"]) == 2
     err = capsys.readouterr().err
     assert "--repo nonsense: is no remote of bottle b" in err
     assert "API_TOKEN" not in err
-    assert main(["start", "a", "--yes", "--headless"]) == 2
+    monkeypatch.chdir("/")
+    assert main(["start", "a", "--yes", "--headless", "--cwd"]) == 2
     err = capsys.readouterr().err
-    assert [name for name in ("GIT_TOKEN", "API_TOKEN", "HOST_X") if name not in err] == []
+    told = ("GIT_TOKEN is", "GIT_TOKEN_OF_I is", "/nonexistent/key", "API_TOKEN", "HOST_X", "NOT_EXPORTED")
+    assert [name for name in (*told, "--cwd copies a project folder") if name not in err] == []
     assert ScriptedBackend.launched == []
 
 

@@ -63,6 +63,8 @@ def test_everything_it_can_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("on_request = 'tell-me'", "on_request: must be a list of texts, a program and its arguments"),
         ("on_request = ['a', 1]", "on_request: must be a list of texts"),
         ("on_request = ['', 'a']", "on_request: the first text is the program to run, and it is empty"),
+        ("lenders = '/srv'", "lenders: must be a list of absolute paths"),
+        ("lenders = ['srv']", "lenders: must be a list of absolute paths"),
         ("notify = 'yes'", "notify: must be true or false, without quotes"),
         ("egress = 1", r"write \[egress\]"),
         ("[egress]\nupstreamca = 'x'", "egress.upstreamca: unknown key; did you mean upstream_ca?"),
