@@ -358,6 +358,14 @@ class BottleBackend(ABC):
         """Let what :meth:`freeze` holds go on; no error where nothing is held."""
         del identity, launcher
 
+    def complete_record(self, identity: str) -> None:
+        """Have all of a bottle's record in the host's log, before anything else is written there.
+
+        The caller holds the identity's lock. Raises ``UnavailableError`` or ``LaunchError`` where some of it
+        is elsewhere and cannot be brought home now.
+        """
+        del identity
+
     def forget(self, identity: str) -> None:
         """Remove what this backend itself keeps of a bottle besides its state folder; twice is no error.
 

@@ -19,6 +19,7 @@ from bot_bottle.supervise.request import request_id
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bot_bottle.backend.base import BottleBackend
     from bot_bottle.supervise.ledger import Answer
     from bot_bottle.supervise.record import Past
     from bot_bottle.supervise.request import AgentRequest
@@ -168,7 +169,7 @@ def _end(lasting: str) -> int | None:
 def respond(asked: Asked, answer: Answer, grant: Grant | PushGrant | None) -> None:
     """Answer a request: through the sidecar of a running bottle, else into the record of a kept one.
 
-    Raises ``LaunchError`` where neither can be reached; nothing is changed then.
+    Raises ``LaunchError`` or ``UnavailableError`` where neither can be reached; nothing is changed then.
     """
     one = asked.request.id
     try:
@@ -187,7 +188,24 @@ def respond(asked: Asked, answer: Answer, grant: Grant | PushGrant | None) -> No
 
 
 def _append(identity: str, one: str, answer: Answer, grant: Grant | PushGrant | None) -> None:
-    """Write the answer where the next session reads it; the log's lock keeps a starting sidecar out."""
+    """Write the answer where the next session reads it; the bottle's lock keeps a starting session out.
+
+    A log whose writer was elsewhere may not be all here: a record on its end would be a second chain beside
+    the one that is still to come home.
+    """
+    with bottle_state.hold_lock(identity):
+        _home_of(identity).complete_record(identity)
+        _append_here(identity, one, answer, grant)
+
+
+def _home_of(identity: str) -> BottleBackend:
+    from bot_bottle.backend.registry import LEGACY_BACKEND, get_bottle_backend  # noqa: PLC0415 - heavy
+
+    metadata = bottle_state.read_metadata(identity)
+    return get_bottle_backend((metadata.backend if metadata else "") or LEGACY_BACKEND)
+
+
+def _append_here(identity: str, one: str, answer: Answer, grant: Grant | PushGrant | None) -> None:
     answer = replace(answer, terms=grant.terms if grant else "")  # as a sidecar says it
     path = paths.audit_path(identity)
     try:

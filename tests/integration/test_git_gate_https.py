@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot_bottle.demo.authority import Authority
-from bot_bottle.git_gate.remote import GateRemote
-from bot_bottle.secret import Secret
-from bot_bottle.sidecar.config import Pin
 from tests.support.git_https import GitHttps, git_https
 from tests.support.git_lab import HOST, GitLab, Repo
 from tests.support.watch import Watch
@@ -31,20 +28,7 @@ def authority() -> Authority:
 @pytest.fixture
 def server(gate_lab: GitLab, authority: Authority) -> Iterator[GitHttps]:
     """Serve the lab's upstream over https and turn the lab to it."""
-    gate_lab.upstream.git("config", "http.receivepack", "true")
-    with git_https(gate_lab.folder, token=TOKEN, host=HOST, authority=authority) as running:
-        gate_lab.remote = GateRemote(
-            host=HOST,
-            name="project",
-            scheme="https",
-            user="",
-            upstream_host=HOST,
-            port=None,
-            path="/upstream.git",
-            token=Secret(TOKEN),
-        )
-        gate_lab.pins = {HOST: Pin(address="127.0.0.1", port=running.port)}
-        gate_lab.ca_pem = authority.pem
+    with gate_lab.over_https(authority, TOKEN) as running:
         yield running
 
 

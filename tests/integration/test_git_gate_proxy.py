@@ -17,20 +17,21 @@ import pytest
 from bot_bottle.demo.authority import Authority
 from bot_bottle.egress.roads import Roads
 from bot_bottle.git_gate.relay import Relay
-from bot_bottle.git_gate.remote import GateConfig, GateRemote
+from bot_bottle.git_gate.remote import GateConfig
 from bot_bottle.git_gate.spellings import gitconfig
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.client import SidecarProcess
 from bot_bottle.sidecar.config import UpstreamProxy
 from tests.integration.egress_lab import config
 from tests.support.connect_proxy import ConnectProxy
-from tests.support.git_https import GitHttps, git_https
 from tests.support.git_lab import HOST, GitLab, Repo
 from tests.support.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from tests.support.git_https import GitHttps
 
 pytestmark = pytest.mark.integration
 
@@ -95,19 +96,7 @@ def ssh_port(lab: GitLab) -> int:
 @pytest.fixture
 def server(gate_lab: GitLab, authority: Authority) -> Iterator[GitHttps]:
     """Serve the lab's upstream over https and turn the lab to it."""
-    gate_lab.upstream.git("config", "http.receivepack", "true")
-    with git_https(gate_lab.folder, token=TOKEN, host=HOST, authority=authority) as running:
-        gate_lab.remote = GateRemote(
-            host=HOST,
-            name="project",
-            scheme="https",
-            user="",
-            upstream_host=HOST,
-            port=None,
-            path="/upstream.git",
-            token=Secret(TOKEN),
-        )
-        gate_lab.ca_pem = authority.pem
+    with gate_lab.over_https(authority, TOKEN) as running:
         yield running
 
 

@@ -22,12 +22,14 @@ from bot_bottle.git_gate.service import GitGate
 from bot_bottle.git_gate.spellings import gitconfig
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.config import Pin
+from tests.support.git_https import GitHttps, git_https
 from tests.support.ssh_server import ssh_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from bot_bottle.demo.authority import Authority
     from bot_bottle.egress.roads import Resolver
     from bot_bottle.git_gate.policy import PushPolicy
     from bot_bottle.git_gate.scanning import ContentScanner
@@ -226,6 +228,25 @@ class GitLab:
         )
         (self.home / ".gitconfig").write_bytes(gitconfig(chosen, self.gate.url))
         return self
+
+    @contextlib.contextmanager
+    def over_https(self, authority: Authority, token: str) -> Iterator[GitHttps]:
+        """Serve the upstream over https and turn to it, instead of ssh, while the body runs."""
+        self.upstream.git("config", "http.receivepack", "true")
+        with git_https(self.folder, token=token, host=HOST, authority=authority) as running:
+            self.remote = GateRemote(
+                host=HOST,
+                name="project",
+                scheme="https",
+                user="",
+                upstream_host=HOST,
+                port=None,
+                path="/upstream.git",
+                token=Secret(token),
+            )
+            self.pins = {HOST: Pin(address="127.0.0.1", port=running.port)}
+            self.ca_pem = authority.pem
+            yield running
 
     def stop(self) -> None:
         """Take the gate down."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot_bottle import bottle_state
+from bot_bottle import bottle_state, paths
+from bot_bottle.audit import verify
+from bot_bottle.audit_copy import complete
 from bot_bottle.cli import main
-from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.supervise import decide
 from bot_bottle.supervise.decide import Choice, approve, prospect
 from bot_bottle.supervise.operator import all_requests
@@ -165,6 +167,40 @@ def test_an_answer_to_a_kept_bottle_says_what_holds_as_one_to_a_running_one_does
         "GET docs.example (all paths), for as long as this bottle lives",
         "pushes to origin: branches fix-1, for one push",
     ]
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_an_answer_to_a_kept_bottle_comes_after_what_of_its_record_is_elsewhere(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, reached: bool
+) -> None:
+    """A launcher was killed, and the log's end lies where its writer was: the answer must not fork it."""
+    log, elsewhere = paths.audit_path(ONE), home / "volume.jsonl"
+    with served(ONE, backend="docker") as bottle:
+        bottle.ask("a2345678", host="docs.example", methods=["GET"])
+        wait_until(lambda: len(all_requests(ONE)) == 1, "the request")
+        here = log.stat().st_size
+        bottle.request(path="/heard-of-only-there")
+        wait_until(lambda: log.stat().st_size > here, "the request that follows")
+    whole = log.read_bytes()
+    elsewhere.write_bytes(whole)
+    log.write_bytes(whole[: here + 20])  # in the middle of a line
+
+    class Elsewhere:
+        def complete_record(self, identity: str) -> None:
+            assert bottle_state.is_running(identity), "nothing keeps a new session out"
+            if not reached:
+                raise UnavailableError("no engine answers")
+            complete(log, elsewhere)
+
+    monkeypatch.setattr("bot_bottle.backend.registry.get_bottle_backend", lambda _name: Elsewhere())
+    assert main(["approve", "a2345678", "--yes", "--for", "bottle"]) == (0 if reached else 3)
+    if not reached:
+        assert "no engine answers" in capsys.readouterr().err
+        assert log.read_bytes() == whole[: here + 20]
+        return
+    assert log.read_bytes().startswith(whole)
+    assert verify(log).ok
+    assert [one.answer.verdict for one in all_requests(ONE, answered=True) if one.answer] == ["approved"]
 
 
 def test_a_push_is_written_into_the_bottles_file(

@@ -283,13 +283,22 @@ class DockerBackend(BottleBackend):
                 with engine_errors(f"the container of {identity} could not be let go on"):
                     engine.api.unpause(container["Id"])
 
+    def complete_record(self, identity: str) -> None:
+        """Bring home what a launcher that was killed did not get; see :class:`BottleBackend`."""
+        if volumes.noted_engine(identity):
+            self._salvaged(identity)
+
+    def _salvaged(self, identity: str) -> Engine:
+        engine = self._connect()
+        volumes.require_same_engine(identity, engine.endpoint.url)
+        salvage(engine.api, identity, paths.audit_path(identity))
+        return engine
+
     def forget(self, identity: str) -> None:
         """Remove a bottle's home from the engine, and bring home what is left of its record."""
         if not volumes.noted_engine(identity):
             return
-        engine = self._connect()
-        volumes.require_same_engine(identity, engine.endpoint.url)
-        salvage(engine.api, identity, paths.audit_path(identity))
+        engine = self._salvaged(identity)
         with engine_errors(f"the containers of {identity} could not be removed"):
             volumes.remove_containers(engine.api, "agent", identity)
         volumes.remove_home(engine.api, identity)
