@@ -113,17 +113,6 @@ def window_size(fd: int = STDOUT) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def put_back() -> Iterator[None]:
-    """Restore the terminal's settings: a client program that is killed on the way leaves it raw."""
-    before = termios.tcgetattr(STDIN)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(termios.error):
-            termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
-
-
-@contextlib.contextmanager
 def leave_on_signals() -> Iterator[None]:
     """Turn the signals that would end this process with everything still up into an orderly exit."""
 

@@ -119,11 +119,12 @@ def test_a_terminated_launcher_gives_the_terminal_back(lab: Lab) -> None:
 
 
 def test_much_output_on_a_terminal_arrives_whole(lab: Lab) -> None:
-    declare(lab, "talker", ["/bin/sh", "-c", "seq 1 20000; exit 3"])
+    declare(lab, "talker", ["/bin/sh", "-c", "printf '\\033]52;c;c3Rv''bGVu\\007'; seq 1 20000; exit 3"])
     with lab.terminal("start", "talker", "--yes") as terminal:
         before = terminal.wait_for("\r\n20000\r\n")
         numbers = before[before.index("1\r\n2\r\n3\r\n") :].split("\r\n")
         assert numbers == [str(number) for number in range(1, 20000)]
+        assert "c3RvbGVu" not in before, "the agent writes the operator's clipboard"
         assert terminal.exit_code() == 3
 
 

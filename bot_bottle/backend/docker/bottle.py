@@ -9,7 +9,6 @@ import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO
 
-from bot_bottle import process
 from bot_bottle.backend import inside
 from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
 from bot_bottle.backend.carry import ClientOnTerminal, carry
@@ -22,8 +21,7 @@ from bot_bottle.backend.terminal import (
     has_terminal,
     is_terminal_or_closed,
     leave_on_signals,
-    put_back,
-    window_size,
+    own_terminal,
 )
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 
@@ -100,8 +98,11 @@ class DockerBottle(Bottle):
         if not self._sidecar.alive():
             raise LaunchError(sidecar_gone(self.name))
         try:
-            if tty and (side is not None or has_terminal()):
+            if tty and side is not None:
                 code = self._exec_on_terminal(argv, side)
+            elif tty and has_terminal():
+                with own_terminal() as own:
+                    code = self._exec_on_terminal(argv, own)
             else:
                 code = self._exec_on_pipes(Command(argv=tuple(argv)), side)
         except NoProgramError as error:
@@ -169,7 +170,7 @@ class DockerBottle(Bottle):
             if self._ready and self._sidecar.alive():
                 self._sidecar.sync()
 
-    def _exec_on_terminal(self, argv: Sequence[str], side: OperatorSide | None) -> int:
+    def _exec_on_terminal(self, argv: Sequence[str], side: OperatorSide) -> int:
         if shutil.which(_CLIENT, path=self._client_env.get("PATH")) is None:
             raise UnavailableError(
                 "an agent on a terminal needs the client program 'docker', which is not on PATH; "
@@ -177,15 +178,11 @@ class DockerBottle(Bottle):
             )
         execs = self._agent.execs
         with execs.slot() as slot:
-            size = window_size() if side is None else side.sizes()[-1]
+            size = side.sizes()[-1]
             script = _sized(*size) + inside.ON_TERMINAL
             command = [*self._client_argv(tty=True), "/bin/sh", "-c", script, "sh", slot, *argv]
-            if side is not None:
-                with closing(ClientOnTerminal(command, size, env=self._client_env)) as client:
-                    code = carry(client, side)
-            else:
-                with put_back(), leave_on_signals():
-                    code = process.run_attached(command, env=self._client_env)
+            with closing(ClientOnTerminal(command, size, env=self._client_env)) as client:
+                code = carry(client, side)
             if not self._agent.alive():
                 raise LaunchError(_agent_gone(self.name))
             execs.require_ran(slot, code)

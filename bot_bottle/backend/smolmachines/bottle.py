@@ -9,7 +9,6 @@ import sys
 import threading
 from typing import TYPE_CHECKING, BinaryIO
 
-from bot_bottle import process
 from bot_bottle.backend import inside
 from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
 from bot_bottle.backend.carry import ClientOnTerminal, carry
@@ -25,7 +24,7 @@ from bot_bottle.backend.terminal import (
     has_terminal,
     is_terminal_or_closed,
     leave_on_signals,
-    put_back,
+    own_terminal,
 )
 from bot_bottle.errors import LaunchError, UsageError
 
@@ -67,8 +66,11 @@ class SmolmachinesBottle(Bottle):
         self._require_alive()
         if not self._sidecar.alive():
             raise LaunchError(_sidecar_gone(self.name))
-        if tty and (side is not None or has_terminal()):
+        if tty and side is not None:
             code = self._exec_on_terminal(argv, side)
+        elif tty and has_terminal():
+            with own_terminal() as own:
+                code = self._exec_on_terminal(argv, own)
         else:
             stdin: Input = None if side is not None or is_terminal_or_closed(STDIN) else STDIN
             sinks = (descriptor_sink(STDOUT), descriptor_sink(STDERR))
@@ -157,7 +159,7 @@ class SmolmachinesBottle(Bottle):
             raise LaunchError(f"a command could not be run in the bottle: {output.words or 'no answer'}")
         return 255 if client_code is None else client_code
 
-    def _exec_on_terminal(self, argv: Sequence[str], side: OperatorSide | None) -> int:
+    def _exec_on_terminal(self, argv: Sequence[str], side: OperatorSide) -> int:
         with self._slot() as slot:
             script, place = guest.write_call_script(slot)
             if self._machine.run_given(script, guest.call_words((slot, *argv))) != 0:
@@ -167,15 +169,9 @@ class SmolmachinesBottle(Bottle):
             # The client's own words would stand on the agent's screen; the machine's terminal has one stream.
             with contextlib.ExitStack() as stack:
                 nowhere = stack.enter_context(open(os.devnull, "wb")).fileno()  # noqa: PTH123
-                env = engine.client_env()
-                if side is not None:
-                    client = ClientOnTerminal(command, side.sizes()[-1], env=env, stderr=nowhere)
-                    stack.callback(client.close)
-                    code = carry(client, side)
-                else:
-                    stack.enter_context(put_back())
-                    stack.enter_context(leave_on_signals())
-                    code = process.run_attached(command, env=env, stderr=nowhere)
+                client = ClientOnTerminal(command, side.sizes()[-1], env=engine.client_env(), stderr=nowhere)
+                stack.callback(client.close)
+                code = carry(client, side)
             if not self._machine.alive():
                 raise gone(self.name)
             self._require_ran(slot, argv, code)
