@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.family import Family, is_machine, wait_until
+from tests.support.lab import RaisedError
 from tests.support.machine_image import busybox_archive
 from tests.support.outside import new_marker
 from tests.support.watch import Watch
 
 if TYPE_CHECKING:
-    from tests.support.lab import Lab
+    from tests.support.lab import Lab, RunningBottle
     from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.integration
@@ -26,6 +27,7 @@ BOTTLE = """\
 agent_provider: {{template: command, argv: [/bin/true]}}
 limits: {{memory: 512MiB, cpus: 1, open_files: 200}}
 env: {{SHOWN_TO_NOBODY: {value}}}
+egress: {{routes: [{{host: allowed.test}}]}}
 """
 
 SMALL = """\
@@ -56,7 +58,22 @@ def ask(lab: Lab, code: str, *args: str) -> Any:
     return lab.world.run(argv, account=lab.account, env=lab.env, cwd=lab.project).json()
 
 
-def test_a_kept_machine_is_ours_starts_with_its_sidecar_only_and_is_swept(lab: Lab) -> None:
+def reach_nothing_without_the_sidecar(lab: Lab, running: RunningBottle) -> None:
+    """Kill the sidecar of a bottle that reaches ``allowed.test``; no client of it does afterwards."""
+    curl = "curl -s -m 5 $way https://allowed.test/{}"
+    ways = f"for way in '--noproxy allowed.test' ''; do {curl}; done; echo end"
+    before, after = new_marker("before"), new_marker("after")
+    running.sh(ways.format(before))
+    assert len(lab.world.reached(before)) == 2, "directly, and by the proxy"
+    with Family(lab, running.launcher_pid, running.identity) as family:
+        os.kill(family.sidecar(), signal.SIGKILL)
+    assert running.sh(ways.format(after)).out == "end\n"
+    assert lab.world.reached(after) == []
+    with pytest.raises(RaisedError, match=r"sidecar of bottle .* has ended"):
+        running.agent("true")
+
+
+def test_a_kept_machine_is_ours_and_nothing_without_its_sidecar(lab: Lab) -> None:
     value = new_marker("value")
     lab.declare("swept", BOTTLE.format(value=value))
     # Neither an argument of any process nor the engine's own record shows what the bottle's variables hold.
@@ -66,6 +83,7 @@ def test_a_kept_machine_is_ours_starts_with_its_sidecar_only_and_is_swept(lab: L
         told = running.sh("echo kept > ~/note; nproc; ulimit -n; echo $SHOWN_TO_NOBODY")
         assert told.out.split() == ["1", "200", value], told.err
         assert running.agent("printenv", "SHOWN_TO_NOBODY").out == f"{value}\n"
+        reach_nothing_without_the_sidecar(lab, running)
         running.close(exit_code=3)
     assert (watch.found, watch.rounds > 0, watch.files != set()) == (set(), True, True)
     installation = (lab.home / "installation").read_text().strip()

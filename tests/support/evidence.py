@@ -73,7 +73,11 @@ LINES: dict[str, Line] = {
     "A12": Line("the network reconfigured from inside, ports taken, PID 1 traced"),
     "A13": Line(
         "a dead sidecar, launcher or engine; policy after a restart; the moment before it holds",
-        (f"{_LIFE}test_a_killed_sidecar*", "integration/test_docker_engine_ends.py::*"),
+        (
+            f"{_LIFE}test_a_killed_sidecar*",
+            "integration/test_docker_engine_ends.py::*",
+            "integration/test_machine.py::test_a_kept_machine*",
+        ),
     ),
     "A14": Line("connections opened before a rule was removed"),
     "A15": Line(
@@ -337,6 +341,7 @@ def note(item: pytest.Item, report: pytest.TestReport) -> None:
     record = {
         "test": item.nodeid,
         "outcome": report.outcome,
+        "when": report.when,
         "backend": str(parameters.get("backend", "")),
         "account": str(getattr(parameters.get("account"), "name", "")),
     }

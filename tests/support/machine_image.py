@@ -1,6 +1,6 @@
 """The root file system that machines of the tests start from.
 
-It is the small Debian that containers use too, with the providers' programs that the cache holds.
+It is the small Debian that containers use too, with the providers' programs that the cache holds, or without.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ class NoImageError(Exception):
     """There is no image, and none can be made here; the text says why."""
 
 
-def machine_image() -> str:
+def machine_image(*, programs: bool = True) -> str:
     """Give the folder, unpacked once and kept in the cache; raises ``NoImageError``."""
     given = os.environ.get(VARIABLE)
     if given:
         return given
-    folder = _place()
+    wanted = _programs() if programs else []
+    folder = _place(wanted)
     if not folder.exists():
         unfinished = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -44,7 +45,7 @@ def machine_image() -> str:
         subprocess.run(["tar", "--numeric-owner", "-C", str(unfinished), "-xf", str(_archive())], check=True)
         for litter in _LITTER:
             shutil.rmtree(unfinished / litter, ignore_errors=True)
-        for program in _programs():
+        for program in wanted:
             target = unfinished / "usr" / "local" / "bin" / program.name
             shutil.copyfile(program, target)
             target.chmod(0o755)
@@ -52,11 +53,12 @@ def machine_image() -> str:
     return str(folder)
 
 
-def machine_disk() -> Path:
+def machine_disk(*, programs: bool = True) -> Path:
     """Give the same as a disk for an emulated machine; raises ``NoImageError`` or ``NoBoxError``."""
-    disk = _place().with_suffix(".ext4")
+    folder = Path(machine_image(programs=programs))
+    disk = folder.with_suffix(".ext4")
     if not disk.exists():
-        make_disk(Path(machine_image()), disk)
+        make_disk(folder, disk)
     return disk
 
 
@@ -110,9 +112,9 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes = b"", mode: int = 
     archive.addfile(member, io.BytesIO(content))
 
 
-def _place() -> Path:
+def _place(programs: list[Path]) -> Path:
     """Name the folder after all that goes into it."""
-    parts = [f"{program} {program.stat().st_size}" for program in _programs()]
+    parts = [f"{program} {program.stat().st_size}" for program in programs]
     key = hashlib.sha256("\n".join((_archive().name, *_LITTER, *parts)).encode()).hexdigest()[:12]
     return download_cache() / f"machine-{key}"
 

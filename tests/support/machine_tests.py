@@ -3,11 +3,12 @@
 What a test asserts about a shared kernel means nothing in a machine with its own; each such test names what
 takes its place. In emulation (tests.tools.kvmbox) a start takes half a minute and a command two seconds, so
 there a choice is run: what needs one bottle, as root, and of what needs bottles of its own each kind once, as
-root or as an ordinary user.
+root or as an ordinary user. Every run of CI makes the core of that choice, in three bottles.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from tests.support.outside import PACE
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 BACKEND = "smolmachines"
 #: Set for a run of all tests beside which another runs those of microVMs.
 APART = "BOT_BOTTLE_TEST_MACHINES_APART"
+#: Set to :data:`CORE` where an emulated machine is to run the core alone.
+PART = "BOT_BOTTLE_TEST_MACHINES"
+CORE = "core"
 
 #: Tests about this backend alone.
 _OWN = frozenset({"tests/attacks/test_machine.py", "tests/integration/test_machine.py"})
@@ -84,6 +88,24 @@ _NOT_EMULATED = {
     "test_a14_a_connection_opened_before_a_route_was_removed_ends_with_it": _STARTS,
     "test_e5_a_link_in_the_home_leads_nowhere_on_the_host": _STARTS,
 }
+#: The core, as root: each hole that an engine's own way to allow something leaves, where credentials may lie,
+#: what every command needs of a bottle, and that nothing leaves or starts without the sidecar.
+_CORE_FILES = frozenset({"tests/attacks/test_machine.py", "tests/integration/test_contract_exec.py"})
+_CORE_TESTS = frozenset(
+    {
+        "tests/attacks/test_a_no_route.py::test_a1_an_allowed_host_works_for_clients_of_both_kinds",
+        "tests/attacks/test_a_no_route.py::test_a1_both_kinds_of_client_read_the_same_refusal",
+        "tests/attacks/test_c_credentials.py::test_c4_only_the_routes_own_credential_leaves",
+        "tests/attacks/test_c_credentials.py::test_c6_the_token_is_nowhere_inside",
+        "tests/integration/test_machine.py::test_a_kept_machine_is_ours_and_nothing_without_its_sidecar",
+    }
+)
+CORE_PLACES = tuple(sorted({*_CORE_FILES, *(test.partition("::")[0] for test in _CORE_TESTS)}))
+CORE_CHOICE = """\
+Here the processor is emulated, some twenty times slower, so the core of these tests is run: each way out that
+a machine's engine could leave, where credentials may lie, and what every command needs of a bottle, as root.
+All that an emulated machine can carry: python -m tests.tools.machines
+"""
 #: What is said of all others.
 CHOICE = """\
 Here the processor is emulated, some twenty times slower, so a choice of the tests is run: the attacks, the
@@ -103,6 +125,8 @@ def is_left_out(item: pytest.Item) -> bool:
     if backend != BACKEND:
         return True
     account = _parameter(item, "account")
+    if os.environ.get(PART) == CORE:
+        return account != "root" or (file not in _CORE_FILES and f"{file}::{name}" not in _CORE_TESTS)
     if (chosen := _EMULATED_TESTS.get(f"{file}::{name}")) is not None:
         return account != chosen
     return account != "root" or file not in _EMULATED_FILES

@@ -16,12 +16,14 @@ import contextlib
 import gzip
 import lzma
 import os
+import select
 import shlex
 import shutil
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +41,7 @@ _PRIORITY = -10
 
 _MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_blk", "ext4")
 #: Every write goes to memory; this folder of the box, which ``--out`` names outside, is the one way back.
-_OUT = "/mnt/kvmbox"
+OUT = "/mnt/kvmbox"
 #: Temporary files of its own: those outside come and go under its feet.
 _TEMPORARY = "/mnt/tmp"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -124,14 +126,16 @@ def run(
     *,
     out: Path,
     seconds: float = 900.0,
+    silence: float = 0.0,
     memory: str = "8G",
     disks: Sequence[Disk] = (),
     env: Sequence[str] = (),
 ) -> int:
     """Run ``argv`` in a box in the current folder and give its exit code, :data:`NO_VERDICT` for none.
 
-    ``out`` is an existing folder that the command finds at ``$KVMBOX_OUT`` and may write to; ``env`` names
-    the variables of this process that it gets. What it prints, this process prints.
+    ``out`` is an existing folder that the command finds at ``$KVMBOX_OUT`` (:data:`OUT`) and may write to;
+    ``env`` names the variables of this process that it gets. What it prints, this process prints. The box is
+    ended after ``seconds``, and where it printed nothing for ``silence`` seconds, if that is more than 0.
 
     Raises :class:`NoBoxError`.
     """
@@ -142,20 +146,38 @@ def run(
         initrd = Path(scratch, "initrd.gz")
         initrd.write_bytes(gzip.compress(_initrd(parts, _start(argv, disks, env)), 1))
         command = _qemu(parts, initrd, out, memory, disks)
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         with contextlib.suppress(OSError):  # root's alone
             os.setpriority(os.PRIO_PROCESS, process.pid, _PRIORITY)
         try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            print(f"kvmbox: ended after {seconds:.0f} s", file=sys.stderr)
+            if why := _follow(process, seconds, silence):
+                print(f"kvmbox: ended: {why}", file=sys.stderr)
         finally:
             process.kill()
-            process.wait()
+            process.communicate()
     try:
         return int(verdict.read_text())
     except (FileNotFoundError, ValueError):
         return NO_VERDICT
+
+
+def _follow(process: subprocess.Popen[bytes], seconds: float, silence: float) -> str:
+    """Print what a box says until it ends; says why it has to be ended, nothing where it did so itself."""
+    if process.stdout is None:
+        raise ValueError("the box's console leads nowhere")
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        patience = min(left, silence) if silence else left
+        if select.select([process.stdout], [], [], patience)[0]:
+            said = os.read(process.stdout.fileno(), 1 << 16)
+            if not said:
+                process.wait()
+                return ""
+            sys.stdout.buffer.write(said)
+            sys.stdout.buffer.flush()
+        elif patience < left:
+            return f"it said nothing for {silence:.0f} s"
+    return f"its {seconds:.0f} s are over"
 
 
 def make_disk(root: Path, image: Path) -> None:
@@ -198,12 +220,12 @@ def _start(argv: Sequence[str], disks: Sequence[Disk], env: Sequence[str]) -> st
     return _START.format(
         path=_SYSTEM_PATH,
         mark=MARK,
-        out=_OUT,
+        out=OUT,
         temporary=_TEMPORARY,
         points=" ".join(shlex.quote(disk.point) for disk in disks),
         disks="\n".join(mounts),
         cwd=shlex.quote(str(Path.cwd())),
-        command=shlex.join(["env", f"KVMBOX_OUT={_OUT}", *passed, *argv]),
+        command=shlex.join(["env", f"KVMBOX_OUT={OUT}", *passed, *argv]),
     )
 
 
