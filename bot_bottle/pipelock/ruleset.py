@@ -13,7 +13,8 @@ from bot_bottle.pipelock.credentials import (
     RULES,
     RUN_RULES,
 )
-from bot_bottle.pipelock.decode import SHAPES, Shape, digit_runs, spots
+from bot_bottle.pipelock.decode import MOST_SPOTS, RUN, SHAPES, SIGNS, Shape, spots
+from bot_bottle.pipelock.disguises import CODES
 from bot_bottle.pipelock.patterns import PatternSet
 from bot_bottle.pipelock.rule import Match, Rule, is_placeholder
 
@@ -50,16 +51,37 @@ class RuleMatch:
 class Look:
     """What a pass saw: where rules could match, the shapes of encodings, the beginning of any key.
 
-    ``engine`` tells whether the rule engine could find anything; ``None``: it must be asked.
+    ``engine`` tells whether the rule engine could find anything; ``None``: it must be asked. ``runs`` and
+    ``codes`` tell whether there could be a long run of digits, or letters by their numbers.
     """
 
     hits: Sequence[Hit] = ()
     shapes: frozenset[Shape] = frozenset()
     key_start: bool = False
     engine: bool | None = None
+    runs: bool = True
+    codes: bool = True
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing but a run of digits was seen."""
+        return not (self.hits or self.shapes or self.key_start or self.codes) and self.engine is False
 
 
-_NOTHING = {engine: Look(engine=engine) for engine in (None, False, True)}
+_NO_SHAPES: frozenset[Shape] = frozenset()
+
+
+@functools.cache
+def _seen(
+    shapes: frozenset[Shape] = frozenset(),
+    *,
+    key_start: bool = False,
+    engine: bool | None,
+    runs: bool = True,
+    codes: bool = True,
+) -> Look:
+    """Give a look without hits, of which there are few."""
+    return Look(shapes=shapes, key_start=key_start, engine=engine, runs=runs, codes=codes)
 
 
 class RuleSet:
@@ -67,7 +89,7 @@ class RuleSet:
 
     __slots__ = (
         "_compiled", "_first_number", "_first_pass", "_numbers", "_placeholders_pass", "_plain_run_rules",
-        "_rules", "_run_rules", "_search",
+        "_rules", "_run_rules", "_search", "_small",
     )  # fmt: skip
 
     def __init__(self, profile: Profile) -> None:
@@ -84,13 +106,14 @@ class RuleSet:
         triggers = [rule.trigger or _OPEN_END.sub(rb"{\1}\3", rule.pattern) for rule in self._rules]
         self._first_number = sum(not rule.number for rule in self._rules)
         named, numbers = triggers[: self._first_number], triggers[self._first_number :]
-        signs = [*(shape.value for shape in SHAPES), KEY_START, NUMBER_WORDS]
+        signs = [*SIGNS, KEY_START, NUMBER_WORDS]
         self._first_pass = ((*named, *signs), (*[False] * len(named), *[True] * len(signs)))
         # Compiled where no combined set does its work.
         self._search: PatternSet | None = None
         for shape in SHAPES:
             spots(shape)  # so that no scan pays for compiling them
         self._numbers = PatternSet.expressions(numbers, once=False) if numbers else None
+        self._small = PatternSet.expressions([*numbers, RUN, CODES], once=[False] * len(numbers) + [True] * 2)
 
     def first_pass(self) -> tuple[tuple[bytes, ...], tuple[bool, ...]]:
         """Give the expressions of the first pass, and which of them are reported once."""
@@ -101,12 +124,6 @@ class RuleSet:
         self._search = PatternSet.expressions(self._first_pass[0], once=self._first_pass[1])
         return self._search
 
-    def sees_nothing(self, data: bytes, combined: PatternSet) -> bool:
-        """Tell of small content that :meth:`look` and :meth:`settle_runs` would see nothing at all in it."""
-        if combined.hits(data) or (self._numbers is not None and self._numbers.hits(data)):
-            return False
-        return not any(data[start] in _FIRST_OF_RUN for start, _end in digit_runs(data))
-
     def look(self, data: bytes, combined: PatternSet | None = None) -> Look:
         """Pass over ``data`` once; ``combined`` has a rule engine's expressions behind ours."""
         engine: bool | None = None
@@ -115,25 +132,36 @@ class RuleSet:
         else:
             ours = len(self._first_pass[0])
             every = combined.hits(data)
-            hits = [hit for hit in every if hit[0] < ours]
+            hits = [hit for hit in every if hit[0] < ours] if every else every
             engine = len(hits) < len(every)
-        small = len(data) <= _SMALL
-        if not hits and not small:
-            return _NOTHING[engine]
         first = self._first_number
         signs = {index - first for index, _end in hits if index >= first}
         if signs:
             hits = [hit for hit in hits if hit[0] < first]
-        if self._numbers is not None and (small or len(SHAPES) + 1 in signs):
+        runs = codes = True
+        if len(data) <= _SMALL:
+            hits, runs, codes = self._look_small(data, hits)
+        elif self._numbers is not None and len(SHAPES) + 1 in signs:
             hits += [(first + index, end) for index, end in self._numbers.hits(data)]
-        if not signs:
-            return Look(hits=hits, engine=engine) if hits else _NOTHING[engine]
-        return Look(
-            hits=hits,
-            shapes=frozenset(SHAPES[sign] for sign in signs if sign < len(SHAPES)),
-            key_start=len(SHAPES) in signs,
-            engine=engine,
-        )
+        shapes = _shapes(data, signs) if signs else _NO_SHAPES
+        key_start = len(SHAPES) in signs
+        if not hits:
+            return _seen(shapes, key_start=key_start, engine=engine, runs=runs, codes=codes)
+        return Look(hits=hits, shapes=shapes, key_start=key_start, engine=engine, runs=runs, codes=codes)
+
+    def _look_small(self, data: bytes, hits: list[Hit]) -> tuple[list[Hit], bool, bool]:
+        """Look for numbers, runs of digits and letters by their numbers in one pass."""
+        seen = self._small.hits(data)
+        if not seen:
+            return hits, False, False
+        first, marks = self._first_number, len(self._rules) - self._first_number
+        numbers = [(first + index, end) for index, end in seen if index < marks]
+        others = {index - marks for index, _end in seen}
+        return hits + numbers, 0 in others, 1 in others
+
+    def may_hold_wallet(self, data: bytes, spans: Sequence[Span]) -> bool:
+        """Tell whether :meth:`settle_runs` could find anything in the plain runs of ``data``."""
+        return any(data[start] in _FIRST_OF_RUN for start, _end in spans)
 
     def settle(
         self, data: bytes, hits: Sequence[Hit], context: Context, layers: tuple[str, ...]
@@ -180,6 +208,14 @@ class RuleSet:
             return
         if rule.judge is None or rule.judge(facts):
             yield RuleMatch(rule=rule, value=match[1], offset=start)
+
+
+def _shapes(data: bytes, signs: set[int]) -> frozenset[Shape]:
+    """Give the shapes whose signs were seen; that of wrapped lines is confirmed, since it is a faster one."""
+    shapes = {SHAPES[sign] for sign in signs if sign < len(SHAPES)}
+    if Shape.WRAPPED in shapes and not spots(Shape.WRAPPED).hits(data, most=MOST_SPOTS):
+        shapes.discard(Shape.WRAPPED)
+    return frozenset(shapes)
 
 
 def _counts(rule: Rule, profile: Profile) -> bool:

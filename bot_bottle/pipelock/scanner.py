@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.pipelock.engine import EngineHit
     from bot_bottle.pipelock.patterns import PatternSet
-    from bot_bottle.pipelock.ruleset import Profile
+    from bot_bottle.pipelock.ruleset import Look, Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Limits:
 
 
 #: Content up to this may be found plain at once.
-_QUICK = 2048
+_QUICK = 4096
 #: Content up to this is taken apart into fields where a key begins in it.
 _LARGEST_DIVIDED = 64 * 1024
 
@@ -96,31 +96,38 @@ class Scanner:
 
         The value is empty where there is none to show: for guarded ones, and for what could not be judged.
         """
-        scan = _Scan(self, context)
+        scan: _Scan | None = None
         failure: Finding
         try:
-            if len(data) <= _QUICK and self._is_plain(data, context):
+            look = self._quick_look(data, context)
+            if look is not None and look.is_empty and self._is_plain(data, context, look):
                 return {}
-            return scan.run(data)
+            scan = _Scan(self, context)
+            return scan.run(data, look)
         except OverBudgetError as error:
             failure = _error("over-budget", context, str(error))
         except Exception as error:  # noqa: BLE001 - fail closed: a broken scanner refuses
             failure = _error("scanner-error", context, type(error).__name__)
-        return {**scan.findings(), (failure.rule, b""): failure}
+        return {**(scan.findings() if scan else {}), (failure.rule, b""): failure}
 
-    def _is_plain(self, data: bytes, context: Context) -> bool:
-        """Tell short content that has nothing a closer look could begin with; most targets are such."""
+    def _quick_look(self, data: bytes, context: Context) -> Look | None:
+        """Take the first look at small content, which mostly is the last one too."""
+        if len(data) > _QUICK or self._profile != "egress" or context.encoding or context.path:
+            return None
         combined = self._engine.combined()
-        if combined is None or self._profile != "egress":
-            return False
-        if context.content_type or context.encoding or context.path:
-            return False
+        return self._rules.look(data, combined) if combined is not None else None
+
+    def _is_plain(self, data: bytes, context: Context, look: Look) -> bool:
+        """Tell content of an empty ``look`` that has nothing else a closer one could begin with."""
         plain = skeleton(data)
+        if self.own.search(data, plain) is not None:
+            return False
+        spans = digit_runs(data) if look.runs else ()
         return (
-            self._rules.sees_nothing(data, combined)
-            and hides_nothing(data, plain)
+            not self._rules.may_hold_wallet(data, spans)
+            and hides_nothing(data, plain, spans)
             and holds_none(data)
-            and self.own.search(data, plain) is None
+            and not (claims_text(context.content_type) and looks_opaque(data, context.content_type))
         )
 
     def deadline(self) -> Deadline:
@@ -143,7 +150,8 @@ class _Scan:
     def findings(self) -> Mapping[tuple[str, bytes], Finding]:
         return self._found
 
-    def run(self, data: bytes) -> Mapping[tuple[str, bytes], Finding]:
+    def run(self, data: bytes, look: Look | None = None) -> Mapping[tuple[str, bytes], Finding]:
+        """Judge ``data``, at which the first ``look`` may have been taken."""
         context = self._context
         opaque = ""
         content = data
@@ -158,7 +166,7 @@ class _Scan:
             for rule, value, offset in file_secrets(context.path, content):
                 self._note("credential", rule, value, offset, (), content)
         try:
-            self._examine(content)
+            self._examine(content, look)
         except OpaqueError as error:
             opaque = opaque or str(error)
         if opaque:
@@ -182,7 +190,7 @@ class _Scan:
             raise OverBudgetError("the content holds more encoded content than is looked through")
         self._deadline.check()
 
-    def _examine(self, data: bytes) -> None:
+    def _examine(self, data: bytes, look: Look | None) -> None:
         """Look at the content and, breadth first, at all that is encoded in it."""
         level: list[tuple[tuple[str, ...], bytes]] = [((), data)]
         seen: set[bytes] = set()
@@ -191,35 +199,40 @@ class _Scan:
             below: list[tuple[tuple[str, ...], bytes]] = []
             for layers, content in level:
                 self._deadline.check()
-                for layer, inner in self._look(layers, content, deeper=len(layers) < limit):
+                taken = None if layers else look
+                for layer, inner in self._look(layers, content, taken, deeper=len(layers) < limit):
                     if inner and inner != content and inner not in seen:
                         seen.add(inner)
                         self._spend(inner)
                         below.append(((*layers, layer), inner))
             level = below
 
-    def _look(self, layers: tuple[str, ...], data: bytes, *, deeper: bool) -> Iterator[tuple[str, bytes]]:
+    def _look(
+        self, layers: tuple[str, ...], data: bytes, look: Look | None, *, deeper: bool
+    ) -> Iterator[tuple[str, bytes]]:
         owner = self._owner
         rules = owner._rules
-        look = rules.look(data, owner._engine.combined() if owner._profile == "egress" else None)
+        if look is None:
+            look = rules.look(data, owner._engine.combined() if owner._profile == "egress" else None)
         plain = skeleton(data)
         own = owner.own.search(data, plain)
         if own is not None:
             self._note("own_secret", f"own-secret:{own.name}", b"", -1, (*layers, *own.layers), data)
-        spans = digit_runs(data)
+        spans = digit_runs(data) if look.runs else []
         if self._context.rules:
-            for match in (
-                *rules.settle(data, look.hits, self._context, layers),
-                *rules.settle_runs(data, spans, self._context, layers),
-            ):
-                self._note(match.rule.kind, match.rule.id, match.value, match.offset, layers, data)
+            if look.hits or spans:
+                for match in (
+                    *rules.settle(data, look.hits, self._context, layers),
+                    *rules.settle_runs(data, spans, self._context, layers),
+                ):
+                    self._note(match.rule.kind, match.rule.id, match.value, match.offset, layers, data)
             if look.engine is not False:
                 self._ask_engine(data, layers, passed=look.engine is True)
         if not deeper:
             return
         yield from decoded(data, look.shapes, spans, plain)
         if self._context.rules and owner._profile == "egress":
-            yield from undisguised(data, look.shapes)
+            yield from undisguised(data, look.shapes, codes=look.codes)
         if look.key_start and self._context.rules and len(data) <= _LARGEST_DIVIDED:
             yield "divided", divided_keys(data, self._context)
 

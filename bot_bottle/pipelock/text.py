@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 _TEXT_TYPE = re.compile(
@@ -12,11 +13,20 @@ _WIDE = re.compile(r"(?i)charset\s*=\s*[\"']?utf-?(?:16|32)")
 #: Control characters that no text has (it has TAB, LF, VT, FF, CR, ESC).
 _CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _SAMPLE = 4096
+_LONGEST_KEPT = 128
 
 
 def claims_text(content_type: str) -> bool:
     """Tell whether a ``Content-Type`` promises text."""
-    return bool(content_type) and _TEXT_TYPE.match(content_type.strip()) is not None
+    if not content_type:
+        return False
+    # What agents say again and again is short; what is longer is not kept.
+    return (_is_text if len(content_type) <= _LONGEST_KEPT else _is_text.__wrapped__)(content_type)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_text(content_type: str) -> bool:
+    return _TEXT_TYPE.match(content_type.strip()) is not None
 
 
 def looks_opaque(data: bytes, content_type: str = "") -> bool:
@@ -33,6 +43,8 @@ def looks_opaque(data: bytes, content_type: str = "") -> bool:
     controls = len(sample) - len(sample.translate(None, _CONTROLS))
     if controls * 50 > len(sample):
         return True
+    if sample.isascii():
+        return False
     try:
         sample[: len(sample) - 8 if len(data) > _SAMPLE else len(sample)].decode("utf-8")
     except UnicodeDecodeError as error:

@@ -78,7 +78,9 @@ def test_whatever_breaks_is_a_refusal(step: str, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(scanner_module, step, fail)
     context = Context(content_type="application/json", encoding="identity", path="a.yaml")
-    found = scanner(own=own_secrets({})).scan(b'{"a": "AKIA", "b": "x%41"}', context)
+    found = scanner(own=own_secrets({})).scan(
+        b'{"a": "AKIA", "b": "x%41", "c": "a/long/run/of/digits"}', context
+    )
     assert [entry.kind for entry in found] == ["error"]
     assert refusals(found)
 
