@@ -1,4 +1,4 @@
-"""The operator is told of what an agent asks for: by a command of theirs, and on their desktop.
+"""The operator is told of what an agent asks for and of credentials that ended: by a command, on a desktop.
 
 A thread of the launcher hears the bottle's events. What the agent wrote reaches the command as JSON on its
 standard input, cut to printable text, and never as an argument; what the desktop is shown holds none of it.
@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from bot_bottle import paths, process
@@ -23,7 +24,7 @@ from bot_bottle.supervise.record import ASKED
 from bot_bottle.supervise.request import AgentRequest, clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from bot_bottle.audit_chain import Record
     from bot_bottle.backend.base import BottlePlan
@@ -70,6 +71,48 @@ def details(request: AgentRequest, identity: str, about: Mapping[str, str]) -> b
     return json.dumps({name: _clean(value) for name, value in obj.items()}).encode() + b"\n"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Word:
+    """One thing to tell: ``name`` stands for it where that fails, ``given`` is what the command reads."""
+
+    name: str
+    given: bytes
+    desktop: str
+
+
+def _asked(record: Record, identity: str, about: Mapping[str, str]) -> Iterator[_Word]:
+    request = AgentRequest.from_record(record)
+    words = f"asks for {request.kind} ({request.id}); see: bot-bottle requests"
+    yield _Word(name=request.id, given=details(request, identity, about), desktop=words)
+
+
+def _ended(record: Record, identity: str, about: Mapping[str, str]) -> Iterator[_Word]:
+    if record["decision"] != "expired":
+        return
+    for name in _names(record["credentials"]):
+        summary = f"the credential {name} has ended"
+        obj = {
+            "identity": identity,
+            **about,
+            "request": "",
+            "kind": "credential",
+            "credential": name,
+            "summary": summary,
+            "why": str(record.get("message", "")),
+        }
+        given = json.dumps({key: _clean(value) for key, value in obj.items()}).encode() + b"\n"
+        yield _Word(name=name, given=given, desktop=f"{summary}: what needs it is refused")
+
+
+def _names(found: object) -> Iterator[str]:
+    if isinstance(found, list):
+        yield from map(str, found)
+
+
+#: What is told of each event.
+_TOLD = {ASKED: _asked, "credential": _ended}
+
+
 def _clean(value: object) -> object:
     if isinstance(value, str):
         return clean(value, _MAX_CHARS)
@@ -111,7 +154,7 @@ class Announcer:
 
     def __enter__(self) -> Self:
         path = paths.audit_path(self._identity)
-        self._reader = LogReader(path, offset=_size(path), events=[ASKED])
+        self._reader = LogReader(path, offset=_size(path), events=list(_TOLD))
         self._thread.start()
         return self
 
@@ -153,24 +196,24 @@ class Announcer:
     def _announce(self, records: Iterable[Record]) -> None:
         for record in records:
             with contextlib.suppress(KeyError, TypeError, ValueError):  # a record of another version
-                self._tell(AgentRequest.from_record(record))
+                for word in _TOLD[str(record["event"])](record, self._identity, self._about):
+                    self._tell(word)
 
-    def _tell(self, request: AgentRequest) -> None:
+    def _tell(self, word: _Word) -> None:
         now = self._clock()
         while self._times and now - self._times[0] >= PACE_SECONDS:
             self._times.popleft()
         if len(self._times) >= PACE:
-            self._say(f"{request.id}: not announced, since more than {PACE} requests came within a minute")
+            self._say(f"{word.name}: not announced, since more than {PACE} requests came within a minute")
             return
         self._times.append(now)
         if self._on_request:
-            self._run(self._on_request, details(request, self._identity, self._about), request, "on_request")
+            self._run(self._on_request, word.given, word.name, "on_request")
         if self._notify:
-            words = f"asks for {request.kind} ({request.id}); see: bot-bottle requests"
-            argv = (_DESKTOP, "--app-name=bot-bottle", "--", self._identity, words)
-            self._run(argv, b"", request, "notify")
+            argv = (_DESKTOP, "--app-name=bot-bottle", "--", self._identity, word.desktop)
+            self._run(argv, b"", word.name, "notify")
 
-    def _run(self, argv: Sequence[str], given: bytes, request: AgentRequest, key: str) -> None:
+    def _run(self, argv: Sequence[str], given: bytes, name: str, key: str) -> None:
         if self._over.is_set():
             return
         try:
@@ -180,7 +223,7 @@ class Announcer:
                 return
             self._missing.add(key)
             why = error.strerror or str(error)
-            self._say(f"{request.id}: {key} of config.toml: {argv[0]} cannot be run: {why}")
+            self._say(f"{name}: {key} of config.toml: {argv[0]} cannot be run: {why}")
             return
         with self._lock:
             self._command = command
@@ -190,9 +233,9 @@ class Announcer:
             with self._lock:
                 self._command = None
         if code is None:
-            self._say(f"{request.id}: {key} of config.toml: {argv[0]} was ended after {RUN_SECONDS:g} s")
+            self._say(f"{name}: {key} of config.toml: {argv[0]} was ended after {RUN_SECONDS:g} s")
         elif code and not self._over.is_set():
-            self._say(f"{request.id}: {key} of config.toml: {argv[0]} ended with exit code {code}")
+            self._say(f"{name}: {key} of config.toml: {argv[0]} ended with exit code {code}")
 
 
 def _size(path: os.PathLike[str]) -> int:

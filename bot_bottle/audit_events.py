@@ -55,6 +55,15 @@ _TOLD = {
     "message": "string?: the same in a sentence, as the agent is told it",
 }
 _REFS = "strings: each change asked for, as `ACTION REF OLD..NEW`"
+#: What was found in a request that went on all the same.
+_FOUND = _fields(
+    host=_HOST,
+    method="string: as sent",
+    reason="string: what kind of value, or why it could not be read",
+    rule="string: the scanner's rule",
+    place="string: where in the request, such as a header's name",
+    count="number: how many",
+)
 
 EVENTS: dict[str, Event] = {
     "start": Event(
@@ -90,36 +99,15 @@ EVENTS: dict[str, Event] = {
     ),
     "redacted": Event(
         meaning="Values were overwritten in a request that went on (`on_match: redact`).",
-        fields=_fields(
-            host=_HOST,
-            method="string: as sent",
-            reason="string: what kind of value",
-            rule="string: the scanner's rule",
-            place="string: where in the request",
-            count="number: how many",
-        ),
+        fields=_FOUND,
     ),
     "stripped": Event(
         meaning="A credential stood in a header that no bottle may present, and was left out.",
-        fields=_fields(
-            host=_HOST,
-            method="string: as sent",
-            reason="string: what kind of value",
-            rule="string: the scanner's rule",
-            place="string: which header",
-            count="number: how many",
-        ),
+        fields=_FOUND,
     ),
     "unread": Event(
         meaning="Content passed unread, by the word of its route.",
-        fields=_fields(
-            host=_HOST,
-            method="string: as sent",
-            reason="string: why it could not be read",
-            rule="string: the scanner's rule",
-            place="string: where in the request",
-            count="number: how many",
-        ),
+        fields=_FOUND,
     ),
     "answer": Event(
         meaning="Something was done to a server's answer.",

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,27 @@ def make_private_dir(path: Path) -> None:
     for folder in reversed(missing):
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=PRIVATE_DIR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What was found at a path: its bytes, None where it is no plain file; whether others cannot write it.
+
+    ``own`` is false, too, for a file of another account's than this one and root.
+    """
+
+    content: bytes | None = field(repr=False)
+    own: bool
+
+
+def read_plain(path: Path, *, limit: int) -> Opened:
+    """Read at most ``limit`` bytes of a file that may be anything; waits for nothing. Raises ``OSError``."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb") as file:
+        info = os.fstat(descriptor)
+        content = file.read(limit) if stat.S_ISREG(info.st_mode) else None
+    others = info.st_uid not in {0, os.geteuid()} or bool(info.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    return Opened(content=content, own=not others)
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 import shlex
-import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from bot_bottle import files
 from bot_bottle.errors import UsageError
 from bot_bottle.secret import Secret
 
@@ -118,10 +117,7 @@ def api_key_stand_in() -> bytes:
 def _read(path: Path) -> bytes:
     again = f"run: rm -f {shlex.quote(str(path))} && codex login"
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        with os.fdopen(descriptor, "rb") as file:
-            info = os.fstat(descriptor)
-            content = file.read(_MAX_BYTES + 1) if stat.S_ISREG(info.st_mode) else None
+        found = files.read_plain(path, limit=_MAX_BYTES + 1)
     except FileNotFoundError:
         raise UsageError(
             f"{path} does not exist: Codex is not logged in on this host, or keeps its login in a keyring; "
@@ -129,12 +125,12 @@ def _read(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}); {again}") from error
-    if content is None or len(content) > _MAX_BYTES:
+    if found.content is None or len(found.content) > _MAX_BYTES:
         raise UsageError(f"{path} is no file of a login; {again}")
     # Whoever can write there chooses the account that reads all the agent is told.
-    if info.st_uid not in {0, os.geteuid()} or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if not found.own:
         raise UsageError(f"{path} can be written by other users, so the login may be anybody's; {again}")
-    return content
+    return found.content
 
 
 def _object(content: bytes) -> Json | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bot_bottle import files
 from bot_bottle.agent_provider.token_command import MAX_CHARS, fresh_from
 from bot_bottle.errors import UsageError
 from bot_bottle.renewal import Fresh, Renewal
@@ -24,18 +23,15 @@ def token_in(path: Path) -> Fresh:
     """Read the credential, on one line; raises ``UsageError``, never with what the file holds."""
     name = f"agent_provider.token_file ({path})"
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        with os.fdopen(descriptor, "rb") as file:
-            info = os.fstat(descriptor)
-            content = file.read(MAX_CHARS + 1) if stat.S_ISREG(info.st_mode) else None
+        found = files.read_plain(path, limit=MAX_CHARS + 1)
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}; write the credential there") from error
-    if content is None:
+    if found.content is None:
         raise UsageError(f"{name} is no file; write the credential there, on one line")
     # Whoever can write there chooses the account that hears all the agent says.
-    if info.st_uid not in {0, os.geteuid()} or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if not found.own:
         raise UsageError(f"{name} can be written by other users; try: chmod 600 {path}")
-    return fresh_from(content, name, "holds")
+    return fresh_from(found.content, name, "holds")
 
 
 def renewal(path: str, env: Mapping[str, str]) -> Renewal:

@@ -75,7 +75,8 @@ class BottlePlan:
     ``guest_env`` is the whole environment of the agent (placeholders, proxy and CA variables, the
     manifest's ``env``) and is not printed by value. ``secrets`` and ``git_remotes`` are for the sidecar
     alone. ``marked`` are the operator's values that must not leave (the bottle's ``guard``) and that are not
-    in ``guest_env``. ``on_request`` and ``notify`` say how the operator is told of what the agent asks for.
+    in ``guest_env``. ``on_request`` and ``notify`` say how the operator is told of what the agent asks for,
+    and of credentials that ended.
     ``second_hop`` is the path of the external pipelock program, where the bottle has it behind its egress.
     ``lenders`` are the folders of objects that the copied repository borrows from.
     """

@@ -116,6 +116,7 @@ def prepare_plan(
     if resolved is None or missing:
         raise UsageError("; ".join(missing))
     identity = spec.identity or bottle_state.new_identity(spec.agent_name)
+    told_of = bottle.supervise or bool(provision.renewals)  # its requests, and credentials that end
     plan = BottlePlan(
         spec=spec,
         identity=identity,
@@ -136,8 +137,8 @@ def prepare_plan(
         git_remotes=git_remotes,
         marked=marked,
         limits=backend.limits(bottle),
-        on_request=config.on_request if bottle.supervise else (),
-        notify=config.notify and bottle.supervise,
+        on_request=config.on_request if told_of else (),
+        notify=config.notify and told_of,
         second_hop=second_hop(bottle, config),
         lenders=lenders,
     )

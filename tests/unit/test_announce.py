@@ -64,6 +64,23 @@ def test_a_command_is_given_each_request_on_its_standard_input(bottle: ServedLog
     assert arguments.read_text() == "one $HOME\none $HOME\n", "no shell, nothing of the agent's"
 
 
+def test_a_credential_that_ended_is_told_and_one_that_was_renewed_is_not(
+    bottle: ServedLog, tmp_path: Path
+) -> None:
+    sink, shown = tmp_path / "sink", tmp_path / "shown"
+    command = program(tmp_path, "tell", f"cat >>{sink}")
+    program(tmp_path, "notify-send", f'echo "$*" >>{shown}')
+    found = env(PATH=f"{tmp_path}:{os.environ['PATH']}")
+    with Announcer(bottle.identity, on_request=[command], notify=True, env=found):
+        bottle.append("credential", decision="renewed", credentials=["OLD"])
+        bottle.append("credential", decision="expired", credentials=["TOKEN"], message="has ended")
+        wait_until(shown.exists, "the notification")
+    (told,) = announced(sink)
+    assert (told["kind"], told["credential"], told["request"]) == ("credential", "TOKEN", "")
+    assert "TOKEN has ended" in told["summary"]
+    assert "the credential TOKEN has ended" in shown.read_text()
+
+
 def test_what_cannot_be_told_is_a_notice_and_the_next_one_is_told(bottle: ServedLog, tmp_path: Path) -> None:
     said: list[str] = []
     with Announcer(bottle.identity, on_request=["/no/such"], env=env(), say=said.append):
