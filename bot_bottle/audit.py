@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote
 
 from bot_bottle.audit_chain import GENESIS, ChainEnd, canonical, fault, parse, sha256, stand
+from bot_bottle.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -313,7 +314,7 @@ def verify(path: Path) -> AuditVerdict:
     if torn:
         return _broken(records, torn[0], "is not a whole record (the log was cut while it was written)")
     ended = last_event == "end"
-    message = f"{records} record{'s' * (records != 1)}, chain intact, " + (
+    message = f"{counted(records, 'record')}, chain intact, " + (
         "ended cleanly" if ended else "no end record: still open, or cut short"
     )
     return AuditVerdict(ok=True, records=records, ended=ended, error_line=None, message=message)
@@ -387,5 +388,5 @@ def _broken(records: int, line: int, wrong: str) -> AuditVerdict:
         records=records,
         ended=False,
         error_line=line,
-        message=f"line {line} {wrong}; {records} records before it hold",
+        message=f"line {line} {wrong}; {counted(records, 'record')} before it hold",
     )

@@ -72,6 +72,11 @@ class BottleStateSummary:
     status: str
     detached: bool = False
 
+    @property
+    def word(self) -> str:
+        """The status in one word, as every listing shows it (docs/running.md)."""
+        return "detached" if self.detached else self.status
+
 
 def bottle_state_dir(identity: str) -> Path:
     """Give the identity's state folder; raises ``UsageError`` for what cannot be an identity."""

@@ -15,6 +15,7 @@ from bot_bottle.agent_provider.registry import provider_programs
 from bot_bottle.backend.registry import get_bottle_backend, known_backend_names
 from bot_bottle.bottle_state import printable
 from bot_bottle.errors import BotBottleError
+from bot_bottle.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,7 +161,8 @@ def _manifest(cwd: Path) -> Iterator[Finding]:
     for warning in manifest.warnings:
         yield Finding(kind="manifest", name="warning", level="degraded", detail=warning)
     if not causes:
-        detail = f"{len(manifest.bottles)} bottles and {len(manifest.agents)} agents, all readable"
+        bottles, agents = counted(len(manifest.bottles), "bottle"), counted(len(manifest.agents), "agent")
+        detail = f"{bottles} and {agents}, all readable"
         if not manifest.agents:
             detail = "no agent is declared yet; write one with: bot-bottle init"
         yield Finding(kind="manifest", name=str(manifest.home), level="ok", detail=detail)

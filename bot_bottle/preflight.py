@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from bot_bottle.manifest.problem import shown
 from bot_bottle.pipelock.selection import DETECTORS, SHORTEST_GUARDED
 from bot_bottle.print_util import bottle_notes, env_lines, origin_text, remote_text, sourced
+from bot_bottle.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -169,7 +170,7 @@ def first_line(text: str) -> str:
     if not text:
         return "(empty)"
     line = text.strip().partition("\n")[0].strip()
-    return f"{shown(line, 72)} ({len(text)} character{'s' * (len(text) != 1)})"
+    return f"{shown(line, 72)} ({counted(len(text), 'character')})"
 
 
 def route_text(route: EgressRoute) -> str:
@@ -229,7 +230,7 @@ def _backend_text(name: str, boundary: str, why: str) -> str:
 
 def _ca_text(pem: str, path: str) -> str:
     count = pem.count("-----BEGIN CERTIFICATE-----")
-    return f"{path or 'config.toml'}: {count} certificate{'s' * (count != 1)} trusted for upstream servers"
+    return f"{path or 'config.toml'}: {counted(count, 'certificate')} trusted for upstream servers"
 
 
 def _limit_line(limit: LimitStatus, bottle: ManifestBottle) -> str:

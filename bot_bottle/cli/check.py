@@ -10,6 +10,7 @@ import click
 
 from bot_bottle.cli import terminal
 from bot_bottle.cli.output import print_json
+from bot_bottle.words import counted
 
 if TYPE_CHECKING:
     from bot_bottle.manifest.check import Report
@@ -49,7 +50,7 @@ def command(*, paths: tuple[Path, ...], as_json: bool) -> int:
         broken = len({problem.file for problem in problems})
         are = "file is" if len(files) == 1 else "files are"
         print(
-            f"{len(problems)} to mend in {broken} of {len(files)} file{'s' * (len(files) != 1)}"
+            f"{len(problems)} to mend in {broken} of {counted(len(files), 'file')}"
             if problems
             else f"{len(files)} {are} right"
         )

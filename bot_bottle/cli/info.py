@@ -12,6 +12,7 @@ from bot_bottle.attach.output import CURRENT
 from bot_bottle.cli import complete, terminal
 from bot_bottle.cli.output import print_json, print_table
 from bot_bottle.errors import BotBottleError, LaunchError, UsageError
+from bot_bottle.words import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,8 +106,9 @@ def _identity(identity: str, *, as_json: bool) -> None:
     if as_json:
         print_json({**facts, "tokens": used.to_json(), "sidecar": live})
         return
-    for label, value in facts.items():
-        if value is not None and not (label == "detached" and not value):
+    word = "cut off" if live is not None and live["halted"] else state.word
+    for label, value in {**facts, "status": word, "detached": None}.items():
+        if value is not None:
             print(f"{label:<10}: {bottle_state.printable(str(value))}")
     if why:
         print(f"{'sidecar':<10}: {why}")
@@ -165,7 +167,7 @@ def _status(identity: str) -> tuple[dict[str, Any] | None, str]:
 def _print_live(live: dict[str, Any]) -> None:
     """Show each route with what went over it."""
     halted = "stopped by bot-bottle panic; open again with: bot-bottle panic --lift"
-    state = halted if live["halted"] else f"open, {live['connections']} connections"
+    state = halted if live["halted"] else f"open, {counted(live['connections'], 'connection')}"
     print(f"{'sidecar':<10}: {state}")
     rows = [(str(one["host"]), one["counters"]) for one in live["routes"]]
     rows.append(("(no route)", live["elsewhere"]["counters"]))

@@ -54,8 +54,7 @@ def _identities(*, as_json: bool, everything: bool) -> None:
         agent, backend, started = (
             (data.agent_name, data.backend, data.started_at) if data else ("?", "?", "?")
         )
-        status = "detached" if state.detached else state.status
-        rows.append((state.identity, status, agent, backend, started, _exit_text(state)))
+        rows.append((state.identity, state.word, agent, backend, started, _exit_text(state)))
     print_table(_HEAD, rows)
 
 

@@ -10,6 +10,7 @@ from bot_bottle import running
 from bot_bottle.cli import complete, terminal
 from bot_bottle.cli.output import print_json
 from bot_bottle.errors import UsageError
+from bot_bottle.words import counted
 
 
 @click.command("panic")
@@ -68,6 +69,6 @@ def _tell(outcomes: tuple[running.Outcome, ...], frozen: tuple[str, ...], *, lif
     done = "its routes hold again" if lift else "cut off"
     for one in outcomes:
         if not one.trouble:
-            cut = f", {one.closed} connection{'s' * (one.closed != 1)} closed" if one.closed else ""
+            cut = f", {counted(one.closed, 'connection')} closed" if one.closed else ""
             held = ", agent held still" if one.identity in frozen else ""
             print(f"{one.identity}: {done}{cut}{held}{', ending' if stop else ''}")

@@ -9,6 +9,7 @@ import click
 from bot_bottle import bottle_state
 from bot_bottle.cli import complete, retrieved, terminal
 from bot_bottle.cli.output import print_json
+from bot_bottle.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +145,7 @@ def _findings(done: Pulled) -> list[str]:
 
 
 def _counted(things: Sequence[object], name: str) -> str:
-    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
+    return counted(len(things), name)
 
 
 def _words(done: Pulled, commits: Sequence[NewCommit], files: Sequence[FileChange]) -> list[str]:

@@ -10,6 +10,7 @@ import click
 from bot_bottle.cli import complete, session, terminal
 from bot_bottle.cli.task import headless_options
 from bot_bottle.errors import UsageError
+from bot_bottle.words import counted
 
 if TYPE_CHECKING:
     from bot_bottle.cli.task import Unattended
@@ -55,7 +56,7 @@ def command(
         for name in dict.fromkeys(names):
             if code := dry_run(name, options):
                 return code
-        if not terminal.confirm(f"Start {len(names)} bottles?"):
+        if not terminal.confirm(f"Start {counted(len(names), 'bottle')}?"):
             terminal.say(["bot-bottle: nothing was started"])
             return 1
     if keep:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from bot_bottle.words import counted
+
 
 @click.command("sbom")
 @click.option("--check", is_flag=True, help="Compare the installed files with what was installed, in place.")
@@ -35,5 +37,5 @@ def command(*, check: bool, as_json: bool) -> int:
     elif changed:
         print_table(["package", "file", "how"], [(one.package, one.file, one.how) for one in changed])
     else:
-        print(f"{len(found)} packages: every file is as it was installed")
+        print(f"{counted(len(found), 'package')}: every file is as it was installed")
     return 1 if changed else 0

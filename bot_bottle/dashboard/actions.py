@@ -13,6 +13,7 @@ from bot_bottle.control_client import ControlClient, wait_until_ended
 from bot_bottle.dashboard.rows import Column, span
 from bot_bottle.errors import LaunchError
 from bot_bottle.supervise import decide
+from bot_bottle.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -195,7 +196,7 @@ def apply(proposal: Proposal) -> str:
     from bot_bottle import apply as applying  # noqa: PLC0415
 
     closed = applying.apply(proposal)
-    return f"{proposal.identity}: applied; {closed} open connections closed"
+    return f"{proposal.identity}: applied; {counted(closed, 'open connection')} closed"
 
 
 def panic() -> str:
@@ -206,7 +207,8 @@ def panic() -> str:
     failed = [f"{one.identity}: {one.trouble}" for one in outcomes if one.trouble]
     if failed:
         raise LaunchError("\n".join([*failed, "end what does not answer with: bot-bottle panic --stop"]))
-    return f"{len(chosen)} bottles are cut off, {len(frozen)} agents held still; L lifts it"
+    cut, held = counted(len(chosen), "bottle"), counted(len(frozen), "agent")
+    return f"{cut} cut off, {held} held still; L lifts it"
 
 
 def lift() -> str:
@@ -217,4 +219,4 @@ def lift() -> str:
     failed = [f"{one.identity}: {one.trouble}" for one in outcomes if one.trouble]
     if failed:
         raise LaunchError("\n".join(failed))
-    return f"the routes of {len(chosen)} bottles hold again"
+    return f"the routes of {counted(len(chosen), 'bottle')} hold again"

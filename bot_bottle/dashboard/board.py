@@ -32,15 +32,15 @@ SETTLING_SECONDS = 3.0
 #: How often everything is looked at where nothing tells of changes.
 LOOK_SECONDS = 2.0
 
-RUNNING, CUT_OFF, DESERTED = "running", "cut off", "no sidecar"
+RUNNING, DETACHED, CUT_OFF, DESERTED = "running", "detached", "cut off", "no sidecar"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bottle:
     """One bottle as it is now.
 
-    ``state`` is that of its folder, or ``cut off`` (panic), or ``no sidecar`` where a session goes on without
-    one. ``up`` is in seconds, None where it does not run; ``rate`` is requests a second.
+    ``state`` is the word for that of its folder, or ``cut off`` (panic), or ``no sidecar`` where a session
+    goes on without one. ``up`` is in seconds, None where it does not run; ``rate`` is requests a second.
     """
 
     identity: str
@@ -63,7 +63,7 @@ class Bottle:
     @property
     def is_live(self) -> bool:
         """Tell whether a launcher holds it."""
-        return self.state in {RUNNING, CUT_OFF, DESERTED}
+        return self.state in {RUNNING, DETACHED, CUT_OFF, DESERTED}
 
 
 class _Known:
@@ -233,7 +233,7 @@ def _bottle(known: _Known, now: float, clock: float) -> Bottle:
     summary, tally = known.summary, known.tally
     data = summary.metadata
     running = summary.status == RUNNING
-    state = summary.status
+    state = summary.word
     if running and (known.deserted or tally.halted):
         state = DESERTED if known.deserted else CUT_OFF
     push = tally.push

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 Tone: TypeAlias = Literal["", "good", "warn", "bad", "dim", "strong"]
 Cell: TypeAlias = tuple[str, Tone]
 
-_STATES: dict[str, Tone] = {"running": "good", "cut off": "bad", "no sidecar": "bad", "unfinished": "warn"}
+_STATES: dict[str, Tone] = {
+    "running": "good",
+    "detached": "good",
+    "cut off": "bad",
+    "no sidecar": "bad",
+    "unfinished": "warn",
+}
 _REFUSALS = frozenset({"deny", "error", "refused"})
 
 

@@ -13,6 +13,7 @@ from bot_bottle.git_gate.report import PushFinding
 from bot_bottle.git_gate.scanning import Content
 from bot_bottle.git_gate.unfolding import SignsError, Unfolder
 from bot_bottle.pipelock.files_rules import file_kind
+from bot_bottle.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -58,9 +59,7 @@ async def inspect(
     if denied := rules.judge_paths(plain):
         return (), denied
     size = sum(one.size for one in new)
-    await say(
-        f"bot-bottle: looking through {len(commits)} commit{'s' * (len(commits) != 1)}, {_amount(size)}"
-    )
+    await say(f"bot-bottle: looking through {counted(len(commits), 'commit')}, {_amount(size)}")
     survey = _Survey(scanner, rules, new, changes)
     async with asyncio.timeout(_SCAN_SECONDS):
         names = [*(one.ref for one in commands), *survey.paths()]

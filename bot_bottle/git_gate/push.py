@@ -24,6 +24,7 @@ from bot_bottle.git_gate.pktline import payload_length
 from bot_bottle.git_gate.policy import Rules
 from bot_bottle.git_gate.quarantine import Quarantine, TooLargeError
 from bot_bottle.git_gate.report import denial_lines, finding_lines, one_line, progress, status
+from bot_bottle.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -377,6 +378,6 @@ def _found(count: int) -> Deny:
     return Deny(
         reason="secret_found",
         rule="git_gate.scan",
-        message=f"the push holds {count} thing{'s' * (count != 1)} that must not leave (shown above)",
+        message=f"the push holds {counted(count, 'thing')} that must not leave (shown above)",
         next_step="Take them out of every commit (git commit --amend, git rebase -i), then push again",
     )
