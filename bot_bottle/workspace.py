@@ -183,7 +183,7 @@ def _add_files(
                 if held[1] is not None:
                     os.close(held[1])
                 held = (folder, None)
-                held = (folder, _open_folder(top, folder.split("/")))
+                held = (folder, _open_folder(top, folder.split("/") if folder else ()))
             if held[1] is None or last in _NO_NAMES:
                 continue
             try:

@@ -84,6 +84,29 @@ def test_a_repository_arrives_with_history_and_work_in_progress(repository: Path
     git(place, "fsck", "--strict")
 
 
+def test_every_file_arrives_in_whatever_order_git_names_them(repository: Path, tmp_path: Path) -> None:
+    """Files of the top come before, between and behind those of folders, tracked, staged and untracked."""
+    names = ("a/deep/er/x", "a/deep/y", "a/z", "b", "lib/x.py", "lib.py", "package.json", "s/t/u", "z.md")
+    for kind in ("tracked", "staged", "new"):
+        for name in names:
+            file = repository / f"{name}.{kind}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(kind)
+        if kind != "new":
+            git(repository, "add", ".")
+        if kind == "tracked":
+            git(repository, "commit", "-q", "-m", "two")
+    place = copy(repository, tmp_path / "copy")
+
+    def files(folder: Path) -> set[str]:
+        listed = git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+        return {name for name in listed if name and (folder / name).exists()}
+
+    assert files(place) == files(repository)
+    assert len(files(place)) == 3 * len(names) + 4
+    assert {line[:2].strip() for line in git(place, "status", "--porcelain").splitlines()} == {"??"}
+
+
 def test_no_hook_no_remote_no_foreign_config_and_no_host_path_arrives(
     repository: Path, tmp_path: Path
 ) -> None:
