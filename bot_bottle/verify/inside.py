@@ -92,6 +92,13 @@ def syscall(number, *args):
 
 #: More for the product's own battery: whole requests on both ways, and attempts that may fail as they like.
 REQUESTS = """
+def reach(port):
+    "A connection to the sidecar, which answers everything, though a slow machine's late."
+    return socket.create_connection((SIDECAR, port), timeout=60)
+
+def proxy():
+    return reach(9099)
+
 def rest(sock, head):
     "The whole answer whose head was read: its body is as long as it says."
     lines = head.lower().split(b"\\r\\n")
@@ -112,7 +119,7 @@ def request(host, target="/", method="GET", headers="", body=b"", way="proxy", s
         if b" 200 " not in answer.split(b"\\r\\n")[0]:
             return rest(sock, answer)
     else:
-        sock = socket.create_connection((SIDECAR, 443))
+        sock = reach(443)
     with tls(sock, host if sni is None else sni, verify=False) as tunnel:
         head = f"{method} {target} HTTP/1.1\\r\\nHost: {named}\\r\\n{headers}"
         if body or method == "POST":
@@ -123,7 +130,7 @@ def plain(host, target, headers="", way="proxy", named=None):
     "One request without TLS."
     named = host if named is None else named
     port, prefix = (9099, "http://" + host) if way == "proxy" else (80, "")
-    with socket.create_connection((SIDECAR, port)) as sock:
+    with reach(port) as sock:
         return ask(sock, f"GET {prefix}{target} HTTP/1.1\\r\\nHost: {named}\\r\\n{headers}\\r\\n")
 
 def attempt(call, *args, **options):
