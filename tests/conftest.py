@@ -61,9 +61,10 @@ _IN_GVISOR = {
 #: Set where a run judges a change (``.ci/run``): a test of real parts that failed is told and run once more.
 _AGAIN = os.environ.get("BOT_BOTTLE_TEST_AGAIN", "") == "1"
 
-#: In an emulated machine, what a test may take for itself and for the bottle that it is the first to need.
+#: In an emulated machine, what a test may take, by a clock three times slower than ours, for itself and for
+#: the bottle that it is the first to need.
 #: One that hangs is so told by its name before the machine's own time is over.
-_EMULATED_SECONDS = 400
+_EMULATED_SECONDS = 120
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

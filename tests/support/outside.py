@@ -28,8 +28,9 @@ REPO = Path(__file__).resolve().parents[2]
 #: The interpreter as it is found inside a bottle too: the one that runs the product, without its environment.
 BASE_PYTHON = str(Path(sys.executable).resolve())
 
-#: How many times longer than elsewhere anything may take: emulated machines (tests.tools.kvmbox) are slow.
-PACE = 12 if os.environ.get("BOT_BOTTLE_KVMBOX") else 1
+#: How many times longer than elsewhere anything may take: emulated machines (tests.tools.kvmbox) are slow;
+#: their clocks are too, though not as much.
+PACE = 4 if os.environ.get("BOT_BOTTLE_KVMBOX") else 1
 
 #: An ordinary account for tests that run as root: no passwd entry, no group, no privilege.
 ORDINARY_UID = 61357
