@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import repeat
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -15,7 +16,6 @@ Field: TypeAlias = tuple[bytes, bytes]
 
 _BOUNDARY = re.compile(r"(?i)boundary=(?:\"([^\"]{1,70})\"|([^\s;,]{1,70}))")
 _PART_NAME = re.compile(rb"(?i)\bname=(?:\"([^\"\r\n]*)\"|([^\s;]+))")
-_DEEPEST = 64
 
 
 def query_fields(query: bytes) -> list[Field]:
@@ -42,31 +42,38 @@ def body_fields(data: bytes, content_type: str) -> list[Field]:
 
 
 def _json_fields(data: bytes) -> list[Field]:
-    fields: list[Field] = []
     try:
-        fields += _leaves(json.loads(data), b"", 0)
+        return _leaves(json.loads(data))
     except (ValueError, RecursionError):
-        for line in data.splitlines():
-            try:
-                fields += _leaves(json.loads(line), b"", 0)
-            except (ValueError, RecursionError):
-                return []
+        pass
+    try:  # lines of JSON, in one go: a text each is not worth its own parser
+        lines = [line for line in data.splitlines() if line and not line.isspace()]
+        return _leaves(json.loads(b"[" + b",".join(lines) + b"]"))
+    except (ValueError, RecursionError):
+        return []
+
+
+def _leaves(whole: object) -> list[Field]:
+    """Give the strings and numbers of a JSON value in the order in which they stand."""
+    fields: list[Field] = []
+    # Iterators over what is open, the innermost last: as deep as it likes, and a leaf costs no call.
+    opened: list[Iterator[tuple[str, object]]] = [iter((("", whole),))]
+    while opened:
+        for name, value in opened[-1]:
+            kind = type(value)
+            if isinstance(value, str):
+                fields.append((name.encode("utf-8", "surrogatepass"), value.encode("utf-8", "surrogatepass")))
+            elif kind is int or kind is float:
+                fields.append((name.encode("utf-8", "surrogatepass"), b"%r" % value))
+            elif isinstance(value, dict):
+                opened.append(iter(value.items()))
+                break
+            elif isinstance(value, list):
+                opened.append(zip(repeat(name), value, strict=False))
+                break
+        else:
+            opened.pop()
     return fields
-
-
-def _leaves(value: object, name: bytes, depth: int) -> Iterator[Field]:
-    if isinstance(value, str):
-        yield name, value.encode("utf-8", "surrogatepass")
-    elif isinstance(value, bool) or value is None:
-        return
-    elif isinstance(value, int | float):
-        yield name, str(value).encode("ascii")
-    elif depth < _DEEPEST and isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(inner, key.encode("utf-8", "surrogatepass"), depth + 1)
-    elif depth < _DEEPEST and isinstance(value, list):
-        for inner in value:
-            yield from _leaves(inner, name, depth + 1)
 
 
 def _parts(data: bytes, content_type: str) -> Iterator[Field]:

@@ -4,6 +4,9 @@ A value is never searched as it is. It is brought, and so is the content, into o
 and digits alone, without regard to case (:func:`skeleton`). Line wraps, separators, quotes, zero-width
 characters, percent signs and the difference between base64's alphabets vanish in it. What a value looks like
 under each encoding is worked out once (:func:`forms`), and all of it is one literal multi-pattern search.
+
+Nothing is ever looked for, or looked at more closely, by a part of a value that could be guessed: who waits
+for the verdict would learn from the time it takes which guesses were right (docs/decisions/0032).
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ import base64
 import codecs
 import re
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from bot_bottle.pipelock.numbers import entropy
@@ -32,13 +34,6 @@ _PIECE = 48
 _MOST_PIECES = 256
 #: Runs this long inside a structured value (JSON, a key file, a URL) are secrets of their own.
 _SHORTEST_TOKEN = 20
-#: A value split into parts is known by its runs of four characters; one in hex, as all hashes are, is looked
-#: at again by runs of six.
-_GRAM, _LONG_GRAM = 4, 6
-_HEX = re.compile(rb"[0-9a-f]+")
-_SHORTEST_SPLIT = 12
-_SPLIT_SPAN = 8192
-_SPLIT_COVER = 0.85
 
 _NOT_ALNUM = bytes(
     sorted(set(range(256)) - set(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"))
@@ -72,13 +67,11 @@ class OwnSecrets:
     without stopping ordinary traffic; the operator is told.
     """
 
-    __slots__ = ("_exact", "_grams", "_hits", "_needles", "_parts", "_places", "_search", "unsearchable")
+    __slots__ = ("_exact", "_hits", "_needles", "_search", "unsearchable")
 
     def __init__(self, values: Mapping[str, Secret]) -> None:
         needles: dict[bytes, OwnHit] = {}
         self._exact: list[tuple[bytes, str]] = []
-        self._grams: dict[bytes, list[tuple[int, int]]] = {}
-        self._parts: list[_Part] = []
         unsearchable: list[str] = []
         for name, secret in values.items():
             value = secret.reveal().encode("utf-8", "surrogateescape").strip()
@@ -88,15 +81,12 @@ class OwnSecrets:
             for index, part in enumerate(_parts(value)):
                 for form, needle in forms(part, common=index >= 8):
                     needles.setdefault(needle.lower(), OwnHit(name=name, form=form))
-                self._add_grams(name, skeleton(part).lower())
             if len(skeleton(value)) < _SHORTEST_NEEDLE or entropy(value) < 2.0:
                 self._exact.append((value, name))
         self.unsearchable = tuple(unsearchable)
         self._needles = tuple(needles)
         self._hits = tuple(needles.values())
-        self._places = tuple(self._grams.values())
-        patterns = [*self._needles, *self._grams]
-        self._search = PatternSet.literals(patterns) if patterns else None
+        self._search = PatternSet.literals(self._needles) if needles else None
 
     def __bool__(self) -> bool:
         return self._search is not None or bool(self._exact)
@@ -105,7 +95,7 @@ class OwnSecrets:
         return f"OwnSecrets({len(self._needles)} needles)"
 
     def search(self, data: bytes, plain: bytes | None = None) -> OwnHit | None:
-        """Find the first guarded value in ``data``, in any single form, whole or in parts.
+        """Find the first guarded value in ``data``, in any single form.
 
         ``plain`` is its skeleton where the caller has it already.
         """
@@ -121,80 +111,7 @@ class OwnSecrets:
         if self._search is None:
             return None
         hits = self._search.hits(plain)
-        whole = len(self._needles)
-        for index, _end in hits:
-            if index < whole:
-                return self._hits[index]
-        return self._scattered(plain, [index - whole for index, _end in hits]) if len(hits) > 2 else None
-
-    def hints(self, plain: bytes) -> bool:
-        """Tell whether parts of a guarded value are there, so that a closer look is worth it."""
-        return self._search is not None and len(self._search.hits(plain)) > 1
-
-    def _add_grams(self, name: str, plain: bytes) -> None:
-        """Note the runs by which a split value is known; only of values that no sentence could spell."""
-        if not _SHORTEST_SPLIT <= len(plain) <= 4 * _LONGEST_WHOLE or entropy(plain) < 3.0:
-            return
-        if not (re.search(rb"\d", plain) and re.search(rb"[a-z]", plain)):
-            return
-        part = len(self._parts)
-        self._parts.append(_Part(name, plain))
-        for start in range(len(plain) - _GRAM + 1):
-            self._grams.setdefault(plain[start : start + _GRAM], []).append((part, start))
-
-    def _scattered(self, plain: bytes, indexes: list[int]) -> OwnHit | None:
-        """Tell whether the runs that were seen make up most of one value, close together."""
-        seen: dict[int, list[int]] = {}
-        for index in indexes:
-            for part, start in self._places[index]:
-                seen.setdefault(part, []).append(start)
-        for number, starts in seen.items():
-            known = self._parts[number]
-            if _GRAM * len(starts) < _SPLIT_COVER * known.length:
-                continue
-            covered = {start + at for start in starts for at in range(_GRAM)}
-            if len(covered) >= _SPLIT_COVER * known.length and known.close_together(plain):
-                return OwnHit(name=known.name, form="parts")
-        return None
-
-
-class _Part:
-    """A value that may come in parts, or a piece of one."""
-
-    __slots__ = ("_plain", "_search", "_size", "length", "name")
-
-    def __init__(self, name: str, plain: bytes) -> None:
-        self.name = name
-        self.length = len(plain)
-        self._plain = plain
-        self._size = _LONG_GRAM if _HEX.fullmatch(plain) else _GRAM
-        self._search: PatternSet | None = None
-
-    def close_together(self, plain: bytes) -> bool:
-        """Slide over all the runs of this value in ``plain`` and look for a stretch that has most of it."""
-        if self._search is None:
-            starts = range(self.length - self._size + 1)
-            self._search = PatternSet.literals(
-                [self._plain[start : start + self._size] for start in starts], once=False
-            )
-        size = self._size
-        spots = [
-            (end, position)
-            for start, end in sorted(self._search.hits(plain), key=itemgetter(1))
-            for position in range(start, start + size)
-        ]
-        counts = [0] * self.length
-        covered = first = 0
-        for at, position in spots:
-            covered += counts[position] == 0
-            counts[position] += 1
-            while at - spots[first][0] > _SPLIT_SPAN:
-                counts[spots[first][1]] -= 1
-                covered -= counts[spots[first][1]] == 0
-                first += 1
-            if covered >= _SPLIT_COVER * self.length:
-                return True
-        return False
+        return self._hits[hits[0][0]] if hits else None
 
 
 def _parts(value: bytes) -> Iterator[bytes]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from bot_bottle.pipelock.fields import body_fields, joined
 from bot_bottle.pipelock.finding import Context, Finding, Where
 from bot_bottle.pipelock.framing import framed
-from bot_bottle.pipelock.own_secrets import skeleton
 from bot_bottle.pipelock.redaction import can_redact, redacted
 from bot_bottle.pipelock.selection import EVERYTHING, Selection
 from bot_bottle.pipelock.text import claims_text
@@ -24,10 +23,8 @@ OnOpaque: TypeAlias = Literal["deny", "allow"]
 #: Content is judged in blocks; what could be the beginning of a match is held back until the next one.
 BLOCK = 128 * 1024
 HOLD = 24 * 1024
-#: Bodies up to this are always put together from their fields; larger ones where something hints at it.
-_ALWAYS_JOINED = 512
-_LARGEST_JOINED = BLOCK
-#: Bodies up to this are remembered for a while, since a value may come in pieces.
+#: Bodies up to this are put together from their fields, whatever they say, and are remembered for a while,
+#: since a value may come in pieces.
 SMALL = 16 * 1024
 
 
@@ -160,10 +157,9 @@ class StreamScanner:
         self._sort(self._scanner.scan(block, self._context))
         if self._refused and self._redact:
             block = self._without(block, last=last)
-        if not self._refused and last and self._whole:
+        if not self._refused and last and self._whole and len(block) <= SMALL:
             self._look_divided(block)
-            if len(block) <= SMALL:
-                self.small = block
+            self.small = block
         if self._refused:
             self._held.clear()
             self._raw.clear()
@@ -220,9 +216,7 @@ class StreamScanner:
     def _look_divided(self, body: bytes) -> None:
         """Put the fields of a body that is whole together."""
         own = self._scanner.own
-        if not own or len(body) > _LARGEST_JOINED:
-            return
-        if len(body) > _ALWAYS_JOINED and not own.hints(skeleton(body)):
+        if not own:
             return
         found = own.search(joined(body_fields(body, self._context.content_type)))
         if found is not None:
