@@ -16,10 +16,19 @@ def matches(name: str, patterns: Iterable[str], *, fold: bool = False) -> bool:
     return any(_compiled(pattern.casefold() if fold else pattern).fullmatch(wanted) for pattern in patterns)
 
 
+def union(patterns: Iterable[str]) -> re.Pattern[str]:
+    """Make one expression that fully matches what any of the patterns covers, for a list asked often."""
+    return re.compile("|".join(f"(?:{_expression(pattern)})" for pattern in patterns), re.DOTALL)
+
+
 @functools.lru_cache(maxsize=512)
 def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(_expression(pattern), re.DOTALL)
+
+
+def _expression(pattern: str) -> str:
     if pattern == "**":
-        return re.compile(r".*", re.DOTALL)
+        return ".*"
     parts = pattern.split("/")
     text = ""
     for index, part in enumerate(parts):
@@ -28,4 +37,4 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             text += ".*" if last else "(?:.*/)?"
         else:
             text += "[^/]*".join(re.escape(piece) for piece in part.split("*")) + ("" if last else "/")
-    return re.compile(text, re.DOTALL)
+    return text

@@ -55,7 +55,7 @@ async def inspect(
     commits = [one.oid for one in new if one.type == "commit"]
     # Oldest first: a finding is told of the commit that brought it.
     changes = await quarantine.changes(commits[::-1]) if commits else ()
-    plain = ((one.commit, one.path) for one in changes if one.mode != "040000")
+    plain = ((one.commit, one.path) for one in changes if not one.folder)
     if denied := rules.judge_paths(plain):
         return (), denied
     size = sum(one.size for one in new)

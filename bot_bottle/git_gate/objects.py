@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 ObjectType: TypeAlias = Literal["commit", "tree", "blob", "tag"]
 
+_NOTHING, _FOLDER = "000000", "040000"
 _TYPES = frozenset({"commit", "tree", "blob", "tag"})
 
 
@@ -29,12 +30,16 @@ class NewObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What one commit has at ``path`` that none of its parents has there; ``oid`` is zeros for a removal."""
+    """What one commit has at ``path`` that none of its parents has there; ``oid`` is zeros for a removal.
+
+    ``folder`` tells that it is a folder, or was one and nothing else: what is in it is listed for itself.
+    """
 
     commit: str
     path: str
     oid: str
     mode: str
+    folder: bool
 
 
 def read_objects(listing: bytes) -> tuple[tuple[str, str], ...]:
@@ -81,7 +86,9 @@ def read_changes(listing: bytes) -> Iterator[Change]:
         if len(parts) != 2 * (parents + 1) + 1 or not commit or not path:
             raise ListingError("the changes of the push cannot be read")
         mode, oid = parts[parents].decode("ascii"), parts[2 * parents + 1].decode("ascii")
-        yield Change(commit=commit, path=_text(path), oid=oid, mode=mode)
+        had = {one.decode("ascii") for one in parts[:parents]} - {_NOTHING}
+        folder = (had if mode == _NOTHING else {mode}) == {_FOLDER}
+        yield Change(commit=commit, path=_text(path), oid=oid, mode=mode, folder=folder)
 
 
 def _text(path: bytes) -> str:

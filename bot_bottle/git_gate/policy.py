@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.decision import Deny
 from bot_bottle.git_gate.globs import matches
+from bot_bottle.git_gate.protected import is_protected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -18,17 +19,6 @@ DEFAULT_BRANCHES = ("bottle/**",)
 DEFAULT_MAX_BYTES = 256 * 1024 * 1024
 DEFAULT_MAX_OBJECTS = 100_000
 
-#: What a forge or a CI runs or follows by itself, with secrets of its own (F3).
-PROTECTED_PATHS = (
-    ".gitmodules", ".github/workflows/**", ".github/actions/**", "**/action.yml", "**/action.yaml",
-    ".gitea/workflows/**", ".forgejo/workflows/**", ".gitlab-ci.yml", ".gitlab-ci.yaml", ".gitlab/ci/**",
-    ".circleci/**", ".travis.yml", "**/Jenkinsfile", "azure-pipelines.yml", "azure-pipelines.yaml",
-    ".azure-pipelines/**", "bitbucket-pipelines.yml", ".drone.yml", ".woodpecker.yml", ".woodpecker.yaml",
-    ".woodpecker/**", ".buildkite/**", ".cirrus.yml", ".cirrus.star", "appveyor.yml", ".appveyor.yml",
-    ".teamcity/**", "buildspec.yml", "cloudbuild.yaml", "cloudbuild.yml", ".builds/**", ".build.yml",
-    ".semaphore/**", ".tekton/**", "codefresh.yml",
-)  # fmt: skip
-
 _BRANCHES, _TAGS = "refs/heads/", "refs/tags/"
 
 
@@ -36,8 +26,8 @@ _BRANCHES, _TAGS = "refs/heads/", "refs/tags/"
 class PushPolicy:
     """One remote's rules.
 
-    ``branches`` are patterns below ``refs/heads/``; ``paths`` lift the protection of :data:`PROTECTED_PATHS`;
-    ``max_bytes`` bounds one push's pack and, tenfold, what is in it once unpacked.
+    ``branches`` are patterns below ``refs/heads/``; ``paths`` lift the protection of what
+    :func:`is_protected` tells; ``max_bytes`` bounds one push's pack and, tenfold, what it unpacks to.
     """
 
     branches: tuple[str, ...] = DEFAULT_BRANCHES
@@ -199,8 +189,3 @@ class Rules:
         key = f"{self._place}.{KEYS[field]}"
         step = f"The operator can allow it in the bottle's manifest: {key}: {value}"
         return Deny(reason=reason, rule=key, message=message, next_step=step)
-
-
-def is_protected(path: str) -> bool:
-    """Tell a path that needs the operator's word; case is ignored, as some forges do."""
-    return matches(path, PROTECTED_PATHS, fold=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bot_bottle.errors import UsageError
 from bot_bottle.git_gate import git
 from bot_bottle.git_gate.git import GitError
-from bot_bottle.git_gate.policy import is_protected
+from bot_bottle.git_gate.protected import is_protected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -325,6 +325,42 @@ def test_f3_protected_paths_need_the_operators_word(gate_lab: GitLab, path: str)
     assert path in said
 
 
+def test_f3_no_link_submodule_or_file_stands_in_for_a_protected_folder(gate_lab: GitLab) -> None:
+    gate_lab.start()
+    work = gate_lab.clone()
+    base = work.commit({"ci/config.yml": "steps: []\n", "ci/workflows/x.yml": "on: push\n"})
+    target = work.git("hash-object", "-w", "--stdin", given=b"ci")
+    places = (".buildkite", ".circleci", ".github", ".github/actions", ".GitHub", ".git\u200chub/workflows")
+    for mode, oid in (("120000", target), ("100644", target), ("160000", base)):
+        for place in places if mode == "120000" else places[2:3]:
+            work.git("read-tree", base)
+            work.git("update-index", "--add", "--cacheinfo", f"{mode},{oid},{place}")
+            tip = work.git("commit-tree", "-p", base, "-m", "m", work.git("write-tree"))
+            work.git("update-ref", "HEAD", tip)
+            said = refused(gate_lab, work, "origin", "HEAD:bottle/x")
+            assert "AllowPaths" in said, (mode, place)
+            assert place.replace("\u200c", "?") in said
+
+
+def test_f3_a_protected_file_is_not_taken_away_and_a_folder_beside_it_is(gate_lab: GitLab) -> None:
+    seed = Repo(gate_lab.folder / "seed-upstream.git", gate_lab.env)
+    seed.commit({".github/workflows/ci.yml": "on: push\n", ".gitea/notes/x.md": "x\n"})
+    seed.git("push", "-q", str(gate_lab.upstream.path), "main")
+    gate_lab.start()
+    work = gate_lab.clone()
+    start = work.git("rev-parse", "HEAD")
+    work.git("rm", "-q", "-r", ".gitea")
+    work.git("commit", "-q", "-m", "a folder goes, whole")
+    assert work.run("push", "origin", "HEAD:bottle/x").returncode == 0
+    for gone in (".github/workflows/ci.yml", ".github"):
+        work.git("reset", "-q", "--hard", start)
+        work.git("rm", "-q", "-r", gone)
+        work.git("commit", "-q", "-m", "gone")
+        said = refused(gate_lab, work, "origin", "HEAD:bottle/y")
+        assert "AllowPaths" in said
+        assert ".github/workflows/ci.yml" in said
+
+
 def test_the_upstreams_refusal_is_told_in_its_own_words(gate_lab: GitLab) -> None:
     hook = gate_lab.upstream.path / "hooks" / "pre-receive"
     hook.parent.mkdir(exist_ok=True)

@@ -8,7 +8,8 @@ import pytest
 
 from bot_bottle.git_gate.commands import Command
 from bot_bottle.git_gate.globs import matches
-from bot_bottle.git_gate.policy import KEYS, Opening, PushPolicy, Rules, is_protected
+from bot_bottle.git_gate.policy import KEYS, Opening, PushPolicy, Rules
+from bot_bottle.git_gate.protected import PROTECTED_PATHS, is_protected
 from bot_bottle.git_gate.remote import GateConfig, GateRemote, SshKey
 from bot_bottle.secret import Secret
 
@@ -96,10 +97,71 @@ def test_protected_paths_need_a_word(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["src/.github/workflows/x", "github/workflows/x", ".gitmodules.txt", "README.md", ".github/x"]
+    "path",
+    [
+        "src/.github/workflows/x",
+        "github/workflows/x",
+        ".gitmodules.txt",
+        "README.md",
+        ".github/x",
+        "ci/x.yml",
+        "Makefile",
+        "package.json",
+        ".github/ISSUE_TEMPLATE/x.md",
+        "drone.yml",
+        "a/.travis.yml",
+        "\udcff",
+    ],
 )
 def test_other_paths_do_not(path: str) -> None:
     assert not is_protected(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".drone.yaml", ".drone.star", ".drone.jsonnet", "circle.yml", ".vsts-ci.yml",
+        "azure-pipelines-pr.yml",
+        "bamboo-specs/bamboo.yml", ".gitlab/agents/a/config.yaml", ".codecatalyst/workflows/w.yaml",
+        ".woodpecker.yaml", ".cirrus.star", ".teamcity/settings.kts", ".semaphore/semaphore.yml",
+        "wercker.yml", "deploy/Jenkinsfile.release", "a/b.jenkinsfile", "sub/x.gitlab-ci.yml",
+        "cloudbuild.json", "buildspec.yaml", "buildkite/pipeline.yml", "buildkite.json", "a/netlify.toml",
+        "vercel.json", "ios/ci_scripts/ci_post_clone.sh", "amplify.yml", ".zuul.d/jobs.yaml",
+    ],
+)  # fmt: skip
+def test_what_further_forges_and_cis_run_is_protected(path: str) -> None:
+    assert is_protected(path)
+    assert is_protected(path.upper())
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".github", ".github/workflows", ".github/actions", ".circleci", ".buildkite", ".gitlab", ".gitlab/ci",
+     ".gitea", ".codecatalyst", "ios/ci_scripts", "ci_scripts"],
+)  # fmt: skip
+def test_what_stands_in_the_place_of_a_protected_folder_is_protected(path: str) -> None:
+    assert is_protected(path)
+    assert rules().judge_paths([(A, path)])
+    assert not is_protected(f"src/{path.removeprefix('ios/').replace('ci_', 'x_')}")
+
+
+def test_every_folder_of_a_protected_path_is_covered() -> None:
+    for pattern in PROTECTED_PATHS:
+        parts = pattern.replace("**/", "").replace("*", "x").split("/")
+        assert all(is_protected("/".join(parts[:count])) for count in range(1, len(parts) + 1)), pattern
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".git\u200chub/workflows/x.yml", ".github\ufeff", ".GITHUB/workFLOWS/x", ".githu\u200eb/actions",
+        ".github./workflows/x", ".github /workflows", "\u202a.circleci",
+        ".github::$INDEX_ALLOCATION/workflows",
+        ".github\\workflows\\x.yml", ".build\u212aite",
+    ],
+)  # fmt: skip
+def test_a_name_that_some_file_system_takes_for_a_protected_one_is_protected(path: str) -> None:
+    assert is_protected(path)
 
 
 def test_bounds() -> None:
