@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bot_bottle.git_gate import git
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bot_bottle.git_gate.commands import Command
+    from bot_bottle.git_gate.early import EarlyWay
     from bot_bottle.git_gate.mirror import Mirror
     from bot_bottle.git_gate.quarantine import Quarantine
 
@@ -33,8 +35,12 @@ class Outcome:
         return not any(self.results.values())
 
 
-async def forward(mirror: Mirror, quarantine: Quarantine, commands: Sequence[Command]) -> Outcome:
-    """Push to the upstream; raises ``GitError`` where nothing was heard of it.
+async def forward(
+    mirror: Mirror, quarantine: Quarantine, commands: Sequence[Command], early: EarlyWay | None
+) -> Outcome:
+    """Push to the upstream, by the ``early`` way if that still stands.
+
+    Raises ``GitError`` where nothing was heard of it.
 
     Each ref is moved only from where the client saw it (``--force-with-lease``); whether that may drop
     commits was decided before.
@@ -47,7 +53,9 @@ async def forward(mirror: Mirror, quarantine: Quarantine, commands: Sequence[Com
         old = command.old if command.action != "create" else ""
         leases.append(f"--force-with-lease={command.ref}:{old}")
         specs.append(f"{command.new if command.action != 'delete' else ''}:{command.ref}")
-    with mirror.upstream.access() as way:
+    if early is not None and not early.usable:
+        early = None
+    with contextlib.nullcontext(early.way()) if early else mirror.upstream.access() as way:
         done = await git.run(
             mirror.path,
             ["push", *options, *leases, "--", way.url, *specs],
@@ -56,6 +64,8 @@ async def forward(mirror: Mirror, quarantine: Quarantine, commands: Sequence[Com
             seconds=_PUSH_SECONDS,
             check=False,
         )
+    if early is not None and done.returncode != 0:  # what ssh has to say of it
+        done = replace(done, stderr=done.stderr + b"\n" + await early.close())
     outcome = read_outcome(done, commands)
     if mirror.upstream.failure and not outcome.taken:
         raise git.GitError(mirror.upstream.failure)

@@ -139,6 +139,11 @@ class Child:
         """Its process id, which is its session's and its group's too."""
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
     async def attach(self) -> None:
         """Take its pipes to the running loop."""
         loop = asyncio.get_running_loop()
@@ -186,8 +191,13 @@ def _same(protocol: asyncio.StreamReaderProtocol) -> asyncio.StreamReaderProtoco
     return protocol
 
 
-async def start(argv: Sequence[str], *, cwd: Path, way: Way, given: bool = False) -> Child:
-    """Start a command; with ``given`` it has an input. Raises :class:`GitError`."""
+async def start(
+    argv: Sequence[str], *, cwd: Path, way: Way, given: bool = False, pipes: tuple[int, int] | None = None
+) -> Child:
+    """Start a command; with ``given`` it has an input, with ``pipes`` those two are its input and output.
+
+    Raises :class:`GitError`.
+    """
     try:
         process = subprocess.Popen(  # noqa: ASYNC220 - see Child; it returns as soon as the program is there
             list(argv),
@@ -195,8 +205,8 @@ async def start(argv: Sequence[str], *, cwd: Path, way: Way, given: bool = False
             env=dict(way.env),
             pass_fds=way.fds,
             start_new_session=True,
-            stdin=subprocess.PIPE if given else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdin=pipes[0] if pipes else subprocess.PIPE if given else subprocess.DEVNULL,
+            stdout=pipes[1] if pipes else subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
     except OSError as error:

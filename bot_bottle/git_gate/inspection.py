@@ -42,16 +42,17 @@ _WHAT = {"commit": "commit message or people", "tag": "tag"}
 async def inspect(
     quarantine: Quarantine,
     commands: Sequence[Command],
+    new: Sequence[NewObject],
     rules: Rules,
     scanner: ContentScanner,
     say: Say,
 ) -> tuple[tuple[PushFinding, ...], Deny | None]:
     """Judge a push's content: findings of the scan, and the first rule on paths it breaks.
 
+    ``new`` are the objects that it brings, by :meth:`Quarantine.new_objects`.
+
     Raises ``GitError``, ``TooLargeError``, ``TimeoutError``, and what the scanner raises.
     """
-    tips = [one.new for one in commands if one.action != "delete"]
-    new = await quarantine.new_objects(tips) if tips else ()
     commits = [one.oid for one in new if one.type == "commit"]
     # Oldest first: a finding is told of the commit that brought it.
     changes = await quarantine.changes(commits[::-1]) if commits else ()

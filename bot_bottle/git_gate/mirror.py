@@ -54,6 +54,8 @@ class Mirror(git.LocalGit):
         self.oid_length = 40
         self._head = ""
         self._asked_at = float("-inf")
+        self._refs: Mapping[str, str] | None = None
+        self._moves = 0
 
     @property
     def default_branches(self) -> frozenset[str]:
@@ -74,6 +76,19 @@ class Mirror(git.LocalGit):
     def doubt(self) -> None:
         """Forget when the upstream was asked, after it was found to be otherwise."""
         self._asked_at = float("-inf")
+        self._forget()
+
+    async def move(self, lines: str) -> None:
+        """Change refs (``git update-ref --stdin``), all or none; the caller holds the lock."""
+        try:
+            await self.git("update-ref", "--stdin", given=lines.encode())
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Have refs read anew, by those too that are reading them just now."""
+        self._moves += 1
+        self._refs = None
 
     async def update(self) -> None:
         """Ask the upstream and take over what it has; the caller holds the lock. Raises as above."""
@@ -84,11 +99,15 @@ class Mirror(git.LocalGit):
                 f"{remote.upstream} is not asked, since its host key is not known; "
                 f"the operator can pin it as {remote.place}.KnownHostKey"
             )
+        self._forget()
         try:
             listing = await self._list()
             await self._make(listing)
             if await self.refs() != listing.refs:
-                await self._fetch()
+                try:
+                    await self._fetch()
+                finally:
+                    self._forget()
             if listing.head and listing.head != self._head:
                 await self.git("symbolic-ref", "HEAD", f"refs/heads/{listing.head}")
         except (GitError, OSError) as error:
@@ -101,11 +120,17 @@ class Mirror(git.LocalGit):
         self._head = listing.head
         self._asked_at = began
 
-    async def refs(self) -> dict[str, str]:
-        """Give the mirror's own refs by name, without backups."""
+    async def refs(self) -> Mapping[str, str]:
+        """Give the mirror's own refs by name, without backups; read anew after each change of them."""
+        if (known := self._refs) is not None:
+            return known
+        moves = self._moves
         done = await self.git("for-each-ref", "--format=%(objectname) %(refname)", *MIRRORED)
         lines = (line.split(" ", 1) for line in done.stdout.decode("utf-8", "surrogateescape").splitlines())
-        return {name: oid for oid, name in lines}
+        found = {name: oid for oid, name in lines}
+        if moves == self._moves:
+            self._refs = found
+        return found
 
     async def backups(self) -> dict[str, str]:
         """Give the backup refs by name."""

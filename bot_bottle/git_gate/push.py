@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.decision import Deny
 from bot_bottle.git_gate.commands import MAX_COMMANDS, CommandError, parse_commands
+from bot_bottle.git_gate.early import early_way
 from bot_bottle.git_gate.forward import forward
 from bot_bottle.git_gate.git import GitError
 from bot_bottle.git_gate.http import HttpError
@@ -190,7 +191,7 @@ class Push:
         return {one: _why(one, refused) for one in asked.commands}, unpack
 
     async def _carry_out(self, asked: CommandList, rules: Rules) -> Mapping[Command, str]:
-        async with Quarantine(self._mirror, rules) as quarantine:
+        async with Quarantine(self._mirror, rules) as quarantine, early_way(self._mirror) as early:
             if asked.wants_pack:
                 await quarantine.receive(self._body)
             elif await self._body.read():
@@ -203,7 +204,7 @@ class Push:
                     self._spend(rules)
                     self._record_decision(asked, None)
                     await self._back_up(asked)
-                    outcome = await forward(self._mirror, quarantine, asked.commands)
+                    outcome = await forward(self._mirror, quarantine, asked.commands, early)
                     if outcome.taken:
                         await self._take_over(quarantine, asked)
                     else:
@@ -214,24 +215,23 @@ class Push:
 
     async def _inspect(self, quarantine: Quarantine, asked: CommandList, rules: Rules) -> None:
         """Judge what the push brings; raises :class:`RefusedError`, ``GitError``, ``TooLargeError``."""
-        for command in asked.commands:
-            if command.action == "delete":
-                continue
-            kind = await quarantine.type_of(command.new)
-            if command.ref.startswith("refs/heads/") and kind != "commit":
-                raise GitError("a branch leads to a commit, and this one would not")
-            # A tree that is in no commit may give names to objects that are upstream already, and git lists
-            # an object under one name at most: those names would not be looked at.
-            if kind != "commit" and await quarantine.type_of(f"{command.new}^{{}}") != "commit":
-                raise GitError("a tag leads to a commit, and this one would not")
-            rewinds = command.action == "update" and not await quarantine.is_ancestor(
-                command.old, command.new
-            )
-            if rewinds and (denied := rules.judge_rewind(command)):
-                raise RefusedError(denied, command=command)
+        tips = tuple(one.new for one in asked.commands if one.action != "delete")
+        listing = asyncio.ensure_future(quarantine.new_objects(tips))
+        try:  # two walks through the history, side by side
+            for command in asked.commands:
+                rewinds = command.action == "update" and not await quarantine.is_ancestor(
+                    command.old, command.new
+                )
+                if rewinds and (denied := rules.judge_rewind(command)):
+                    raise RefusedError(denied, command=command)
+            new = await listing
+        finally:
+            listing.cancel()
+            await asyncio.gather(listing, return_exceptions=True)
+        await self._require_commits(quarantine, asked, {one.oid: one.type for one in new})
         try:
             scanner = await self._shared.scanner()
-            findings, denied = await inspect(quarantine, asked.commands, rules, scanner, self._say)
+            findings, denied = await inspect(quarantine, asked.commands, new, rules, scanner, self._say)
         except (GitError, TooLargeError, ConnectionError):
             raise
         except Exception as error:
@@ -240,6 +240,21 @@ class Push:
             raise RefusedError(denied)
         if findings:
             raise RefusedError(_found(len(findings)), lines=finding_lines(findings))
+
+    async def _require_commits(
+        self, quarantine: Quarantine, asked: CommandList, kinds: Mapping[str, str]
+    ) -> None:
+        """Raise ``GitError`` for a ref that would lead to something else; ``kinds`` are of new objects."""
+        for command in asked.commands:
+            if command.action == "delete":
+                continue
+            kind = kinds.get(command.new) or await quarantine.type_of(command.new)
+            if command.ref.startswith("refs/heads/") and kind != "commit":
+                raise GitError("a branch leads to a commit, and this one would not")
+            # A tree that is in no commit may give names to objects that are upstream already, and git lists
+            # an object under one name at most: those names would not be looked at.
+            if kind != "commit" and await quarantine.type_of(f"{command.new}^{{}}") != "commit":
+                raise GitError("a tag leads to a commit, and this one would not")
 
     def _spend(self, rules: Rules) -> None:
         """Take a use of what is counted and needed; raises :class:`RefusedError` where none is left."""
@@ -259,7 +274,7 @@ class Push:
             if one.action != "create"
         ]
         if lines:
-            await self._mirror.git("update-ref", "--stdin", given="".join(lines).encode())
+            await self._mirror.move("".join(lines))
 
     async def _take_over(self, quarantine: Quarantine, asked: CommandList) -> None:
         """Let the mirror follow the upstream. What goes wrong here the next update mends."""
@@ -269,7 +284,7 @@ class Push:
         ]
         with contextlib.suppress(GitError, OSError):
             await quarantine.migrate()
-            await self._mirror.git("update-ref", "--stdin", given="".join(lines).encode())
+            await self._mirror.move("".join(lines))
 
     # Words and record.
 

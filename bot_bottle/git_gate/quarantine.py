@@ -149,6 +149,8 @@ class Quarantine:
 
     async def new_objects(self, tips: Sequence[str]) -> tuple[NewObject, ...]:
         """List all that the upstream would get, and so prove that nothing is missing; raises as above."""
+        if not tips:
+            return ()
         given = "".join(f"{tip}\n" for tip in tips).encode()
         done = await self._git("rev-list", "--objects", "--stdin", *_EXCLUDED, given=given)
         paths = dict(read_objects(done))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import shlex
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,6 +131,19 @@ class Upstream:
             config.append(f'credential.helper=!f() {{ test "$1" = get && cat /dev/fd/{fd}; }}; f')
             yield Way(url=self._url(), env=env, config=tuple(config), fds=(fd,))
 
+    def receiver(self) -> list[str] | None:
+        """Give the command that asks the upstream to take a push on its pipes, as git would; None over https.
+
+        What is asked on the far side is what ``git push`` asks for (gitprotocol-pack(5), "SSH Transport").
+        """
+        remote, port = self.remote, self._port()
+        if remote.scheme != "ssh":
+            return None
+        path = remote.path[1:] if remote.path.startswith("/~") else remote.path
+        place = f"{remote.user}@{remote.upstream_host}" if remote.user else remote.upstream_host
+        options = ["-p", str(port)] if port else []
+        return [*shlex.split(self._ssh()), *options, "--", place, f"git-receive-pack {_quoted(path)}"]
+
     def redacted(self, text: str) -> str:
         """Take the token out of what the upstream said: it may repeat what it was sent."""
         token = self.remote.token.reveal()
@@ -149,13 +163,15 @@ class Upstream:
         return self._folder / "roots.pem"
 
     def _url(self) -> str:
-        remote, pin = self.remote, self._pin
+        remote, port = self.remote, self._port()
         user = f"{remote.user}@" if remote.user else ""
-        port = (pin.port if pin else None) or remote.port
-        if self._relay is not None and remote.scheme == "ssh":
-            port = self._relay.port
         place = bracketed(remote.upstream_host) + (f":{port}" if port else "")
         return f"{remote.scheme}://{user}{place}{remote.path}"
+
+    def _port(self) -> int | None:
+        if self._relay is not None and self.remote.scheme == "ssh":
+            return self._relay.port
+        return (self._pin.port if self._pin else None) or self.remote.port
 
     def _ssh(self) -> str:
         """Give the command; every word is ours or of plain characters, since a shell reads it.
@@ -210,6 +226,11 @@ def _pipe_with(data: bytes) -> Iterator[int]:
         os.close(read_fd)
         if write_fd >= 0:
             os.close(write_fd)
+
+
+def _quoted(path: str) -> str:
+    """Quote as git does for the shell on the far side (``sq_quote_buf``)."""
+    return "'" + path.replace("'", "'\\''").replace("!", "'\\!'") + "'"
 
 
 def _system_roots() -> bytes:

@@ -99,7 +99,8 @@ async def pull(  # noqa: PLR0913 - all but the first by name
     from bot_bottle.pipelock.loader import LateEngine  # noqa: PLC0415 - loads a native library
 
     scanner = PipelockScanner(secrets, placeholders=(), engine=LateEngine(cache, wait=_ENGINE_SECONDS))
-    findings, _ = await inspect(arrival.quarantine, [command], arrival.rules, scanner, say)
+    new = await arrival.quarantine.new_objects([arrival.tip])
+    findings, _ = await inspect(arrival.quarantine, [command], new, arrival.rules, scanner, say)
     taken = accept_findings or not findings
     record(
         "pull",

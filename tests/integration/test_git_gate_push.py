@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
+import signal
 import tarfile
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bot_bottle.git_gate import early
+from bot_bottle.git_gate.early import EarlyWay
 from bot_bottle.git_gate.policy import PushPolicy
+from tests.support.family import wait_until
 from tests.support.git_gate_fixtures import OWN_SECRET
 from tests.support.git_lab import Repo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from bot_bottle.git_gate.git import Way
+    from bot_bottle.git_gate.scanning import Hit
     from tests.support.git_lab import GitLab
 
 pytestmark = pytest.mark.integration
@@ -66,6 +73,56 @@ def test_a_clean_push_lands_upstream(gate_lab: GitLab) -> None:
     gate_lab.upstream.git("fsck", "--strict")
     assert [line["decision"] for line in records(gate_lab, "git_push")] == ["allow", "allow"]
     assert [line["taken"] for line in records(gate_lab, "git_push_result")] == [True, True]
+
+
+def connections(lab: GitLab) -> list[int]:
+    """Find the processes of this machine that ask the lab's upstream to take a push."""
+    wanted, found = f"git-receive-pack '{lab.remote.path}'".encode(), []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if wanted in place.read_bytes():
+                found.append(int(place.parent.name))
+    return found
+
+
+def test_the_upstreams_login_is_on_its_way_while_the_push_is_looked_through(
+    gate_lab: GitLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It serves the push, is left alone where it has become old or has ended, and ends with a refusal."""
+    taken: list[str] = []
+    way, kill = EarlyWay.way, False
+    scan = gate_lab.scanner()
+
+    def spy(early: EarlyWay) -> Way:
+        taken.append("early")
+        return way(early)
+
+    class Waits:
+        def scan(self, data: bytes, *, path: str) -> tuple[Hit, ...]:
+            wait_until(lambda: connections(gate_lab) != [] or kill, "no login while the push is scanned")
+            if kill:
+                for pid in connections(gate_lab):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                wait_until(lambda: connections(gate_lab) == [], "it did not end")
+            return scan.scan(data, path=path)
+
+    monkeypatch.setattr(EarlyWay, "way", spy)
+    gate_lab.scanner = Waits
+    gate_lab.start()
+    work = gate_lab.clone()
+    for number, before in ((1, 30.0), (2, -1.0), (3, 30.0)):
+        kill = number == 3
+        monkeypatch.setattr(early, "_FRESH_SECONDS", before)
+        new = work.commit({"src/c.py": f"print({number})\n"})
+        work.git("push", "-q", "origin", "bottle/x")
+        assert gate_lab.upstream.refs()["refs/heads/bottle/x"] == new
+        assert taken == ["early"], number
+    kill = False
+    work.commit({"conf/own": f"value = {OWN_SECRET}\n"})
+    refused(gate_lab, work, "origin", "bottle/x")
+    assert taken == ["early"]
+    wait_until(lambda: connections(gate_lab) == [], "the connection of a refused push stays")
 
 
 def in_a_file(repo: Repo) -> None:
