@@ -33,6 +33,8 @@ NOT_HERE = {
     "make test": "this is its run",
     "bot-bottle verify": "run by test_verify.py",
     "bot-bottle dashboard": "run on a terminal by test_dashboard.py",
+    "python3 -m venv ~/.venvs/bot-bottle && ~/.venvs/bot-bottle/bin/pip install .": "fetches packages",
+    "export PATH=~/.venvs/bot-bottle/bin:$PATH": "goes with what was fetched; what runs here is on PATH",
     "pip install 'bot-bottle[docker]'": "fetches packages, and would change what these tests run on",
     "pip install 'bot-bottle[smolmachines]'": "fetches packages, and would change what these tests run on",
     "bot-bottle start NAME --backend docker": "needs an engine; the tests of every contract start there so",

@@ -7,6 +7,9 @@ import os
 import resource
 import signal
 import socket
+import ssl
+import struct
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot_bottle.audit import verify
-from tests.integration.egress_lab import SECONDS, Sidecar, Upstream, config, ok, route, serve
+from tests.integration.egress_lab import SECONDS, Sidecar, Stream, Upstream, config, ok, route, serve
 from tests.support.family import wait_until
 
 if TYPE_CHECKING:
@@ -120,6 +123,58 @@ def test_a_sidecar_that_gets_no_more_memory_never_opens(tmp_path: Path, heads: l
         assert len(recorded) >= len(arrived)
         assert verify(sidecar.audit_file).ok
         assert set(opened) <= {0, 200, 500, 503}
+
+
+def test_a_sidecar_without_room_for_its_record_lets_nothing_out(sidecar: Sidecar, heads: list[bytes]) -> None:
+    """A file may grow no more, as on a full disk: what cannot be put on record is refused, and said to be."""
+    assert (status(sidecar, OPEN, "/before"), status(sidecar, SHUT)) == (200, 403)
+    pid = sidecar.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (sidecar.audit_file.stat().st_size, before[1]))
+    try:
+        with sidecar.tunnel(OPEN) as stream:
+            refused = stream.get(OPEN, "/unrecorded")
+        assert (refused.status, refused.reason) == (403, "audit_failed")
+        assert status(sidecar, SHUT) == 403
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+    assert status(sidecar, OPEN, "/after") == 200
+    assert not [head for head in heads if b"/unrecorded" in head or SHUT.encode() in head]
+    assert verify(sidecar.audit_file).ok
+
+
+def test_upstreams_that_reset_or_hang_are_told_and_harm_no_other_request(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def handler(sock: socket.socket) -> None:
+        stream = Stream(sock)
+        while True:
+            head = stream.until(b"\r\n\r\n")
+            if b"/hang" in head:
+                over.wait(SECONDS)
+                return
+            if b"/half" in head:
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+            if b"/half" in head or b"/reset" in head:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return
+            sock.sendall(ok())
+
+    with Upstream(handler) as upstream:
+        settings = config(tmp_path, (route(OPEN),), pins=dict.fromkeys((OPEN, SHUT), upstream.pin))
+        with Sidecar(tmp_path, settings) as sidecar:
+            with sidecar.tunnel(OPEN) as hanging:
+                hanging.send(f"GET /hang HTTP/1.1\r\nHost: {OPEN}\r\n\r\n".encode())
+                assert status(sidecar, OPEN, "/meanwhile") == 200
+                assert status(sidecar, OPEN, "/reset") == 502
+                # Its head is lost with the reset, or not: half an answer is never taken for a whole one.
+                with contextlib.suppress(ConnectionError, ssl.SSLError), sidecar.tunnel(OPEN) as stream:
+                    assert stream.get(OPEN, "/half").status == 502
+                assert status(sidecar, SHUT) == 403
+                assert status(sidecar, OPEN, "/after") == 200
+            over.set()
+            ended = [line["reason"] for line in sidecar.records() if line["decision"] == "error"]
+    assert "upstream_closed" in ended
 
 
 @contextlib.contextmanager

@@ -15,7 +15,9 @@ PAGES = sorted(
     [REPO / "README.md", REPO / "SECURITY.md", *REPO.glob("docs/*.md"), *REPO.glob("examples/**/*.md")]
 )
 #: How a line begins that is typed into a shell; blocks of other things (files, pictures) do not begin so.
-_TYPED = re.compile(r"(?:[A-Za-z_]+=\S*\(?|export |cd |make |pip |uv |git |sudo |docker |bot-bottle )")
+_TYPED = re.compile(
+    r"(?:[A-Za-z_]+=\S*\(?|export |cd |make |python3? |pip |uv |git |sudo |docker |bot-bottle )"
+)
 _SHELLS = {"sh", "bash", "shell", "console"}
 _COMMENT = re.compile(r"\s+# .*$")
 

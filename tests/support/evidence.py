@@ -199,6 +199,7 @@ LINES: dict[str, Line] = {
     ),
     "D8": Line(
         "instructions to the agent in what it reads",
+        (f"{_CONTENT}test_an_answer_that_gives_orders*", "unit/test_egress_answers.py::*"),
         open="What an agent is told it may believe; the bottle holds whatever it then does.",
     ),
     "E1": Line(
