@@ -88,6 +88,7 @@ def test_a_kept_machine_is_ours_and_nothing_without_its_sidecar(lab: Lab) -> Non
     assert (watch.found, watch.rounds > 0, watch.files != set()) == (set(), True, True)
     installation = (lab.home / "installation").read_text().strip()
     (found,) = [one for one in ask(lab, _LIST) if one[0] == name]
+    assert found[2].pop("bot-bottle.image"), "what it was made from is known"
     assert found[1:] == [
         "stopped",
         {
@@ -108,23 +109,34 @@ def test_a_kept_machine_is_ours_and_nothing_without_its_sidecar(lab: Lab) -> Non
     assert [one for one in ask(lab, _LIST) if one[0] == name] == []
 
 
-def test_an_archive_with_nothing_but_busybox_is_enough(lab: Lab) -> None:
+def test_a_resumed_bottle_goes_on_in_an_archive_with_nothing_but_busybox(lab: Lab) -> None:
+    """Its home and workspace come with it into the machine of another image, and nothing else does."""
     archive = busybox_archive(lab.user_home / "busybox.tar")
     if archive is None:
         pytest.skip("busybox is not here as a static program to make a small image of")
+    lab.declare("small", SMALL.format(image=lab.machine_image))
+    with lab.launch("small") as first:
+        made = "umask 027; echo kept >~/note; ln -s note ~/link; echo echo ran >run; chmod 750 run"
+        assert first.sh(f"{made}; readlink /bin/sh").out != "busybox\n"
+        first.close(exit_code=3)
     lab.declare("small", SMALL.format(image=archive))
     source, back = lab.user_home / "small-source", lab.user_home / "small-back"
     (source / "folder").mkdir(parents=True)
     (source / "folder" / ("n" * 120)).write_bytes(b"long")
     (source / "run").write_bytes(b"#!/bin/sh\necho ran as $(id -u)\n")
     (source / "run").chmod(0o750)
-    with lab.launch("small") as running:
+    with lab.launch("small", identity=first.identity) as running:
+        assert "is another image now" in running.log.read_text()
+        kept = running.sh("readlink /bin/sh; readlink ~/link; cat ~/note; stat -c '%U %a' run ~/note; ./run")
+        assert kept.out == "busybox\nnote\nkept\nagent 750\nagent 640\nran\n", kept.err
+        assert not (running.state_dir / "home.tar").exists()
         running.cp_in(source, "/home/agent/workspace/in")
-        told = running.sh("readlink /bin/sh; stat -c '%U %a' in/run; in/run; cat in/folder/n*")
-        assert told.out == "busybox\nagent 750\nran as 1000\nlong", told.err
+        told = running.sh("stat -c '%U %a' in/run; in/run; cat in/folder/n*")
+        assert told.out == "agent 750\nran as 1000\nlong", told.err
         running.cp_out("/home/agent/workspace/in", back)
     assert (back / "folder" / ("n" * 120)).read_bytes() == b"long"
     assert (back / "run").stat().st_mode & 0o777 == 0o750
+    assert [one for one in ask(lab, _LIST) if one[0] == f"bot-bottle-{first.identity}"] == []
 
 
 LASTING = """\
@@ -194,6 +206,7 @@ def test_a_detached_machine_is_seen_held_still_killed_and_taken_up_with_other_li
     assert resumed.returncode == 0, resumed.err
     assert "+ second.test" in resumed.err
     assert "limits.memory" in resumed.err
+    assert "another image" not in resumed.err
     with join(lab, identity) as second, family_of(lab, identity) as family:
         second.enter(
             "cat file; head -1 /proc/meminfo; curl -s -o /dev/null -w '%{http_code}' https://second.test\r"

@@ -382,6 +382,23 @@ def test_a_folder_that_roots_machines_could_not_enter_is_told(root: Path) -> Non
         images.image_source(bottle(image=str(root / "closed")), config())
 
 
+def test_an_image_is_another_one_where_its_archive_or_its_path_is(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.tar", tmp_path / "other.tar"
+    one.write_bytes(b"1")
+    other.write_bytes(b"1")
+
+    def origin(kind: images.Kind, path: Path) -> str:
+        return images.origin(images.ImageSource(kind=kind, value="v", where="w"), path)
+
+    # A folder is read at each start, and what is built is named after its content.
+    kinds: tuple[images.Kind, ...] = ("archive", "name", "folder", "dockerfile")
+    for number, kind in enumerate(kinds):
+        before = origin(kind, one)
+        assert before == origin(kind, one) != origin(kind, other)
+        os.utime(one, ns=(number, number))
+        assert (origin(kind, one) == before) is (kind in {"folder", "dockerfile"})
+
+
 def test_the_config_files_image_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text('[smolmachines]\nimage = "Not An Image"\n')

@@ -20,7 +20,16 @@ from bot_bottle.backend.base import BottleBackend, Leftover, LimitStatus, Prepar
 from bot_bottle.backend.elsewhere import held_elsewhere
 from bot_bottle.backend.host_sidecar import HostSidecar
 from bot_bottle.backend.registry import IMAGE_BUILDER, get_bottle_backend
-from bot_bottle.backend.smolmachines import engine, freezing, guest, images, machine, probe, workspace
+from bot_bottle.backend.smolmachines import (
+    engine,
+    freezing,
+    guest,
+    images,
+    machine,
+    probe,
+    replacing,
+    workspace,
+)
 from bot_bottle.backend.smolmachines.bottle import SmolmachinesBottle
 from bot_bottle.backend.smolmachines.machine import Binding, Machine, MachineSettings
 from bot_bottle.backend.smolmachines.starter import MACHINE
@@ -57,7 +66,7 @@ class SmolmachinesBackend(BottleBackend):
     sidecar_address = guest.SIDECAR_ADDRESS
 
     def __init__(self) -> None:
-        self._image = ""
+        self._image: tuple[Path, str] | None = None
         self._sidecar = HostSidecar()
 
     accounts = (
@@ -115,16 +124,20 @@ class SmolmachinesBackend(BottleBackend):
         if refusal is not None:
             raise UnavailableError(f"{refusal.detail}; try: {refusal.remedy}")
         if plan.spec.identity:
-            machine.require_kept(plan.identity)
+            if not replacing.waits(plan.identity):
+                machine.require_kept(plan.identity)
         else:
             images.image_source(plan.bottle, load_operator_config())
 
     def build(self, plan: BottlePlan) -> None:
-        """Have what the machine starts from; a kept machine has it already."""
+        """Have what the machine starts from; a kept machine has it already, unless it is another one now."""
+        config = load_operator_config()
         if plan.spec.identity:
+            self._image = replacing.other_image(plan, config)
             return
-        source = images.image_source(plan.bottle, load_operator_config())
-        self._image = str(images.ready(source, plan.bottle))
+        source = images.image_source(plan.bottle, config)
+        path = images.ready(source, plan.bottle)
+        self._image = path, images.origin(source, path)
 
     def build_ahead(
         self, bottles: Sequence[ManifestBottle], config: OperatorConfig, *, refresh: bool = False
@@ -153,8 +166,8 @@ class SmolmachinesBackend(BottleBackend):
         """Refuse: a machine is made once; see :class:`BottleBackend`."""
         del bottle, state_dir
         raise UnavailableError(
-            "a machine keeps the image that it was made from; put what is missing into the image or "
-            "Dockerfile that the bottle names (agent_provider), and start a new one"
+            "a machine keeps the image that it was made from while it runs; put what is missing into the "
+            "image or Dockerfile that the bottle names (agent_provider), end the session and resume it"
         )
 
     def bottle_of(self, identity: str) -> SmolmachinesBottle:
@@ -181,7 +194,7 @@ class SmolmachinesBackend(BottleBackend):
             finally:
                 listener.close()
             write_trust(plan.state_dir, sidecar.ca_pem)
-            starter = _prepare(running, plan, sidecar.ca_pem, limits)
+            starter = _prepare(running, plan, sidecar.ca_pem, limits, fresh=self._image is not None)
             bottle = SmolmachinesBottle(plan.identity, running, sidecar, starter)
             stack.callback(bottle.close)
             yield bottle
@@ -234,21 +247,37 @@ class SmolmachinesBackend(BottleBackend):
                     machine.delete(record.name)
 
     def _start(self, plan: BottlePlan, limits: shared_limits.EffectiveLimits, binding: Binding) -> Machine:
-        if plan.spec.identity:
+        resumed = bool(plan.spec.identity)
+        if self._image is None and not resumed:
+            self.build(plan)
+        if self._image is None:
             machine.resize(plan.identity, limits, _processors(limits))
             return machine.boot(lambda: Machine.start_again(plan.identity, binding))
-        if not self._image:
-            self.build(plan)
+        if resumed:
+            replacing.take_home(plan.identity)
+        image, origin = self._image
         settings = MachineSettings(
-            identity=plan.identity, image=self._image, limits=limits, processors=_processors(limits)
+            identity=plan.identity,
+            image=str(image),
+            origin=origin,
+            limits=limits,
+            processors=_processors(limits),
         )
         return machine.boot(lambda: Machine.create(settings, binding))
 
 
 def _prepare(
-    running: Machine, plan: BottlePlan, ca_pem: str, limits: shared_limits.EffectiveLimits
+    running: Machine,
+    plan: BottlePlan,
+    ca_pem: str,
+    limits: shared_limits.EffectiveLimits,
+    *,
+    fresh: bool,
 ) -> Starter:
-    """Let root set the machine up before the agent ever runs in it; says how its commands begin."""
+    """Let root set the machine up before the agent ever runs in it; says how its commands begin.
+
+    A ``fresh`` machine of a resumed bottle gets the home that the one before had.
+    """
     resumed = bool(plan.spec.identity)
     ours = platform.machine() == MACHINE
     script = guest.set_up_script(
@@ -256,19 +285,22 @@ def _prepare(
         ca_pem=ca_pem,
         hosts=guest.hosts_of(plan.routes),
         limits=limits,
-        fresh=not resumed,
+        fresh=fresh,
         filter_program=seccomp.filter_program(paths.cache_dir()) if ours else b"",
     )
     code, told = running.run(script)
     if code != 0:
         words = bottle_state.printable(" ".join(told.split()))[-300:]
         raise LaunchError(f"the bottle's machine could not be set up: {words or f'exit code {code}'}")
+    starter = guest.starter(told, ours=ours)
+    if resumed and fresh:
+        replacing.give_home(plan.identity, starter)
     if resumed:
         code, words = running.run(inside.OPEN_HOME, user=guest.AGENT, args=guest.OPEN_HOME_ARGS)
         if code != 0:
             reason = bottle_state.printable(words.strip())[-300:] or guest.OPEN_HOME_ARGS[1]
             raise LaunchError(f"the kept workspace of {plan.identity} is no folder any more: {reason}")
-    return guest.starter(told, ours=ours)
+    return starter
 
 
 def _processors(limits: shared_limits.EffectiveLimits) -> int:

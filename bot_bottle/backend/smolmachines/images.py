@@ -122,6 +122,19 @@ def ready(source: ImageSource, bottle: ManifestBottle, *, refresh: bool = False)
         ) from error
 
 
+def origin(source: ImageSource, path: Path) -> str:
+    """Tell the image that a machine starts from apart from others, and from what stood at ``path`` before.
+
+    A folder is what it holds at each start, and what is built is named after its content; only another
+    archive can stand at the same path. Raises ``OSError``.
+    """
+    said = str(path)
+    if source.kind in {"archive", "name"}:
+        info = path.stat()
+        said += f"\n{info.st_size} {info.st_mtime_ns}"
+    return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
 def fetched(source: ImageSource, *, refresh: bool = False) -> Path:
     """Give the archive of an image's name, fetched now where it is not there yet (or with ``refresh``).
 

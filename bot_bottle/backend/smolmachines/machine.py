@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 IDENTITY = "bot-bottle.identity"
 INSTALLATION = "bot-bottle.installation"
 ROLE = "bot-bottle.role"
+IMAGE = "bot-bottle.image"
 AGENT_ROLE, PROBE_ROLE = "agent", "probe"
 
 #: Without a list of names the engine forwards every DNS question to this host's resolver; with one, those for
@@ -46,10 +47,13 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSettings:
-    """What one machine is made of. ``image`` is a folder, an image archive or a reference."""
+    """What one machine is made of. ``image`` is a folder or an image archive; ``origin`` tells it from others
+    and from its own later contents (see :func:`bot_bottle.backend.smolmachines.images.origin`).
+    """
 
     identity: str
     image: str
+    origin: str = ""
     limits: EffectiveLimits
     processors: int
     role: str = AGENT_ROLE
@@ -59,7 +63,7 @@ class MachineSettings:
 class MachineRecord:
     """A machine as the engine lists it; ``state`` is ``running`` or another word, such as ``stopped``.
 
-    ``memory_mib`` and ``processors`` are those of its next start.
+    ``memory_mib`` and ``processors`` are those of its next start; ``origin`` is empty where it is not known.
     """
 
     name: str
@@ -68,6 +72,7 @@ class MachineRecord:
     state: str
     memory_mib: int
     processors: int
+    origin: str = ""
 
 
 def machine_name(identity: str) -> str:
@@ -104,7 +109,7 @@ class Machine:
                 name=name,
                 image=settings.image or None,
                 persistent=True,
-                labels=_labels(settings.role, settings.identity),
+                labels=_labels(settings),
                 egress_interceptor=_interceptor(smol, binding) if binding else None,
                 resources=smol.ResourceSpec(
                     cpus=settings.processors,
@@ -195,6 +200,7 @@ def ours(identity: str = "") -> tuple[MachineRecord, ...]:
                 state=str(one.state),
                 memory_mib=int(one.resources.memory_mib) if one.resources else 0,
                 processors=int(one.resources.cpus) if one.resources else 0,
+                origin=str((one.labels or {}).get(IMAGE, "")),
             )
             for one in found
         )
@@ -237,8 +243,9 @@ def _mebibytes(limits: EffectiveLimits) -> int:
     return max(1, limits.memory // _MIB)
 
 
-def _labels(role: str, identity: str) -> dict[str, str]:
-    return {INSTALLATION: installation_id(), ROLE: role, IDENTITY: identity}
+def _labels(settings: MachineSettings) -> dict[str, str]:
+    labels = {INSTALLATION: installation_id(), ROLE: settings.role, IDENTITY: settings.identity}
+    return labels | ({IMAGE: settings.origin} if settings.origin else {})
 
 
 def _interceptor(smol: Any, binding: Binding) -> Any:
