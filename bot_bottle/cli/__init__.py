@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bot_bottle.errors import BotBottleError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 EXIT_INTERRUPTED = 130
 _EXIT_NO_OUTPUT = 1
@@ -82,16 +82,29 @@ def _run(args: list[str]) -> int:
         from bot_bottle.cli.completion import answer_shells  # noqa: PLC0415
 
         answer_shells()
+
+    def work() -> int:
+        try:
+            result = cli.main(args=args, prog_name="bot-bottle", standalone_mode=False)
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except click.Abort as error:
+            raise KeyboardInterrupt from error
+        return result if isinstance(result, int) else 0
+
+    return told(work)
+
+
+def told(work: Callable[[], int]) -> int:
+    """Give the exit code of ``work``; where it fails, say so on stderr in one sentence."""
     try:
-        result = cli.main(args=args, prog_name="bot-bottle", standalone_mode=False)
+        return work()
     except BotBottleError as error:
         text = str(error)
         _say(f"these need mending:\n{text}" if "\n" in text else text)
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         _say("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -107,7 +120,6 @@ def _run(args: list[str]) -> int:
             return _EXIT_NO_OUTPUT
         _show_unexpected(error)
         return _EXIT_UNEXPECTED
-    return result if isinstance(result, int) else 0
 
 
 def _output_fails() -> bool:

@@ -73,7 +73,7 @@ def command(  # noqa: PLR0913 - one for each option, as click gives them
     Credentials come from the variables that the routes' token_ref name. SIGTERM and Ctrl-C end it.
     """
     from bot_bottle.egress.routes import egress_resolve_token_values  # noqa: PLC0415
-    from bot_bottle.egress.standalone import run_proxy  # noqa: PLC0415
+    from bot_bottle.egress.standalone import become_proxy  # noqa: PLC0415
     from bot_bottle.manifest.loader import load_routes_file  # noqa: PLC0415
     from bot_bottle.operator_config import parse_pin_option, read_ca_file  # noqa: PLC0415
 
@@ -96,7 +96,7 @@ def command(  # noqa: PLR0913 - one for each option, as click gives them
             option = key.replace("_", "-") if key == "no_proxy" else f"upstream-{key.replace('_', '-')}"
             raise UsageError(f"--{option}: {words}") from error
         proxy = with_password(settings, os.environ)
-    return run_proxy(
+    return become_proxy(
         routes=loaded,
         listen=parse_listen(listen),
         ca_dir=ca_dir,

@@ -219,7 +219,7 @@ def orders_nothing(
         return True
     if _value(headers, b"content-encoding"):
         return False
-    return not InstructionStream(reader, is_json=_JSON.match(kind) is not None).feed(message[head:])
+    return reader.finds_nothing(message[head:], is_json=_JSON.match(kind) is not None)
 
 
 class Record(Protocol):

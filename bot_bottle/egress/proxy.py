@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 _MAX_DNS_NAMES = 256
 _BACKLOG = 512
 _SWEEP_SECONDS = 1.0
+#: What so many connections held is worth the milliseconds that handing it back takes.
+_MANY_CLIENTS = 64
+#: So many sweeps after content can be judged, what loading it took for a moment is free.
+_SETTLED_SWEEPS = 2
 #: More than upstream connections are kept, so that what they held is given back with the rest.
 _REST_SECONDS = 35.0
 #: How much the kernel holds for us a connection (it doubles this), and so how much one read brings.
@@ -80,6 +84,7 @@ class EgressProxy(Decisions):
         self._dns_names: set[str] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._decided, self._worked_at, self._rested = 0, 0.0, True
+        self._most_clients, self._loaded_for = 0, 0
 
     # Listeners.
 
@@ -153,6 +158,17 @@ class EgressProxy(Decisions):
         self.clients.sweep(now)
         self.pool.sweep(now)
         self._rest(now)
+        self._give_back_what_is_left()
+
+    def _give_back_what_is_left(self) -> None:
+        """Hand memory back after many connections have ended, and once what judges content is loaded."""
+        here = len(self.clients)
+        self._most_clients = max(self._most_clients, here)
+        if self.content.ready:
+            self._loaded_for += 1
+        if self._most_clients - here >= _MANY_CLIENTS or self._loaded_for == _SETTLED_SWEEPS:
+            self._most_clients = here
+            give_back()
 
     def _rest(self, now: float) -> None:
         """Hand memory back once nothing has been under way for a while after something was."""

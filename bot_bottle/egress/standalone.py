@@ -1,4 +1,9 @@
-"""Egress alone, in the foreground: the same policy, data plane and record as in a bottle's sidecar."""
+"""Egress alone, in the foreground: the same policy, data plane and record as in a bottle's sidecar.
+
+What reads options and a manifest's keys takes a third of the memory that serving does, so the command becomes
+a process that has only what serves (execve(2): its number and its terminal stay). The config goes over in a
+file without a name, in memory (memfd_create(2)); the credentials leave the environment on the way.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import signal
 import socket
 import sys
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bot_bottle import paths
@@ -17,7 +23,6 @@ from bot_bottle.sidecar.config import SidecarConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from bot_bottle.egress.ca import CertificateAuthority
     from bot_bottle.egress.routes import EgressRoute
@@ -28,7 +33,11 @@ _IDENTITY = "proxy"
 _BACKLOG = 512
 
 
-def run_proxy(
+#: What is started in the command's place; the config's descriptor and what is no part of it follow.
+_MODULE = "bot_bottle.cli.serve_proxy"
+
+
+def become_proxy(
     *,
     routes: Sequence[EgressRoute],
     listen: tuple[str, int],
@@ -39,15 +48,12 @@ def run_proxy(
     upstream_proxy: UpstreamProxy | None,
     audit_path: Path | None,
 ) -> int:
-    """Serve the proxy port until SIGTERM or SIGINT; gives the exit code.
+    """Go on as :func:`run_proxy` in a process that has loaded nothing else; returns only where it cannot.
 
     ``listen`` is an address literal and a port (0 takes a free one). The certificate of a CA made for this
     run is written to ``ca_dir/ca.pem``, its key nowhere. Without ``audit_path`` decisions are not kept.
     Raises :class:`UsageError` or :class:`LaunchError`.
     """
-    from bot_bottle.egress.ca import CertificateAuthority  # noqa: PLC0415
-    from bot_bottle.sidecar.harden import conceal  # noqa: PLC0415
-
     config = SidecarConfig(
         identity=_IDENTITY,
         routes=tuple(routes),
@@ -58,9 +64,31 @@ def run_proxy(
         upstream_proxy=upstream_proxy,
         cache=str(paths.cache_dir()),
     )
+    if not sys.executable:
+        return run_proxy(config, listen=listen, ca_dir=ca_dir)
+    fd = os.memfd_create("config", 0)
+    with os.fdopen(fd, "wb", closefd=False) as file:
+        file.write(config.to_wire())
+    os.lseek(fd, 0, os.SEEK_SET)
+    given = {route.auth.token_ref for route in config.routes if route.auth}
+    given |= {upstream_proxy.password_ref} if upstream_proxy else set()
+    env = {name: value for name, value in os.environ.items() if name not in given}
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (root, env.get("PYTHONPATH"))))
+    argv = [sys.executable, "-P", "-m", _MODULE, str(fd), listen[0], str(listen[1]), str(ca_dir)]
+    sys.stdout.flush()
+    os.execve(sys.executable, argv, env)  # noqa: S606 - no shell is wanted
+    raise AssertionError("execve(2) does not return")
+
+
+def run_proxy(config: SidecarConfig, *, listen: tuple[str, int], ca_dir: Path) -> int:
+    """Serve the proxy port until SIGTERM or SIGINT; gives the exit code. Raises as :func:`become_proxy`."""
+    from bot_bottle.egress.ca import CertificateAuthority  # noqa: PLC0415
+    from bot_bottle.sidecar.harden import conceal  # noqa: PLC0415
+
     conceal()
     with _listener(listen) as sock:
-        audit = _open_audit(audit_path, config)
+        audit = _open_audit(config)
         try:
             ca = CertificateAuthority(_IDENTITY)
             _write_certificate(ca_dir, ca.certificate_pem)
@@ -120,9 +148,10 @@ def _listener(listen: tuple[str, int]) -> socket.socket:
         raise UsageError(f"--listen {host}:{port}: {error.strerror or error}; choose another port") from error
 
 
-def _open_audit(path: Path | None, config: SidecarConfig) -> AuditLog:
-    if path is None:
+def _open_audit(config: SidecarConfig) -> AuditLog:
+    if not config.audit_path:
         return AuditLog.discarding()
+    path = Path(config.audit_path)
     try:
         return AuditLog.open(path, redact=config.guarded().values())
     except BlockingIOError as error:

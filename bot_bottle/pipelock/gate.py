@@ -47,7 +47,7 @@ class GatedEngine:
     Thread-safe.
     """
 
-    __slots__ = ("_asked", "_engine", "_folder", "_gates", "_load", "_lock", "_making")
+    __slots__ = ("_asked", "_engine", "_folder", "_gates", "_kept", "_load", "_lock", "_making")
 
     def __init__(self, load: Callable[[], RuleEngine], folder: Path | None) -> None:
         """``folder`` keeps the compiled gates; with ``None`` they are compiled for this process alone."""
@@ -55,6 +55,8 @@ class GatedEngine:
         self._folder = folder
         self._engine: RuleEngine | None = None
         self._gates: dict[str, PatternSet] = {}
+        #: Gates that were kept and not needed so far, each some megabytes.
+        self._kept: dict[str, Path] = {}
         self._lock = threading.Lock()
         self._making: threading.Thread | None = None
         self._asked = 0
@@ -67,16 +69,32 @@ class GatedEngine:
             return self._engine
 
     def take_kept_gates(self) -> bool:
-        """Load the gates that an earlier process kept, or an image has; tells whether all were there."""
+        """Take the gates that an earlier process kept, or an image has; tells whether all were there.
+
+        The one that every request needs is loaded, the others once they are asked for.
+        """
         for folder in (self._folder, AHEAD):
             if folder is None or not folder.is_dir():
                 continue
-            kept = {name: _restored(_path(folder, name)) for name in _NAMES}
-            gates = {name: gate for name, gate in kept.items() if gate is not None}
-            if len(gates) == len(_NAMES):
-                self._gates = gates
+            paths = {name: _path(folder, name) for name in _NAMES}
+            combined = _restored(paths.pop(_COMBINED))
+            if combined is not None and all(map(_is_whole, paths.values())):
+                self._gates = {_COMBINED: combined}
+                self._kept = paths
                 break
         return self.gated
+
+    def _gate(self, name: str) -> PatternSet | None:
+        """Give a gate if it is there; one that was kept and cannot be loaded any more is none."""
+        path = self._kept.get(name)
+        if path is not None:
+            with self._lock:
+                if name in self._kept:
+                    gate = _restored(path)
+                    if gate is not None:
+                        self._gates[name] = gate
+                    del self._kept[name]
+        return self._gates.get(name)
 
     def make_gates(self) -> None:
         """Compile the gates, each taking a second or so, and keep them."""
@@ -99,7 +117,7 @@ class GatedEngine:
     @property
     def gated(self) -> bool:
         """Whether all gates are there."""
-        return len(self._gates) == len(_NAMES)
+        return len({*self._gates, *self._kept}) == len(_NAMES)
 
     def combined(self) -> PatternSet | None:
         """Give the egress profile's own expressions and the sure rules' as one set, once it is there.
@@ -113,7 +131,7 @@ class GatedEngine:
 
         With ``passed`` the whole is known to have passed the gate. Raises where there is no engine.
         """
-        gate = self._gates.get(_SURE if sure else _ALL)
+        gate = self._gate(_SURE if sure else _ALL)
         if gate is not None and not passed and not gate.hits(data):
             return ()
         engine = self._engine or self.engine()
@@ -173,6 +191,17 @@ def _restored(path: Path) -> PatternSet | None:
         return PatternSet.restored(path.read_bytes())
     except (OSError, hyperscan.HyperscanError):
         return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a gate's file is one for this library, without loading what is in it."""
+    import hyperscan  # noqa: PLC0415
+
+    try:
+        hyperscan.loadb(path.read_bytes(), hyperscan.HS_MODE_BLOCK)
+    except (OSError, hyperscan.HyperscanError):
+        return False
+    return True
 
 
 def _path(folder: Path, name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from bot_bottle.egress.memory import share_one_pool
 from bot_bottle.sidecar.harden import harden, suspend_collector
 
 
@@ -17,6 +18,7 @@ def main(argv: list[str]) -> int:
         return 2
     launcher_pid, config_fd, control_fd = (int(arg) for arg in argv)
     harden(launcher_pid)
+    share_one_pool()
     suspend_collector()
     # Nothing heavy before the process is hardened.
     from bot_bottle.sidecar.channel import SocketChannel  # noqa: PLC0415

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+from bot_bottle.egress.memory import share_one_pool
 from bot_bottle.sidecar.handover import wait_for_one
 from bot_bottle.sidecar.harden import conceal, ignore_keys, suspend_collector
 
@@ -19,6 +20,7 @@ def main() -> int:
         return 2
     conceal()
     ignore_keys()
+    share_one_pool()
     suspend_collector()
     # The first process of a PID namespace is spared the signals it does not handle (pid_namespaces(7)).
     signal.signal(signal.SIGALRM, lambda *_: os._exit(4))

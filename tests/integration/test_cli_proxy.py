@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,6 @@ from bot_bottle.demo.upstreams import ScriptedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -125,6 +125,21 @@ def test_sigterm_ends_it_and_the_record_is_whole(proxy: Running) -> None:
 def test_the_ca_folder_holds_a_certificate_and_no_key(proxy: Running) -> None:
     assert [path.name for path in proxy.ca_file.parent.iterdir()] == ["ca.pem"]
     assert "PRIVATE" not in proxy.ca_file.read_text()
+
+
+def test_what_serves_holds_nothing_of_the_command_and_no_credential_in_its_environment(
+    proxy: Running,
+) -> None:
+    folder = Path("/proc", str(proxy.process.pid))
+    assert REAL not in (folder / "cmdline").read_text()
+    try:
+        maps, environ = (folder / "maps").read_text(), (folder / "environ").read_bytes()
+        files = [str(link.readlink()) for link in (folder / "fd").iterdir()]
+    except PermissionError:
+        return  # nobody but root may look in at all
+    assert "pydantic" not in maps
+    assert REAL.encode() not in environ
+    assert not any("memfd" in name for name in files)
 
 
 def test_an_unset_credential_is_named_before_anything_listens(tmp_path: Path) -> None:
