@@ -11,7 +11,8 @@ import functools
 import re
 from typing import TYPE_CHECKING, Final
 
-from bot_bottle.pipelock.decode import Shape, runs
+from bot_bottle.pipelock.decode import Shape
+from bot_bottle.pipelock.digits import runs
 from bot_bottle.pipelock.patterns import PatternSet
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from bot_bottle.pipelock.credentials import (
     RULES,
     RUN_RULES,
 )
-from bot_bottle.pipelock.decode import MOST_SPOTS, RUN, SHAPES, SIGNS, Shape, spots
+from bot_bottle.pipelock.decode import MOST_SPOTS, SHAPES, SIGNS, Shape, spots
+from bot_bottle.pipelock.digits import RUN
 from bot_bottle.pipelock.disguises import CODES
 from bot_bottle.pipelock.patterns import PatternSet
 from bot_bottle.pipelock.rule import Match, Rule, is_placeholder
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Literal
 
-    from bot_bottle.pipelock.decode import Span
+    from bot_bottle.pipelock.digits import Span
     from bot_bottle.pipelock.finding import Context
     from bot_bottle.pipelock.patterns import Hit
 

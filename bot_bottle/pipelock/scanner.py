@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.pipelock.deadline import Deadline, OverBudgetError
-from bot_bottle.pipelock.decode import decoded, digit_runs, hides_nothing
+from bot_bottle.pipelock.decode import decoded
+from bot_bottle.pipelock.digits import digit_runs, hides_nothing
 from bot_bottle.pipelock.disguises import holds_none, undisguised
 from bot_bottle.pipelock.divided import divided_keys
 from bot_bottle.pipelock.extent import whole_id

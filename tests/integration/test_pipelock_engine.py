@@ -20,7 +20,8 @@ from betterleaks.cli import get_binary_path
 
 from bot_bottle.errors import UnavailableError
 from bot_bottle.pipelock import gate
-from bot_bottle.pipelock.decode import SHAPES, decoded, digit_runs
+from bot_bottle.pipelock.decode import SHAPES, decoded
+from bot_bottle.pipelock.digits import digit_runs
 from bot_bottle.pipelock.engine import EngineProgram
 from bot_bottle.pipelock.own_secrets import skeleton
 from tests.support.outside import REPO, download_cache
