@@ -163,10 +163,14 @@ class _Question(asyncio.Protocol):
             pair = f"{proxy.user}:{proxy.password.reveal() if proxy.password else ''}"
             lines.append(f"Proxy-Authorization: Basic {base64.b64encode(pair.encode()).decode('ascii')}")
         self._question = "\r\n".join((*lines, "", "")).encode("ascii")
+        self._vouch = proxy.vouch
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
+        if self._vouch is not None and not self._vouch():
+            self._fail("is not what listens at its port")
+            return
         self._transport.write(self._question)
         self._question = b""
 

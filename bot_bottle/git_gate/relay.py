@@ -11,15 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
-import struct
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle.egress.hosts import format_authority
 from bot_bottle.egress.upstream import UpstreamError
 from bot_bottle.egress.way import first_of, in_order
+from bot_bottle.socket_table import owner_of, read_table
 
 if TYPE_CHECKING:
     from bot_bottle.egress.roads import Roads
@@ -164,22 +162,7 @@ def _is_ours(writer: asyncio.StreamWriter) -> bool:
     if not peer or not here:
         return False
     try:
-        table = Path("/proc/self/net/tcp").read_text()
+        table = read_table()
     except OSError:
         return False
     return owner_of(table, peer, here) == os.getuid()
-
-
-def owner_of(table: str, local: tuple[str, int], remote: tuple[str, int]) -> int | None:
-    """Find who owns the IPv4 socket that ``local`` and ``remote`` join, in the kernel's table (proc(5))."""
-    wanted = [_in_table(local), _in_table(remote)]
-    for line in table.splitlines()[1:]:
-        fields = line.split()
-        if fields[1:3] == wanted:
-            return int(fields[7])
-    return None
-
-
-def _in_table(place: tuple[str, int]) -> str:
-    (address,) = struct.unpack("=I", socket.inet_aton(place[0]))
-    return f"{address:08X}:{place[1]:04X}"

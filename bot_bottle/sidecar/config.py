@@ -16,7 +16,7 @@ from bot_bottle.git_gate.remote import GateConfig
 from bot_bottle.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from bot_bottle.supervise.record import Past
 
@@ -43,7 +43,8 @@ class UpstreamProxy:
 
     ``bypass`` lists what is reached without it: host names, ``*.name`` patterns, networks. With ``resolves``
     it is told names in place of checked addresses. ``password_ref`` is the name of the password's variable;
-    the password itself is there from a launch on.
+    the password itself is there from a launch on. ``vouch`` is asked, once a connection stands and before it
+    says anything, whether what answers there is the proxy; where it says no, nothing is said.
     """
 
     host: str
@@ -53,6 +54,7 @@ class UpstreamProxy:
     password_ref: str = ""
     resolves: bool = False
     bypass: tuple[str, ...] = ()
+    vouch: Callable[[], bool] | None = field(default=None, repr=False, compare=False)
 
     @property
     def shown(self) -> str:

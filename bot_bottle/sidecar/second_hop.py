@@ -2,6 +2,10 @@
 
 It is a proxy on loopback that egress asks by CONNECT for every upstream, by name: where a name leads is the
 program's to find and to check. Whatever is wrong with it, nothing leaves: without it there is no way out.
+
+Its port is free when it is chosen, and whenever the program is started anew; any process of this machine may
+take it then. So what listens there counts only once the kernel's table shows it as a socket of the program's
+process, and each connection is held against that very socket before a word is said on it.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from bot_bottle.egress.ca import new_root
 from bot_bottle.files import write_atomic
 from bot_bottle.pipelock.external import HopPlace, external_config
 from bot_bottle.sidecar.config import UpstreamProxy
+from bot_bottle.socket_table import holds, listeners, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,6 +73,7 @@ class SecondHop:
         self._config = self._folder / "pipelock.yaml"
         self._text = ""
         self._process: subprocess.Popen[bytes] | None = None
+        self._listener = 0  # the inode of the program's socket; 0 where it was not seen
         self._keeper: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._write(routes)
@@ -76,7 +82,23 @@ class SecondHop:
     @property
     def proxy(self) -> UpstreamProxy:
         """The program as egress asks it."""
-        return UpstreamProxy(host="127.0.0.1", port=self._place.port, resolves=True, bypass=self._bypass)
+        return UpstreamProxy(
+            host="127.0.0.1", port=self._place.port, resolves=True, bypass=self._bypass, vouch=self.vouch
+        )
+
+    def vouch(self) -> bool:
+        """Tell whether the socket that listens is the one that was seen to be the program's.
+
+        A socket keeps its inode for as long as it is there, and no other listens beside it: so it took every
+        connection that was made since.
+        """
+        return self._listener != 0 and self._listening() == (self._listener,)
+
+    def _listening(self) -> tuple[int, ...]:
+        try:
+            return listeners(read_table(), ("127.0.0.1", self._place.port))
+        except OSError:
+            return ()
 
     async def ready(self) -> None:
         """Wait until it says that it is well, and look after it from then on; raises ``OSError``."""
@@ -121,6 +143,7 @@ class SecondHop:
 
     def _stop(self) -> None:
         process, self._process = self._process, None
+        self._listener = 0
         if process is None:
             return
         process.terminate()
@@ -141,6 +164,8 @@ class SecondHop:
                 why = "its config has changed"
             elif self._process is None or self._process.poll() is not None:
                 why = "it had ended"
+            elif not self.vouch():
+                why = "its port was not its own"
             else:
                 silences = 0 if await self._is_well() else silences + 1
                 if silences < _MOST_SILENCES:
@@ -166,10 +191,21 @@ class SecondHop:
                             f"{self._program} run --config {self._config}"
                         )
                     await asyncio.sleep(0.05)
+            self._recognise()
         except TimeoutError as error:
             raise OSError(
                 f"{self._program} did not say that it is well within {_START_SECONDS:g} s"
             ) from error
+
+    def _recognise(self) -> None:
+        """See that what answered is the program that was started; raises ``OSError``."""
+        found = self._listening()
+        if len(found) != 1 or self._process is None or not holds(self._process.pid, found[0]):
+            raise OSError(
+                f"another process listens at port {self._place.port} of loopback, which was to be that of "
+                f"{self._program}"
+            )
+        self._listener = found[0]
 
     async def _is_well(self) -> bool:
         try:

@@ -6,10 +6,14 @@ it is to be had, takes the same config and says that it is well.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
+import threading
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,13 +26,14 @@ from bot_bottle.control_client import ControlClient, control_listener
 from bot_bottle.errors import LaunchError
 from bot_bottle.pipelock.external import HopPlace, external_config
 from bot_bottle.secret import Secret
+from bot_bottle.sidecar import second_hop
 from bot_bottle.sidecar.config import SecondHopSettings, SidecarConfig
 from tests.integration.egress_lab import TOKEN, Sidecar, Upstream, config, ok, route
 from tests.support.family import wait_until
 from tests.support.stand_in_pipelock import FORBIDDEN, script
 
 if TYPE_CHECKING:
-    import socket
+    from typing import Self
 
 pytestmark = pytest.mark.integration
 
@@ -112,6 +117,99 @@ def test_all_that_leaves_passes_the_program_which_is_looked_after(
             pid = int(_started(log)[-1].split()[1])
         wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the program's end")
         assert not state.exists()
+
+
+def _answers(sock: socket.socket) -> None:
+    data = b""
+    while b"\r\n\r\n" not in data and (more := sock.recv(65536)):
+        data += more
+    sock.sendall(ok())
+
+
+class _Impostor:
+    """Listens where the program should, says that it is well and takes every CONNECT."""
+
+    def __init__(self, port: int) -> None:
+        self.heard: list[bytes] = []
+        self._bound: list[socket.socket] = []
+        wait_until(lambda: self._binds(port), "the program's port to be free")
+        (self._server,) = self._bound
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept, and frees the port
+        self._server.close()
+
+    def _binds(self, port: int) -> bool:
+        """Take the port; a process that was killed lets go of it some time after."""
+        with contextlib.suppress(OSError):
+            self._bound.append(socket.create_server(("127.0.0.1", port)))
+        return bool(self._bound)
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _address = self._server.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.settimeout(10)
+                    if data := connection.recv(4096):
+                        self.heard.append(data.split(b"\r\n")[0])
+                        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+
+def test_who_takes_the_programs_port_hears_nothing(tmp_path: Path) -> None:
+    with Upstream(_answers) as upstream:
+        port = upstream.pin.port
+        assert port is not None
+        program, log = script(tmp_path, port)
+        working = program.read_text()
+        with Sidecar(tmp_path, _settings(tmp_path, program)) as sidecar:
+            state = json.loads((tmp_path / "state" / "pipelock" / "pipelock.yaml").read_text())
+            hop = int(state["fetch_proxy"]["listen"].rpartition(":")[2])
+            script(tmp_path, port, breaks=True)
+            pid = int(_started(log)[-1].split()[1])
+            os.kill(pid, signal.SIGKILL)
+            with _Impostor(hop) as impostor:
+                with sidecar.tunnel("plain.test") as stream:
+                    assert stream.get("plain.test", "/one").status == 502
+                wait_until(
+                    lambda: bool(sidecar.records("second_hop")), "the record that it cannot be started"
+                )
+                with sidecar.tunnel("plain.test") as stream:
+                    assert stream.get("plain.test", "/two").status == 502
+                told = sidecar.records("second_hop")[0]["message"]
+                assert "nothing leaves" in str(told)
+                # It is asked how it is, and no more.
+                assert {line.split(b" ")[0] for line in impostor.heard} <= {b"GET"}
+            program.write_text(working)
+            wait_until(
+                lambda: "was started anew" in str(sidecar.records("second_hop")[-1]["message"]),
+                "the program's new start",
+            )
+            with sidecar.tunnel("plain.test") as stream:
+                assert stream.get("plain.test", "/three").status == 200
+
+
+def test_a_port_that_is_taken_before_the_first_start_fails_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    program, _log = script(tmp_path, 1)
+    monkeypatch.setattr(second_hop, "_free_port", lambda: port)
+    settings = SecondHopSettings(program=str(program), folder=str(tmp_path / "state" / "pipelock"))
+    with _Impostor(port) as impostor:
+        hop = second_hop.SecondHop(settings, [PLAIN], bypass=(), note=lambda _text: None)
+        try:
+            with pytest.raises(OSError, match="another process listens at port"):
+                asyncio.run(hop.ready())
+            assert not hop.vouch()
+        finally:
+            hop.close()
+        assert impostor.heard[0].startswith(b"GET /health")
 
 
 def test_a_program_that_ends_at_once_fails_the_launch(tmp_path: Path) -> None:

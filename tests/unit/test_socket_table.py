@@ -1,12 +1,11 @@
-"""Who owns a connection on loopback, as the kernel's table says it (proc(5))."""
+"""Who owns a connection on loopback and who listens there, as the kernel's table says it (proc(5))."""
 
 from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 
-from bot_bottle.git_gate.relay import owner_of
+from bot_bottle.socket_table import holds, listeners, owner_of, read_table
 
 _TABLE = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -32,5 +31,18 @@ def test_the_kernels_own_table_is_read() -> None:
         socket.create_connection(listener.getsockname()) as client,
         listener.accept()[0] as here,
     ):
-        table = Path("/proc/self/net/tcp").read_text()
+        table = read_table()
         assert owner_of(table, client.getsockname(), here.getsockname()) == os.getuid()
+        (inode,) = listeners(table, listener.getsockname())
+        assert inode == os.fstat(listener.fileno()).st_ino
+        assert holds(os.getpid(), inode)
+        assert not holds(os.getppid(), inode)
+        assert not holds(0, inode)
+    assert listeners(read_table(), ("127.0.0.1", 0)) == ()
+
+
+def test_only_what_listens_at_the_very_place_counts() -> None:
+    assert listeners(_TABLE, ("127.0.0.1", 8080)) == (100,)
+    assert listeners(_TABLE, ("127.0.0.1", 50000)) == ()
+    assert listeners(_TABLE, ("0.0.0.0", 8080)) == ()
+    assert listeners("", ("127.0.0.1", 8080)) == ()
