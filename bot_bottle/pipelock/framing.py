@@ -12,12 +12,14 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 from bot_bottle.pipelock.unpack import (
+    BombError,
     Brotli,
     FramingError,
     OpaqueError,
     Unpacker,
     Zlib,
     Zstd,
+    brotli_ends_within,
     codings_of,
     unpacker,
 )
@@ -28,6 +30,8 @@ _LONGEST_NAME = 1024
 #: What writers say of their effort (XFL) and their system (OS): RFC 1952, 2.3.1.
 _EFFORTS = frozenset((0, 2, 4))
 _SYSTEMS = frozenset((*range(14), 255))
+#: So much of a brotli stream is kept to find its end where the library failed.
+_MOST_KEPT = 64 * 1024
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"  # behind a byte 0x50 to 0x5f: RFC 8878, 3.1.2
 _ZSTD_DICTIONARY_OR_SPARE = 0x1B
@@ -155,8 +159,26 @@ class _OneZstd(_Headed):
 class _WholeBrotli(Brotli):
     """Brotli (RFC 7932). Its metadata cannot be told from here; it stands in the coded bytes as it is."""
 
-    __slots__ = ()
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept = bytearray()
 
     @property
     def aside(self) -> bytes:
         return b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Unpack ``data``; :class:`FramingError` also where only its first part is the stream."""
+        if len(self._kept) <= _MOST_KEPT:
+            self._kept += data
+        try:
+            return super().feed(data)
+        except (BombError, FramingError):
+            raise
+        except OpaqueError as error:
+            # The library says of both that it failed. What is too much to be tried again counts as the worse.
+            if len(self._kept) > _MOST_KEPT or brotli_ends_within(bytes(self._kept)):
+                raise FramingError("something stands behind the compressed content") from error
+            raise

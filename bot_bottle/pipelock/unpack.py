@@ -156,6 +156,23 @@ class Brotli(_Bounded):
         return b""
 
 
+def brotli_ends_within(data: bytes) -> bool:
+    """Tell whether a whole Brotli stream stands at the beginning of ``data``, with something behind it."""
+    import brotli  # noqa: PLC0415
+
+    engine = brotli.Decompressor()
+    try:
+        for at in range(len(data) - 1):
+            engine.process(data[at : at + 1], output_buffer_limit=FREE_BYTES)
+            while not engine.can_accept_more_data():
+                engine.process(b"", output_buffer_limit=FREE_BYTES)
+            if engine.is_finished():
+                return True
+    except brotli.error:
+        pass
+    return False
+
+
 class Zstd(_Bounded):
     """Zstandard (RFC 8878), frame after ``frames`` or one. Its window is bounded too (RFC 9659: 8 MiB)."""
 

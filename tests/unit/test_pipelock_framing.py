@@ -152,3 +152,22 @@ def test_nothing_of_a_value_in_the_coded_bytes_is_released_at_a_seam() -> None:
         assert rule == "github-token"
         assert body.startswith(released)
         assert len(released) <= body.index(value)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize("content", [PLAIN, letters(90_000).encode()], ids=["small", "large"])
+def test_what_stands_behind_brotli_is_refused_whatever_the_route_says(content: bytes, size: int) -> None:
+    whole = brotli.compress(content, quality=1)
+    size = max(size, len(whole) // 5)
+    for tail in (b"\0", OWN, brotli.compress(KEY), gzip.compress(OWN)):
+        for on_opaque in ("allow", "deny"):
+            released, rule = _judged("br", whole + tail, on_opaque=on_opaque, size=size)
+            assert rule == "opaque-content"
+            assert tail not in released
+    assert _judged("br", whole, size=size) == (whole, "")
+
+
+def test_broken_brotli_is_left_to_the_route() -> None:
+    broken = b"\xff" + letters(40).encode()
+    assert _judged("br", broken) == (broken, "")
+    assert _judged("br", broken, on_opaque="deny") == (b"", "opaque-content")
