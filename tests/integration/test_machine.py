@@ -171,7 +171,7 @@ def test_a_detached_machine_is_seen_held_still_killed_and_taken_up_with_other_li
     assert (listed["status"], listed["detached"], listed["backend"]) == ("running", True, lab.backend)
     board = lab.cli("dashboard", "--once", "--json").json()
     (shown,) = [one for one in board["bottles"] if one["identity"] == identity]
-    assert (shown["state"], shown["backend"]) == ("running", lab.backend)
+    assert (shown["state"], shown["backend"]) == ("detached", lab.backend)
 
     beat = new_marker("beat")
     with join(lab, identity) as first, family_of(lab, identity) as family:
