@@ -67,7 +67,7 @@ def since_last_session(plan: BottlePlan) -> tuple[str, ...]:
     Routes begin with ``-`` and ``+``. Nothing where that was not kept (by an older version).
     """
     agent = plan.spec.manifest.require_agent(plan.spec.agent_name)
-    before, routes = read_declared(plan.identity), _read_routes(plan.identity)
+    before, routes = read_declared(plan.identity), read_routes(plan.identity)
     lines: list[str] = []
     if routes is not None:
         from bot_bottle.egress.reload import change  # noqa: PLC0415 - only a resumed bottle has changed
@@ -86,7 +86,8 @@ def read_declared(identity: str) -> dict[str, str] | None:
     return {str(key): str(value) for key, value in obj.items()} if isinstance(obj, dict) else None
 
 
-def _read_routes(identity: str) -> tuple[EgressRoute, ...] | None:
+def read_routes(identity: str) -> tuple[EgressRoute, ...] | None:
+    """Give the manifest's routes as they held last; None where that was not kept (by another version)."""
     from bot_bottle.egress.routes import EgressRoute  # noqa: PLC0415 - as above
 
     obj = _read(identity, _ROUTES)

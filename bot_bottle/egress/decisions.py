@@ -29,6 +29,7 @@ from bot_bottle.egress.policy import (
     sni_present,
 )
 from bot_bottle.egress.precedent import Precedent, Precedents
+from bot_bottle.egress.sent import sent_by_git
 
 if TYPE_CHECKING:
     import asyncio
@@ -65,7 +66,7 @@ class Decisions:
         policies: Sequence[Policy] = POLICIES,
     ) -> None:
         self.identity = config.identity
-        self.table = RouteTable(config.routes, config.secrets)
+        self.table = RouteTable(config.routes, config.secrets, sent=sent_by_git(config.git))
         self.counters = Counters(route.host for route in config.routes)
         self.content = ContentGuard(config, loop)
         self._loop = loop
@@ -84,6 +85,7 @@ class Decisions:
 
     def decide_by(self, table: RouteTable) -> None:
         """Decide by ``table`` from now on; what was allowed before goes on."""
+        table.follow(self.table)
         self.table = table
         if self.on_table is not None:
             self.on_table(table.routes)
@@ -254,7 +256,7 @@ class Decisions:
         self, exchange: Answered, destination: Destination | None, *, head_request: bool
     ) -> ResponseSink:
         """Give who hears the answer: the exchange, behind who reads it for orders, behind a search where its
-        route has a credential.
+        host has a credential.
         """
         if destination is None:
             return exchange

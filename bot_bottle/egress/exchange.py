@@ -242,11 +242,12 @@ class Exchange(Answering):
             self._change(verdict.changed, request)
         injection = client.proxy.table.injection(route)
         # What cannot be searched for in the answer is never sent.
-        needles = client.proxy.table.needles() if injection is not None else None
+        needles = client.proxy.table.needles_for(request.host)
         tail = head_tail(
             authority=upstream_authority(request.scheme, request.host, request.port),
             facts=self.facts,
             injection=injection,
+            searched=needles is not None,
             cookies=not route.strip_cookies,
             websocket=self.websocket,
         )

@@ -52,7 +52,7 @@ _OVERRIDES = frozenset(
     b"http-method-override x-http-method x-http-method-override x-method-override x-original-method".split()
 )
 
-#: On a route with a credential its echo must be recognised in the answer: whole and unencoded.
+#: From a host with a credential its echo must be recognised in the answer: whole and unencoded.
 _READABLE = frozenset((b"a-im", b"if-range", b"range"))
 #: As well as every header that asks for a coding or a charset, whatever the protocol calls it.
 _READABLE_PARTS = (b"accept-encoding", b"charset")
@@ -227,17 +227,19 @@ def head_tail(
     authority: bytes,
     facts: RequestHeaders,
     injection: Injection | None = None,
+    searched: bool = False,
     cookies: bool = True,
     websocket: bool = False,
 ) -> bytes:
     """Write the head of the request that goes upstream, from behind its target on.
 
-    With ``injection`` the answer is asked for whole and unencoded, since it will be searched. Without
+    What is ``searched``, as any answer to an ``injection`` is, is asked for whole and unencoded. Without
     ``cookies`` the client's are left out. With ``websocket`` the upgrade is asked for, without extensions, so
     that frames stay readable.
     """
     lines = [b"HTTP/1.1\r\nHost: " + authority]
     dropped = _dropped(cookies=cookies)
+    searched = searched or injection is not None
     if injection is not None and injection.header:
         lines.append(injection.line)
         dropped |= {injection.header}
@@ -245,7 +247,7 @@ def head_tail(
         plain = _plain_name(name)
         if plain in dropped:
             continue
-        if injection is not None:
+        if searched:
             if _asks_unreadable(plain):
                 continue
             if plain == b"accept" and b"charset" in line.lower():
@@ -254,7 +256,7 @@ def head_tail(
         if websocket and name == b"sec-websocket-extensions":
             continue
         lines.append(line)
-    if injection is not None:
+    if searched:
         lines.append(b"Accept-Encoding: identity")
     if websocket:
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")

@@ -17,6 +17,7 @@ from bot_bottle.egress.hosts import host_matches, is_ip_literal
 from bot_bottle.egress.injection import injection
 from bot_bottle.egress.paths import AmbiguousPathError, fully_decoded, path_allowed
 from bot_bottle.egress.placeholders import Placeholders
+from bot_bottle.egress.sent import sent_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.notice import Changed
     from bot_bottle.egress.redact import Needles
     from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.egress.sent import Sent
     from bot_bottle.secret import Secret
 
 Via: TypeAlias = Literal["connect", "absolute", "transparent", "local"]
@@ -78,6 +80,7 @@ class RouteTable:
         "halt",
         "placeholders",
         "routes",
+        "sent",
     )
 
     def __init__(
@@ -88,11 +91,12 @@ class RouteTable:
         halt: Deny | None = None,
         ended: Collection[str] = (),
         former: Mapping[str, Sequence[Secret]] | None = None,
+        sent: Sent | None = None,
     ) -> None:
         """Index ``routes``; with ``halt`` every request is refused in its words, whatever the routes say.
 
         ``ended`` names those of ``secrets`` that are good no more. ``former`` are earlier values of theirs,
-        which are sent no more and shown as little.
+        which are sent no more and shown as little. ``sent`` is what hosts got besides.
         """
         self.routes = tuple(routes)
         self.halt = halt
@@ -104,6 +108,10 @@ class RouteTable:
         self._secrets = secrets
         self._former = former or {}
         self._needles: Needles | None = None
+        #: What the hosts get by these routes, or got by others before.
+        self.sent = sent_on(self.routes, secrets)
+        if sent is not None:
+            self.sent = self.sent.and_also(sent)
         self.placeholders = Placeholders(self.routes)
 
     def candidates(self, host: str) -> tuple[EgressRoute, ...]:
@@ -125,25 +133,30 @@ class RouteTable:
         """Give what ``route`` adds to a request; ``None`` where it has no credential."""
         return self._injections[id(route)]
 
+    def follow(self, earlier: RouteTable) -> None:
+        """Take the place of ``earlier``: what hosts got by its routes is looked for on."""
+        self.sent, self._needles = self.sent.and_also(earlier.sent), None
+
+    def sent_to(self, host: str) -> frozenset[Injection]:
+        """Give every credential, in its form, that ``host`` gets on any route, or got."""
+        return self.sent.to(host, self._secrets)
+
+    def needles_for(self, host: str) -> Needles | None:
+        """Give what is taken out of the answers of ``host``; ``None`` where it never got a credential."""
+        return self.needles() if host in self.sent.forms else None
+
     def needles(self) -> Needles:
-        """Give what is taken out of the answers on routes with a credential: every one of the table's.
+        """Give what is taken out of the answers of hosts with a credential: every one of the table's.
 
         Servers show what came with an earlier request too, so the former values are among them.
         """
         if self._needles is None:
             from bot_bottle.egress.redact import Needles  # noqa: PLC0415 - only where a credential is in use
 
-            former = [(name, secret) for name, those in self._former.items() for secret in those]
-            values = [
-                secret.reveal().strip().encode("utf-8", "surrogateescape")
-                for secret in (*self._secrets.values(), *(secret for _name, secret in former))
-            ]
-            added = [
-                *self._injections.values(),
-                *(injection(route.auth, {name: one}) for route in self.routes for name, one in former),
-            ]
-            values += [text for one in added if one for text in one.derived]
-            self._needles = Needles(values)
+            held = [*self._secrets.items(), *self.sent.beside.items()]
+            held += [(name, secret) for name, those in self._former.items() for secret in those]
+            values = [secret.reveal().strip().encode("utf-8", "surrogateescape") for _name, secret in held]
+            self._needles = Needles(values + self.sent.derived(held))
         return self._needles
 
     def permit(self, route: EgressRoute) -> Verdict:

@@ -43,7 +43,7 @@ class Destination(NamedTuple):
     """Where one allowed request goes.
 
     ``needles`` are what its answer may not show: the credentials of the table that made its head, whatever
-    table holds once the answer comes. There are none where the route has no credential.
+    table holds once the answer comes. There are none where the host never got a credential on any route.
     """
 
     scheme: Scheme

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from bot_bottle.git_gate.policy import PushPolicy
 from bot_bottle.secret import Secret
 
+_TOKEN_USER = "x-access-token"  # noqa: S105 - a name
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -49,6 +51,11 @@ class GateRemote:
     def place(self) -> str:
         """Where it stands in the manifest."""
         return f"git.remotes.{self.host}"
+
+    @property
+    def token_user(self) -> str:
+        """As whom the token is sent, which forges leave open."""
+        return _TOKEN_USER
 
     @property
     def upstream(self) -> str:
@@ -109,13 +116,15 @@ class GateConfig:
 
     def secrets(self) -> dict[str, Secret]:
         """Give every credential by a name fit for a message."""
-        found: dict[str, Secret] = {}
+        found = {name: remote.token for name, remote in self.tokens().items()}
         for remote in self.remotes:
-            if remote.token:
-                found[f"{remote.place}.TokenRef"] = remote.token
             if remote.key is not None and remote.key.private:
                 found[f"{remote.place}.IdentityFile"] = remote.key.private
         return found
+
+    def tokens(self) -> dict[str, GateRemote]:
+        """Give the remotes that a token is sent to, by the name that :meth:`secrets` has for it."""
+        return {f"{remote.place}.TokenRef": remote for remote in self.remotes if remote.token}
 
     def to_wire(self) -> dict[str, object]:
         """Serialise for the sidecar's config; holds the credentials in clear."""

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from bot_bottle.sidecar.config import Pin
 
 #: Who HTTP's password belongs to where only the password counts; forges take any name, GitHub Apps this one.
-_TOKEN_USER = "x-access-token"  # noqa: S105 - a name
 _CONNECT_SECONDS = 20
 _PORTS = {"https": 443, "ssh": 22}
 
@@ -127,7 +126,9 @@ class Upstream:
         if not self.remote.token:
             yield Way(url=self._url(), env=env, config=tuple(config), fds=())
             return
-        with _pipe_with(f"username={_TOKEN_USER}\npassword={self.remote.token.reveal()}\n".encode()) as fd:
+        with _pipe_with(
+            f"username={self.remote.token_user}\npassword={self.remote.token.reveal()}\n".encode()
+        ) as fd:
             config.append(f'credential.helper=!f() {{ test "$1" = get && cat /dev/fd/{fd}; }}; f')
             yield Way(url=self._url(), env=env, config=tuple(config), fds=(fd,))
 
@@ -149,7 +150,7 @@ class Upstream:
         token = self.remote.token.reveal()
         if not token:
             return text
-        sent = base64.b64encode(f"{_TOKEN_USER}:{token}".encode()).decode()
+        sent = base64.b64encode(f"{self.remote.token_user}:{token}".encode()).decode()
         for form in (token, sent, quote(token, safe="")):
             text = text.replace(form, "[redacted]")
         return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bot_bottle.declared import read_routes
 from bot_bottle.errors import BotBottleError, UnavailableError, UsageError
 from bot_bottle.supervise import edits
 from bot_bottle.supervise.grant import warnings
@@ -84,7 +85,13 @@ def prospect(asked: Asked, choice: Choice) -> Prospect:
     route = grant.route
     edit = edits.route_edit(asked.identity, route) if choice.lasting == MANIFEST else None
     changed = (route.host, route.path_allowlist, route.methods) != (one.host, one.paths, one.methods)
-    return Prospect(opens=grant.terms, notes=warnings(route), grant=grant, changed=changed, edit=edit)
+    notes = warnings(route, _with_credential(asked.identity))
+    return Prospect(opens=grant.terms, notes=notes, grant=grant, changed=changed, edit=edit)
+
+
+def _with_credential(identity: str) -> frozenset[str]:
+    """Give the hosts that the bottle's own routes bring a credential to."""
+    return frozenset(route.host for route in read_routes(identity) or () if route.auth)
 
 
 def _push(asked: Asked, choice: Choice) -> Prospect:

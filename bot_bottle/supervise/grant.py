@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bot_bottle.egress.hosts import host_matches
 from bot_bottle.egress.routes import EgressRoute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 #: Methods that change nothing on a server (RFC 9110, 9.2.1).
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -113,9 +114,19 @@ def grant_route(
     )
 
 
-def warnings(route: EgressRoute) -> tuple[str, ...]:
-    """Say what a human should weigh before a route is opened."""
+def warnings(route: EgressRoute, with_credential: Collection[str] = ()) -> tuple[str, ...]:
+    """Say what a human should weigh before a route is opened; some hosts have a credential on another."""
     found: list[str] = []
+    if route.host in with_credential:
+        found.append(
+            f"{route.host} gets a credential on another route; none is sent here, and what it answers is "
+            "searched for that one as well"
+        )
+    elif below := sorted(host for host in with_credential if host_matches(route.host, host)):
+        found.append(
+            f"{', '.join(below)} keep to routes of their own, with a credential; what other names below "
+            f"{route.host[2:]} answer is not searched for it"
+        )
     if route.host.startswith("*."):
         found.append(
             f"every name below {route.host[2:]} is opened, and names can carry data to its name servers"

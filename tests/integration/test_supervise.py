@@ -145,8 +145,8 @@ class World:
         self.tmp_path, self.upstream, self.heads, self.folder = tmp_path, upstream, heads, folder
 
     @contextlib.contextmanager
-    def bottle(self, past: Past | None = None) -> Iterator[Bottle]:
-        pins = dict.fromkeys(("kept.test", "docs.test", "ask.test"), self.upstream.pin)
+    def bottle(self, past: Past | None = None, upstream: Upstream | None = None) -> Iterator[Bottle]:
+        pins = dict.fromkeys(("kept.test", "docs.test", "ask.test"), (upstream or self.upstream).pin)
         bottle = Bottle(self.tmp_path, past if past is not None else past_of(()), pins, self.folder)
         with contextlib.closing(bottle):
             yield bottle
@@ -196,6 +196,47 @@ def test_a_yes_opens_what_was_granted_and_the_agent_is_told(world: World) -> Non
         bottle.order("lift")
         assert bottle.status_of("docs.test") == 200
         assert bottle.status_of("kept.test") == 403
+
+
+def test_a_grant_on_a_host_with_a_credential_shows_nothing_of_it(world: World) -> None:
+    """Nor does the host once the operator has taken the credential off its route."""
+    seen: list[bytes] = []
+
+    def answer(sock: socket.socket) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := sock.recv(65536):
+                seen.append(data)
+                sock.sendall(ok(b" | ".join(seen)))
+
+    asked: tuple[str, dict[str, object]] = ("request_egress", {**DOCS[1], "host": "kept.test"})
+    narrow = replace(KEPT, path_allowlist=("/v1/",))
+
+    def shown(bottle: Bottle, path: str) -> bytes:
+        with bottle.tunnel("kept.test") as stream:
+            answer = stream.get("kept.test", path)
+        assert answer.status == 200, answer.body
+        return answer.body
+
+    with Upstream(answer) as upstream, world.bottle(upstream=upstream) as bottle:
+        bottle.order("reload", routes=[narrow.to_wire()])
+        shown(bottle, "/v1/")
+        assert TOKEN.encode() in seen[-1]
+        asking = bottle.asking(asked)
+        bottle.grant("kept.test")
+        asking.done()
+        assert TOKEN.encode() not in shown(bottle, "/docs/last")
+        assert TOKEN.encode() not in seen[-1]
+        bottle.order("renew", secrets={"LAB_TOKEN": "renewed-3f9aQm7Zx1Lr8Tn5"})
+        shown(bottle, "/v1/")
+        assert b"renewed-3f9aQm7Zx1Lr8Tn5" in seen[-1]
+        bottle.order("reload", routes=[replace(narrow, auth=None).to_wire()])
+        bottle.order("panic")
+        bottle.order("lift")
+        for path in ("/v1/", "/docs/last"):
+            body = shown(bottle, path)
+            assert TOKEN.encode() not in body
+            assert b"renewed-3f9aQm7Zx1Lr8Tn5" not in body
+            assert body.count(b"*" * 24) >= 2, "it was shown, and taken out"
 
 
 def test_a_human_lets_what_was_found_pass_and_nothing_else(world: World) -> None:

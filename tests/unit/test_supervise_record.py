@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -105,5 +106,18 @@ def test_what_is_wide_is_said() -> None:
         (note,) = warnings(grant_route("x", host, ["/"], ["GET"]))
         assert note.isprintable()
     assert "PUT can send out" in " ".join(warnings(grant_route("x", "a.example", ["/"], ["GET", "PUT"])))
+    assert grant_route("x", "a.example").auth is None
+
+
+def test_it_is_said_where_the_host_has_a_credential() -> None:
+    plain = grant_route("x", "api.example.org", ["/docs/"], ["GET"])
+    (note,) = warnings(plain, {"api.example.org", "other.example.org"})
+    assert note.startswith("api.example.org gets a credential on another route; none is sent here")
+    wide = " ".join(warnings(replace(plain, host="*.example.org"), {"api.example.org"}))
+    assert "api.example.org keep to routes of their own, with a credential" in wide
+    assert warnings(plain, {"other.example.org"}) == warnings(plain)
+
+
+def test_a_grants_route_has_no_credential() -> None:
     assert grant_route("x", "a.example").auth is None
     assert EgressRoute(host="a.example", auth=RouteAuth(scheme="Bearer", token_ref="T")).auth is not None
