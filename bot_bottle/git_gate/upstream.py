@@ -135,10 +135,12 @@ class Upstream:
     def receiver(self) -> list[str] | None:
         """Give the command that asks the upstream to take a push on its pipes, as git would; None over https.
 
+        None too for a key in the operator's own agent: a human may be asked for each use of it, and is so for
+        what was accepted only.
         What is asked on the far side is what ``git push`` asks for (gitprotocol-pack(5), "SSH Transport").
         """
         remote, port = self.remote, self._port()
-        if remote.scheme != "ssh":
+        if remote.scheme != "ssh" or (remote.key is not None and remote.key.agent):
             return None
         path = remote.path[1:] if remote.path.startswith("/~") else remote.path
         place = f"{remote.user}@{remote.upstream_host}" if remote.user else remote.upstream_host

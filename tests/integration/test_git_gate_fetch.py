@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot_bottle.git_gate.remote import SshKey
+from bot_bottle.git_gate.upstream import Upstream
 from tests.support.git_lab import Repo
 
 if TYPE_CHECKING:
@@ -134,7 +135,15 @@ def test_an_agent_of_the_operators_signs_for_the_gate_alone(gate_lab: GitLab, ga
     assert key is not None
     remote = replace(gate_lab.remote, key=SshKey(public=key.public, agent=gate_ssh_agent))
     gate_lab.start(remote)
-    gate_lab.clone()
+    work = gate_lab.clone()
+    new = work.commit({"x": "x"})
+    work.git("push", "-q", "origin", "bottle/x")
+    assert gate_lab.upstream.refs()["refs/heads/bottle/x"] == new
+    # Its human may be asked for each login, and is so only for a push that was accepted.
+    asked = Upstream(remote, folder=gate_lab.folder, number=9, pin=None, ca_pem="")
+    assert asked.receiver() is None
+    own = Upstream(gate_lab.remote, folder=gate_lab.folder, number=9, pin=None, ca_pem="")
+    assert (own.receiver() or [""])[-1] == f"git-receive-pack '{gate_lab.remote.path}'"
     gate_lab.stop()
     gate_lab.start(replace(remote, key=SshKey(public=key.public, agent=str(gate_lab.folder / "nobody"))))
     done = Repo(gate_lab.folder, gate_lab.env).run("clone", gate_lab.url, "again")
