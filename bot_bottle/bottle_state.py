@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from bot_bottle import paths
 from bot_bottle.errors import AlreadyRunningError, LaunchError, UsageError
 from bot_bottle.files import PRIVATE_FILE, make_private_dir, remove_tree, write_atomic
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -322,8 +323,8 @@ def utc_now() -> str:
 
 
 def printable(text: str) -> str:
-    """Make text from outside safe to show on a terminal: control characters become ``?``."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    """Make text from outside safe to show on a terminal: what controls or hides text becomes ``?``."""
+    return legible(text)
 
 
 def _take_lock(descriptor: int, identity: str) -> None:

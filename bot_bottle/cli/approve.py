@@ -88,9 +88,11 @@ def _show(asked: Asked, seen: Prospect) -> None:
     terminal.say(
         [
             f"bot-bottle: {asked.identity} asks for: {printable(asked.request.summary)}",
-            *(f"  says: {printable(line)}" for line in asked.request.reason.splitlines()),
-            f"bot-bottle: {head}: {printable(seen.opens)}",
-            *(f"  note: {printable(note)}" for note in seen.notes),
+            *terminal.quoted("  says: ", asked.request.reason),
+            f"bot-bottle: {head}: {printable(seen.lines[0])}",
+            *(printable(line) for line in seen.lines[1:]),
             *(seen.edit.diff if seen.edit else ()),
+            # Last: however long the rest is, they are on the screen when the question is.
+            *(f"  note: {printable(note)}" for note in seen.notes),
         ]
     )

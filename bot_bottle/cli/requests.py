@@ -45,8 +45,8 @@ def command(*, identity: str, answered: bool, as_json: bool) -> int:
         settled = f"  [{one.answer.verdict}: {one.answer.terms or one.answer.words}]" if one.answer else ""
         summary = printable(f"{one.request.summary}{settled}")
         print(f"{one.request.id}  {one.identity} ({state})  {summary}")
-        for line in one.request.reason.splitlines():
-            print(f"          says: {printable(line)}")
+        for line in terminal.quoted("          says: ", one.request.reason):
+            print(line)
     if any(one.answer is None for one in found):
         terminal.say(["bot-bottle: answer with: bot-bottle approve ID, or: bot-bottle deny ID [WORDS]"])
     return 0

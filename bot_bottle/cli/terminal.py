@@ -11,7 +11,7 @@ from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from types import FrameType
 
@@ -73,6 +73,19 @@ def say(lines: Iterable[str]) -> None:
     for line in lines:
         print(line, file=sys.stderr)
     sys.stderr.flush()
+
+
+def quoted(mark: str, words: str) -> Iterator[str]:
+    """Give a stranger's words with ``mark`` before each line.
+
+    On a terminal they are broken before it would do that, since a line of its making has no mark.
+    """
+    from rich.cells import chop_cells  # noqa: PLC0415 - only for requests
+
+    width = os.get_terminal_size(sys.stderr.fileno()).columns if _is_tty(sys.stderr) else 1 << 16
+    for line in words.splitlines():
+        for piece in chop_cells(printable(line), max(8, width - len(mark))) or [""]:
+            yield f"{mark}{piece}"
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -6,21 +6,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual.binding import Binding
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
+from bot_bottle.bottle_state import printable
+from bot_bottle.dashboard.sheet import Sheet
 from bot_bottle.dashboard.table import LineLog, LineTable
 from bot_bottle.errors import BotBottleError
 from bot_bottle.supervise.decide import Choice, prospect
+from bot_bottle.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
-    from bot_bottle.dashboard.rows import Cell, Column
+    from bot_bottle.dashboard.rows import Cell, Column, Tone
+    from bot_bottle.dashboard.sheet import Line
     from bot_bottle.dashboard.table import Row
     from bot_bottle.supervise.decide import Prospect
     from bot_bottle.supervise.operator import Asked
@@ -31,15 +35,14 @@ ModalScreen { align: center middle; background: $background 60%; }
 .box { border: round $accent; padding: 0 1; background: $surface; }
 .box > .buttons { height: 1; margin-top: 1; align-horizontal: right; }
 .box Button { margin-left: 2; }
-.box .claim { color: $text-muted; height: auto; max-height: 6; }
-.box .claim { margin-bottom: 1; }
+.answer { height: 95%; max-height: 40; }
+.answer Sheet { height: 1fr; min-height: 3; }
+.answer #more { height: 1; color: $text-warning; }
 .box .field { height: 1; }
 .box .field Label { width: 10; color: $text-muted; }
 .box .field Input { width: 1fr; }
-.box .notes { color: $text-warning; height: auto; max-height: 8; margin-top: 1; }
 .box LineLog { height: auto; max-height: 14; }
 .box LineTable { height: auto; max-height: 14; }
-.trouble { color: $text-error; }
 #title { height: 1; background: $primary; color: $text; padding: 0 1; }
 #body { height: 1fr; }
 #lists { width: 1fr; }
@@ -168,28 +171,34 @@ class Reply:
 
 
 class Answering(ModalScreen[Reply | None]):
-    """One request in full, with what a yes would open, to change, to allow or to refuse."""
+    """One request in full, with what a yes would open, to change, to allow or to refuse.
+
+    All of that has to come into sight before a yes is taken: what is opened is as long as the agent made it.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+o", "reply('yes')", "Allow", priority=True),
         Binding("ctrl+d", "reply('no')", "Deny", priority=True),
         Binding("escape", "leave", "Cancel", priority=True),
+        Binding("up", "scroll(-1)", "Up", show=False),
+        Binding("down", "scroll(1)", "Down", show=False),
+        Binding("pageup", "scroll(0, -1)", "Page up", show=False),
+        Binding("pagedown", "scroll(0, 1)", "Page down", show=False),
     ]
 
     def __init__(self, asked: Asked, *, deny: bool = False) -> None:
         super().__init__()
         self._asked, self._deny = asked, deny
         self._seen: Prospect | None = None
+        self._insist = False
 
     def compose(self) -> ComposeResult:
         """Lay it out."""
         asked, request = self._asked, self._asked.request
-        with Vertical(classes="box"):
-            yield text(f"{asked.identity} asks for {request.kind} ({request.id}), and says:")
-            with VerticalScroll(classes="claim"):
-                yield text(request.reason)
-                if request.kind != "egress":
-                    yield text(request.summary if request.kind == "git" else request.text)
+        with Vertical(classes="box answer"):
+            yield text(f"{asked.identity} asks for {request.kind} ({request.id})")
+            yield Sheet(id="sheet")
+            yield text(id="more")
             if request.kind == "egress":
                 yield from _field("host", "Host", request.host)
                 yield from _field("paths", "Paths", " ".join(request.paths), "as asked; prefixes")
@@ -202,8 +211,6 @@ class Answering(ModalScreen[Reply | None]):
             elif request.kind == "content":
                 yield from _field("lasting", "For", Choice().lasting, "once, bottle, 30m, 2h, 7d")
             yield from _field("words", "Tell it", "", "what the agent is told (may stay empty)")
-            with VerticalScroll(classes="notes"):
-                yield text(id="opens")
             with Horizontal(classes="buttons"):
                 yield Button("Allow (^o)", id="yes", variant="success", compact=True)
                 yield Button("Deny (^d)", id="no", variant="error", compact=True)
@@ -234,10 +241,28 @@ class Answering(ModalScreen[Reply | None]):
         """Give the answer, unless it cannot be given so."""
         if verdict == "no":
             self.dismiss(Reply(verdict="no", choice=self._choice()))
-        elif self._foresee():
-            self.dismiss(Reply(verdict="yes", choice=self._choice(), seen=self._seen))
-        else:
+        elif not self._foresee():
             self.app.bell()
+        elif self.query_one(Sheet).left:
+            self._insist = True
+            self._say_more()
+            self.app.bell()
+        else:
+            self.dismiss(Reply(verdict="yes", choice=self._choice(), seen=self._seen))
+
+    def action_scroll(self, lines: int, pages: int = 0) -> None:
+        """Read on."""
+        self.query_one(Sheet).scroll_by(lines, pages)
+
+    def on_sheet_looked(self) -> None:
+        """Say how much is still to be read."""
+        self._say_more()
+
+    def _say_more(self) -> None:
+        left = self.query_one(Sheet).left
+        how = ": read to the end before you allow it" if self._insist else ""
+        more = self.query_one("#more", Static)
+        more.update(f"{counted(left, 'more line')} below (PgDn, Down){how}" if left else "")
 
     def action_leave(self) -> None:
         """Answer nothing yet."""
@@ -256,19 +281,40 @@ class Answering(ModalScreen[Reply | None]):
 
     def _foresee(self) -> bool:
         """Show what a yes would do; gives whether it can be given."""
-        shown = self.query_one("#opens", Static)
+        sheet = self.query_one(Sheet)
         try:
             found = prospect(self._asked, self._choice())
         except BotBottleError as error:
-            shown.add_class("trouble")
-            shown.update(str(error))
+            sheet.show([*_ours((str(error),), "bad"), *self._claim(changed=True)], str(error))
             return False
-        shown.remove_class("trouble")
         self._seen = found
-        head = f"A yes opens: {found.opens}" if found.grant else f"A yes: {found.opens}"
         diff = found.edit.diff if found.edit else ()
-        shown.update("\n".join((head, *(f"- {note}" for note in found.notes), *diff)))
+        head, *items = found.lines
+        # How long it holds is the operator's own word, and moves with the clock: that is not read anew.
+        key = (found.notes, found.grant.items if found.grant else head, diff)
+        sheet.show(
+            [
+                *_ours((f"! {note}" for note in found.notes), "warn"),
+                *_ours((f"A yes opens: {head}" if found.grant else f"A yes: {head}",), "strong"),
+                *_ours(items),
+                *_ours(diff),
+                *self._claim(changed=found.changed),
+            ],
+            key,
+        )
         return True
+
+    def _claim(self, *, changed: bool) -> Iterable[Line]:
+        """Give the agent's own words, each line marked as such; what it asks is above unless ``changed``."""
+        request = self._asked.request
+        yield ("", "It says:", "dim")
+        more = {"egress": "", "git": request.summary * changed}.get(request.kind, request.text)
+        for line in f"{request.reason}\n{more}".rstrip("\n").split("\n"):
+            yield ("│ ", printable(line), "dim")
+
+
+def _ours(lines: Iterable[str], tone: Tone = "") -> Iterable[Line]:
+    return (("", printable(line), tone) for line in lines)
 
 
 def _field(name: str, label: str, value: str, hint: str = "") -> ComposeResult:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from bot_bottle.dashboard.rows import Cell, Column, Tone
 
-_TONES: dict[Tone, Style] = {
+#: How text of each tone looks.
+TONES: dict[Tone, Style] = {
     "": Style(),
     "good": Style(color="green"),
     "warn": Style(color="yellow"),
@@ -153,11 +154,11 @@ class LineTable(ScrollView, can_focus=True):
         index = y - 1 + self.scroll_offset.y
         if index >= len(self._rows):
             words = self._empty if not self._rows and y == 1 else ""
-            return Strip([Segment(set_cell_size(words, width), base + _TONES["dim"])], width)
+            return Strip([Segment(set_cell_size(words, width), base + TONES["dim"])], width)
         cells = self._rows[index][1]
         if index == self._at:
             base += _CURSOR if self.has_focus else _PLACE
-        parts = [(cells[place][0], column, base + _TONES[cells[place][1]]) for place, column in columns]
+        parts = [(cells[place][0], column, base + TONES[cells[place][1]]) for place, column in columns]
         return _strip(parts, left, width, base)
 
 
@@ -211,10 +212,10 @@ class LineLog(ScrollView, can_focus=True):
         index = y + self.scroll_offset.y
         if index >= len(self._lines):
             words = self._empty if not self._lines and y == 0 else ""
-            return Strip([Segment(set_cell_size(words, width), base + _TONES["dim"])], width)
+            return Strip([Segment(set_cell_size(words, width), base + TONES["dim"])], width)
         base = self.base_of(index)
         text, tone = self._lines[index]
-        whole = Strip([Segment(text, base + _TONES[tone])])
+        whole = Strip([Segment(text, base + TONES[tone])])
         start = self.scroll_offset.x
         return whole.crop_extend(start, start + width, base)
 

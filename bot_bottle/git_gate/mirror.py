@@ -1,7 +1,8 @@
 """The gate's bare mirror of one upstream: never ahead of it, and never served without having asked it first.
 
 Refs outside ``refs/heads``, ``refs/tags`` and ``refs/notes`` (a forge's pull requests) are not mirrored.
-What a push replaced is kept below ``refs/bot-bottle/backup``, which no client sees.
+What a push replaced is kept below ``refs/bot-bottle/backup``, which no client is told of
+(who knows an object's id can fetch it: git hides refs, not objects).
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ _CHANGEABLE: dict[Kind, frozenset[str]] = {
     "capability": frozenset(),
     "content": frozenset(),
 }
+#: What fits into a line or two is said in one sentence; what is longer has a line for each thing.
+_IN_A_LINE = 110
 _NOT_LIVE = "nothing in the bottle changes by itself: change its image or its manifest, then resume"
 
 
@@ -66,6 +68,13 @@ class Prospect:
     grant: Grant | PushGrant | None = None
     changed: bool = False
     edit: FileChange | None = None
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What it opens, to be read line by line: all of it, the widest of each kind first."""
+        if self.grant is None or len(self.opens) <= _IN_A_LINE or not self.grant.items:
+            return (self.opens,)
+        return (f"{self.grant.head}:", *(f"  {item}" for item in self.grant.items))
 
 
 def prospect(asked: Asked, choice: Choice) -> Prospect:

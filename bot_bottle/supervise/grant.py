@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.egress.hosts import host_matches
 from bot_bottle.egress.routes import EgressRoute
+from bot_bottle.legible import exact
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -55,6 +56,22 @@ class Grant:
         what = f"{' '.join(route.methods) or 'any method'} {route.host}"
         paths = " ".join(route.path_allowlist) or "(all paths)"
         return f"{what} {paths}, {self._how_long()}"
+
+    @property
+    def head(self) -> str:
+        """Say what kind of thing it opens and for how long, in a line that no list makes long."""
+        if self.values:
+            return self.terms
+        return f"requests to {self.route.host}, {self._how_long()}, with"
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """Say each thing it opens, the widest first."""
+        if self.values:
+            return ()
+        paths = sorted(self.route.path_allowlist, key=len)
+        methods = [f"method {exact(one)}" for one in self.route.methods] or ["any method"]
+        return (*methods, *([f"path {exact(one)}" for one in paths] or ["all paths"]))
 
     def _how_long(self) -> str:
         if self.uses is not None:
@@ -143,8 +160,9 @@ def warnings(route: EgressRoute, with_credential: Collection[str] = ()) -> tuple
     if not route.methods:
         found.append("all methods are opened, those that write included")
     elif writing := [method for method in route.methods if method not in _SAFE]:
-        found.append(f"{', '.join(writing)} can send out what the bottle holds")
-    if not route.path_allowlist:
+        some = f"{', '.join(writing[:3])}{' and others' * (len(writing) > 3)}"
+        found.append(f"{some} can send out what the bottle holds")
+    if not route.path_allowlist or "/" in route.path_allowlist:
         found.append("all paths are opened")
     return tuple(found)
 

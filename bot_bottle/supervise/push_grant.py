@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from bot_bottle.legible import exact
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEADS = "refs/heads/"
+#: So many patterns are named in warnings, in so many characters.
+_NAMED, _LENGTH = 3, 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +41,32 @@ class PushGrant:
     @property
     def terms(self) -> str:
         """Say in one line what it opens and for how long."""
-        parts = [f"branches {' '.join(self.branches)}"] * bool(self.branches)
-        parts += [f"protected paths {' '.join(self.paths)}"] * bool(self.paths)
+        parts = [f"branches {' '.join(map(exact, self.branches))}"] * bool(self.branches)
+        parts += [f"protected paths {' '.join(map(exact, self.paths))}"] * bool(self.paths)
+        return f"pushes to {self.remote}: {', '.join(parts)}, {self._how_long}"
+
+    @property
+    def head(self) -> str:
+        """Say what kind of thing it opens and for how long, in a line that no list makes long."""
+        return f"pushes to {self.remote}, {self._how_long}, of"
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """Say each thing it opens, the widest first."""
+        branches, paths = widest_first(self.branches), widest_first(self.paths)
+        return (
+            *(f"branch {exact(one)}" for one in branches),
+            *(f"protected path {exact(one)}" for one in paths),
+        )
+
+    @property
+    def _how_long(self) -> str:
         end = "for as long as this bottle lives"
         if self.uses is not None:
             end = "for one push" if self.uses == 1 else f"for {self.uses} pushes"
         elif self.until is not None:
             end = f"until {datetime.fromtimestamp(self.until, UTC):%Y-%m-%d %H:%M} UTC"
-        return f"pushes to {self.remote}: {', '.join(parts)}, {end}"
+        return end
 
     def to_wire(self) -> dict[str, object]:
         """Give the JSON form."""
@@ -84,9 +106,27 @@ def branch_of(ref: str) -> str:
     return ref.removeprefix(HEADS)
 
 
+def widest_first(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Put the patterns that say least first, then the others as they were given."""
+    return tuple(sorted(patterns, key=lambda one: one.index("*") if "*" in one else 1 << 16))
+
+
+def _wide(patterns: tuple[str, ...], what: str) -> list[str]:
+    """Name the widest patterns in short lines: whoever asked must not push other warnings out of sight."""
+    wide = [exact(one) for one in widest_first(patterns) if "*" in one]
+    found = [f"{_short(one)} opens every {what} that it matches" for one in wide[:_NAMED]]
+    if more := len(wide) - _NAMED:
+        found += [f"{more} more patterns open every {what} that they match"] * (more > 0)
+    return found
+
+
+def _short(pattern: str) -> str:
+    return pattern if len(pattern) <= _LENGTH else f"{pattern[: _LENGTH - 1]}…"
+
+
 def push_warnings(grant: PushGrant) -> tuple[str, ...]:
     """Say what a human should weigh before pushes are let through."""
-    found = [f"{one} opens every branch that it matches" for one in grant.branches if set(one) & set("*?[")]
+    found = [*_wide(grant.branches, "branch"), *_wide(grant.paths, "protected path")]
     if grant.paths:
         if not grant.branches:
             found.append("the paths are open on every branch that the manifest lets it push")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bot_bottle.egress.hosts import HostError, is_ip_literal, normalise_host
+from bot_bottle.legible import exact, legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,7 +71,7 @@ class AgentRequest:
                 what = f"{' '.join(self.methods) or 'any method'} {self.host}"
                 return f"{what} {' '.join(self.paths) or '(all paths)'}"
             case "git":
-                return f"push to {self.remote}: {' '.join((*self.refs, *self.paths))}"
+                return f"push to {self.remote}: {' '.join(map(exact, (*self.refs, *self.paths)))}"
             case "content":
                 return f"send to {self.host} what was found: {self.text}"
             case "capability":
@@ -159,7 +160,7 @@ def clean(text: str, most: int, *, tabs: bool = False) -> str:
     """
     kept = "\n\t" if tabs else "\n"
     some = text[: most + 1] if tabs else text[: most + 1].replace("\t", " ")
-    shown = "".join(char if char.isprintable() or char in kept else "?" for char in some)
+    shown = legible(some, keep=kept)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 

@@ -24,10 +24,11 @@ from tests.support.served_log import served
 
 pytest.importorskip("textual", reason="the extra dashboard is not installed")
 
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from bot_bottle.dashboard.app import Dashboard
 from bot_bottle.dashboard.screens import Answering, Page, Pick, Question
+from bot_bottle.dashboard.sheet import Sheet
 from bot_bottle.dashboard.table import LineLog, LineTable
 
 if TYPE_CHECKING:
@@ -134,16 +135,16 @@ def test_a_request_is_changed_and_allowed(home: Path) -> None:
                 await one.press("a")
                 await one.until(lambda: isinstance(one.app.screen, Answering), "the question")
                 form = one.app.screen
-                opens = form.query_one("#opens", Static)
-                assert "all methods are opened" in str(opens.render())
+                opens = form.query_one(Sheet)
+                assert "all methods are opened" in opens.text
                 form.query_one("#methods", Input).value = "get"
                 form.query_one("#lasting", Input).value = "for ever"
-                await one.until(lambda: "write once, bottle" in str(opens.render()), "what is wrong")
+                await one.until(lambda: "write once, bottle" in opens.text, "what is wrong")
                 await one.press("ctrl+o")
                 assert one.app.screen is form, "what cannot be granted is not sent"
                 form.query_one("#lasting", Input).value = "2h"
                 form.query_one("#words", Input).value = "go on"
-                await one.until(lambda: "GET docs.test /3/, until" in str(opens.render()), "what it opens")
+                await one.until(lambda: "GET docs.test /3/, until" in opens.text, "what it opens")
                 await one.press("ctrl+o")
                 await one.until(lambda: "a2345678 is approved, open now" in one.said, "the answer")
                 (order,) = [order for order in bottle.orders if order["order"] == "answer"]
@@ -273,10 +274,8 @@ def test_a_push_is_granted_in_part(home: Path) -> None:
                 form.query_one("#branches", Input).value = "a"
                 form.query_one("#paths", Input).value = ""
                 form.query_one("#lasting", Input).value = "once"
-                opens = form.query_one("#opens", Static)
-                await one.until(
-                    lambda: "pushes to origin: branches a, for one push" in str(opens.render()), "it"
-                )
+                opens = form.query_one(Sheet)
+                await one.until(lambda: "pushes to origin: branches a, for one push" in opens.text, "it")
                 await one.press("ctrl+o")
                 await one.until(lambda: "a2345678 is approved, open now" in one.said, "the answer")
                 (order,) = [order for order in bottle.orders if order["order"] == "answer"]
