@@ -120,6 +120,11 @@ def open_workspace(folder: Path, *, shown: Sequence[Path] | None = None) -> Iter
         )
 
 
+def submodule_files(folder: Path, name: str) -> list[str]:
+    """List what a start copies of the submodule ``name`` of a repository, from the top of ``folder``."""
+    return _submodule(folder, name)[0]
+
+
 def _without_credentials(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Part files that no commit has from those among them that look like credentials."""
     kept: list[str] = []

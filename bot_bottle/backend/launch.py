@@ -13,7 +13,7 @@ from bot_bottle import bottle_state
 from bot_bottle.attach.output import CURRENT
 from bot_bottle.backend.prepare import metadata_for
 from bot_bottle.backend.provision import clone_repository, provision
-from bot_bottle.backend.registry import get_bottle_backend
+from bot_bottle.backend.registry import get_bottle_backend, known_backend_names
 from bot_bottle.backend.terminal import window_size
 from bot_bottle.backend.util import log_ca_fingerprint, select_ca_cert
 from bot_bottle.control_client import note_session
@@ -136,13 +136,27 @@ def remove_bottle(identity: str, backend: BottleBackend | None = None) -> None:
 
     Raises ``BotBottleError`` or ``OSError``; the state folder is then still there to try again from.
     """
-    metadata = bottle_state.read_metadata(identity)
+    try:
+        metadata = bottle_state.read_metadata(identity)
+    except (UsageError, OSError):
+        metadata = None
+        _forget_everywhere(identity)
     # Killed on the way, what is left is half a bottle: for cleanup to remove, and for nobody to go on with.
     bottle_state.clear_preserve_marker(identity)
     # Metadata older than its backend field belongs to launches that kept all they had in the state folder.
     if metadata is not None and metadata.backend:
         (backend or get_bottle_backend(metadata.backend)).forget(identity)
     bottle_state.cleanup_state(identity)
+
+
+def _forget_everywhere(identity: str) -> None:
+    """Have every backend remove what it keeps of a bottle whose state does not say whose it was.
+
+    One that cannot now lists it as left over once the state is gone, for ``cleanup`` to remove.
+    """
+    for name in known_backend_names():
+        with suppress(BotBottleError, OSError):
+            get_bottle_backend(name).forget(identity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,15 @@ import errno
 import gc
 import io
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from bot_bottle.errors import BotBottleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import FrameType
 
 EXIT_INTERRUPTED = 130
 _EXIT_NO_OUTPUT = 1
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A name that the terminal's encoding lacks is shown escaped; it must not end the command.
             stream.reconfigure(errors="backslashreplace")
     if argv is None:
+        _leave_at_once_on_ctrl_c()
         _leave_no_core()
         # A command is short and what it loads stays until its end: looking for garbage finds none.
         gc.set_threshold(_COLLECT_AFTER, 10, 10)
@@ -60,6 +63,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"the output cannot be written: {error.strerror}")
         return code or _EXIT_NO_OUTPUT
     return code
+
+
+def _leave_at_once_on_ctrl_c() -> None:
+    """Let Ctrl-C end this process in silence while it only loads itself, and be lost nowhere later.
+
+    An exception out of a callback of the import system is printed and forgotten; see ``sys.unraisablehook``.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return  # whoever started this in the background had it ignored
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        del number, frame
+        os._exit(EXIT_INTERRUPTED)
+
+    signal.signal(signal.SIGINT, leave)
+    sys.unraisablehook = _not_forgotten
+
+
+def commands_are_loaded() -> None:
+    """Let Ctrl-C be an exception from here on: what a command begins is taken down in order."""
+    if sys.unraisablehook is _not_forgotten:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _not_forgotten(lost: sys.UnraisableHookArgs) -> None:
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    import _thread  # noqa: PLC0415 - only ever needed here
+    import threading  # noqa: PLC0415
+
+    # By another thread: raised in this very call it would be forgotten as well.
+    main_thread = threading.main_thread().ident
+    if main_thread is not None:
+        _thread.start_new_thread(lambda: signal.pthread_kill(main_thread, signal.SIGINT), ())
 
 
 def _leave_no_core() -> None:

@@ -9,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from bot_bottle import __version__
+from bot_bottle.cli import commands_are_loaded
 
 #: Command -> its module below this package, and the line that ``--help`` shows without importing it.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -93,3 +94,4 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, "--version", prog_name="bot-bottle", message="%(prog)s %(version)s")
 def cli() -> None:
     """Run any coding agent unattended, as if it might be compromised, and lose nothing when it is."""
+    commands_are_loaded()  # the one asked for is imported before its group is called

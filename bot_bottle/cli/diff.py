@@ -13,8 +13,6 @@ from bot_bottle.cli.output import print_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bot_bottle.retrieval.arrival import Arrival
-
 
 @click.command("diff")
 @click.argument("identity", shell_complete=complete.identities)
@@ -61,7 +59,12 @@ def command(
             ) as arrival:
                 if as_json:
                     return retrieved.facts(arrival, await new_commits(arrival), await list_changes(arrival))
-                terminal.say(_summary(arrival))
+                terminal.say(
+                    [
+                        f"bot-bottle: compared with {arrival.compared_with}",
+                        *retrieved.notes(arrival, identity, home),
+                    ]
+                )
                 await write_patch(arrival, patch)
                 return None
 
@@ -86,7 +89,3 @@ def _show(patch: Path, *, paged: bool) -> None:
         return
     for line in patch_lines(patch, colour=colour):
         print(line, end="")
-
-
-def _summary(arrival: Arrival) -> list[str]:
-    return [f"bot-bottle: compared with {arrival.compared_with}", *retrieved.notes(arrival)]

@@ -170,6 +170,7 @@ def _print_live(live: dict[str, Any]) -> None:
     state = halted if live["halted"] else f"open, {counted(live['connections'], 'connection')}"
     print(f"{'sidecar':<10}: {state}")
     rows = [(str(one["host"]), one["counters"]) for one in live["routes"]]
+    rows += [(f"{one['host']} (granted)", one["counters"]) for one in live.get("granted", ())]
     rows.append(("(no route)", live["elsewhere"]["counters"]))
     print_table(
         ("ROUTE", "REQUESTS", "DENIED", "ERRORS", "OUT", "IN", "P50 MS", "P95 MS", "MAX MS"),

@@ -99,7 +99,7 @@ def _name(asker: _Asker, given: str | None, cwd: Path) -> str:
     if given is not None:
         name = checked(name_reference, given, f"{given!r}:")
     else:
-        usual = re.sub(r"[^a-z0-9]+", "-", cwd.name.lower()).strip("-0123456789")[:40].rstrip("-")
+        usual = re.sub(r"[^a-z0-9]+", "-", cwd.name.lower()).lstrip("-0123456789")[:40].rstrip("-")
         name = asker.ask("Name of the bottle and the agent", usual or "my-agent", name_reference)
     for path in (paths.bottles_dir() / f"{name}.md", paths.agents_dir() / f"{name}.md"):
         if path.is_symlink() or path.exists():

@@ -74,6 +74,8 @@ def command(  # noqa: PLR0913 - one for each option
         with open_source(metadata, inside) as source:
             rest: Rest = "brought" if uncommitted else "counted"
             async with arrive(source, home, branch=branch, rest=rest) as arrival:
+                if not as_json:
+                    terminal.say(retrieved.notes(arrival, identity, home))
                 changed = 0 if uncommitted else arrival.uncommitted.changed
                 why = nothing_new(arrival, home, target, changed, named=bool(name))
                 if why:
@@ -119,7 +121,7 @@ def command(  # noqa: PLR0913 - one for each option
                         }
                     )
                 else:
-                    terminal.say([*_findings(done), *retrieved.notes(arrival)])
+                    terminal.say(_findings(done))
                     if done.new:
                         print("\n".join(_words(done, commits, files)))
                     if changed:

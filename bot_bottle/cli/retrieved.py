@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bot_bottle.retrieval.arrival import Arrival
     from bot_bottle.retrieval.changes import FileChange
     from bot_bottle.retrieval.commits import NewCommit
+    from bot_bottle.retrieval.submodules import ChangedSubmodule
 
 _MOST_LEFT_OUT = 20
 
@@ -34,12 +36,18 @@ def repository_of(metadata: BottleMetadata, into: str | None, *, needed: bool) -
     return find_repository(folder.resolve())[1] if folder.is_dir() else None
 
 
-def notes(arrival: Arrival) -> list[str]:
-    """Say what was left out, and which other branches there are."""
+def notes(arrival: Arrival, identity: str, home: Repository | None) -> list[str]:
+    """Say which submodules changed, what was left out, and which other branches there are."""
     from bot_bottle.retrieval.changes import visible  # noqa: PLC0415
 
     out = arrival.uncommitted.left_out
-    lines = [f"left out: {visible(line)}" for line in out[:_MOST_LEFT_OUT]]
+    lines = [
+        f"{visible(one.path)}/: a submodule, {one.changed} file{'s are' if one.changed != 1 else ' is'} not "
+        f"as in yours; see: bot-bottle diff {_place(one, identity, home)}; "
+        f"bring: bot-bottle pull {_place(one, identity, home)} --uncommitted"
+        for one in arrival.submodules
+    ]
+    lines += [f"left out: {visible(line)}" for line in out[:_MOST_LEFT_OUT]]
     if len(out) > _MOST_LEFT_OUT:
         lines.append(f"left out: and {len(out) - _MOST_LEFT_OUT} more")
     known = set(arrival.view.known)
@@ -49,6 +57,13 @@ def notes(arrival: Arrival) -> list[str]:
     if others:
         lines.append(f"the bottle has more branches of its own (--from): {visible(', '.join(others[:20]))}")
     return [f"bot-bottle: {line}" for line in lines]
+
+
+def _place(submodule: ChangedSubmodule, identity: str, home: Repository | None) -> str:
+    """Give the words that name a submodule of a bottle and the operator's own."""
+    path = shlex.quote(submodule.path)
+    into = shlex.quote(str(home.folder / submodule.path)) if home else "YOUR-REPOSITORY"
+    return f"{identity} --path {path} --into {into}"
 
 
 def facts(arrival: Arrival, commits: Sequence[NewCommit], files: Iterable[FileChange]) -> dict[str, object]:
@@ -61,6 +76,7 @@ def facts(arrival: Arrival, commits: Sequence[NewCommit], files: Iterable[FileCh
         "tip": arrival.tip,
         "uncommitted": arrival.uncommitted.changed,
         "left_out": list(arrival.uncommitted.left_out),
+        "submodules": [asdict(one) for one in arrival.submodules],
         "commits": [asdict(one) for one in commits],
         "files": [asdict(one) for one in files],
     }

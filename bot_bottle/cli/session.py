@@ -72,6 +72,8 @@ def launch(
         terminal.end_in_order_on_signals()
         if background is not None:
             background.leave()
+        elif spec.headless:
+            terminal.leave_input()
         return run_session(plan, tty=tty, timeout=unattended.timeout, backend=backend, background=background)
 
     if unattended.as_json and background is None:

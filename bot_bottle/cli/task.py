@@ -131,6 +131,8 @@ def read_task(prompt: str | None, prompt_file: Path | None) -> str:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("--prompt - reads the task from stdin; send it there, or write --prompt TEXT")
         return _decoded(sys.stdin.buffer.read(MAX_TASK + 1), "stdin")
+    if prompt is not None and not prompt.strip():
+        raise UsageError("the task in --prompt is empty; write what is to be done there")
     return prompt or ""
 
 

@@ -117,6 +117,17 @@ def end_in_order_on_signals() -> None:
             signal.signal(number, leave)
 
 
+def leave_input() -> None:
+    """Leave stdin to whoever else reads it: what runs from here on reads nothing there.
+
+    ``while read -r task; do bot-bottle start ... --headless; done < tasks`` has its other tasks on it.
+    """
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(nothing, 0)
+    if nothing != 0:  # it was closed before the start (`<&-`)
+        os.close(nothing)
+
+
 def owns_terminal() -> bool:
     """Tell whether an agent can be given this terminal."""
     return _is_tty(sys.stdin) and _is_tty(sys.stdout)

@@ -34,9 +34,9 @@ _MAX_ASKING = 20_000
 class Tally:
     """What a bottle's log says in numbers, since its sidecar last started.
 
-    ``requests`` and ``denied`` count decisions, ``tokens`` what models were told and said. ``halted`` tells
-    whether everything is refused (``panic``), ``began`` when the sidecar started (UTC, ISO 8601); ``push`` is
-    the last decision on a push.
+    ``requests`` and ``denied`` count decisions on what the agent sent, ``tokens`` what models were told and
+    said. ``halted`` tells whether everything is refused (``panic``), ``began`` when the sidecar started (UTC,
+    ISO 8601); ``push`` is the last decision on a push.
     """
 
     def __init__(self) -> None:
@@ -81,6 +81,9 @@ class Tally:
                 self.push = record
             elif event == "panic":
                 self.halted = record.get("decision") == "deny"
+                self.denied -= self.halted  # what it refuses from then on is counted one by one
+                self._asking.append(record)  # it ends what was granted
+                self._past = None
             elif event == "start":
                 self.began, self.session = str(record.get("time", "")), None
             else:

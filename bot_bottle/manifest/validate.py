@@ -11,7 +11,7 @@ from bot_bottle.manifest.problem import KeyPath, Problem, key_text, shown
 from bot_bottle.manifest.schema import REFUSED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from pydantic_core import ErrorDetails
 
@@ -41,7 +41,17 @@ def validate_keys(tree: YamlTree, model: type[Keys], *, file: str) -> tuple[Keys
         return model.model_validate(data), []
     except ValidationError as error:
         details = error.errors(include_url=False)
-    return None, [_problem(tree, model, detail, file) for detail in details]
+    # A key that was misspelt is there: saying that it is missing too would be one mistake told twice.
+    misspelt = {
+        (*path[:-1], _meant(str(path[-1]), list(owner.model_fields)))
+        for path in (tuple(one["loc"]) for one in details if one["type"] == "extra_forbidden")
+        if (owner := _model_at(model, path[:-1])) is not None
+    }
+    return None, [
+        _problem(tree, model, detail, file)
+        for detail in details
+        if detail["type"] != "missing" or tuple(detail["loc"]) not in misspelt
+    ]
 
 
 def problem_at(tree: YamlTree, file: str, path: KeyPath, message: str, *, of_key: bool = False) -> Problem:
@@ -133,10 +143,17 @@ def _unknown_key(model: type[BaseModel], path: KeyPath) -> str:
     if refused:
         return refused
     known = list(owner.model_fields)
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    if close:
-        return f"unknown key; did you mean {close[0]}?"
+    meant = _meant(name, known)
+    if meant:
+        return f"unknown key; did you mean {meant}?"
     return f"unknown key; the keys here are {', '.join(known)}"
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    """Give the key that was most likely meant: one that begins so before one that looks alike."""
+    begun = [key for key in known if key.startswith(name.lower())]
+    close = begun if len(begun) == 1 else difflib.get_close_matches(name.lower(), known, n=1)
+    return close[0] if close else ""
 
 
 def _example(model: type[BaseModel], path: KeyPath) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -23,6 +23,7 @@ from bot_bottle.git_gate.quarantine import Quarantine, TooLargeError
 from bot_bottle.retrieval import home as homes
 from bot_bottle.retrieval.commands import PackFrom
 from bot_bottle.retrieval.history import BottleRefs, copy_objects, read_refs
+from bot_bottle.retrieval.submodules import changed_submodules
 from bot_bottle.retrieval.tree import FolderTree
 from bot_bottle.retrieval.uncommitted import Uncommitted, commit_folder
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from bot_bottle.repository import Repository
+    from bot_bottle.retrieval.submodules import ChangedSubmodule
     from bot_bottle.retrieval.tree import Tree
 
 #: What one bottle's work may bring, packed and in objects; what it unfolds to may be ten times as much.
@@ -41,11 +43,15 @@ _NOTHING_UNCOMMITTED = Uncommitted(commit="", changed=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Whose work it is: the bottle, the folder it was started in, and whether it began as a copy of that."""
+    """Whose work it is: the bottle, the folder that its work began as a copy of, if it did.
+
+    ``inside`` is the folder below the workspace that is meant, ``""`` for all of it.
+    """
 
     identity: str
     tree: Tree
     started_in: Path | None = None
+    inside: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +71,7 @@ class Arrival:
     base: str
     compared_with: str
     uncommitted: Uncommitted
+    submodules: tuple[ChangedSubmodule, ...] = ()
 
 
 def require_repository(folder: Path) -> Repository:
@@ -105,7 +112,9 @@ async def _arrive(
     tree = source.tree
     refs = read_refs(tree)
     committed = _choose(refs, branch)
-    known = operator.known_objects(home)[0] if home else ()
+    known, head = operator.known_objects(home) if home else ((), "")
+    if source.inside and not _is_copy_of(source, home):
+        source = replace(source, started_in=None)
     length = len(committed) or (len(known[0]) if known else 40)
     if home is not None and known and len(known[0]) != length:
         raise UsageError("the bottle's repository names its objects otherwise (sha1, sha256) than yours")
@@ -116,10 +125,16 @@ async def _arrive(
     if refs is not None:
         await copy_objects(tree, staging)
     uncommitted = _NOTHING_UNCOMMITTED
+    submodules: tuple[ChangedSubmodule, ...] = ()
     if rest != "left" and (refs is None or not branch or branch == refs.branch):
         what = f"Uncommitted work of {source.identity}\n\nAs it lay in the workspace, made by bot-bottle."
         try:
-            uncommitted = await commit_folder(tree, staging, committed, what)
+            # The files of a submodule come into a bottle without its history: they go on from the operator's.
+            parent = committed or (head if source.inside and source.started_in and refs is None else "")
+            uncommitted = await commit_folder(tree, staging, parent, what)
+            submodules = await changed_submodules(
+                tree, staging, committed, home.folder if home else None, copied=bool(source.started_in)
+            )
         except (UsageError, GitError) as error:
             if rest == "brought":
                 raise
@@ -144,7 +159,13 @@ async def _arrive(
             base=base,
             compared_with=compared_with,
             uncommitted=uncommitted,
+            submodules=submodules,
         )
+
+
+def _is_copy_of(source: Source, home: Repository | None) -> bool:
+    """Tell whether the folder inside the workspace began as a copy of this very repository."""
+    return bool(home and source.started_in and source.started_in.resolve() == home.folder)
 
 
 def _choose(refs: BottleRefs | None, branch: str) -> str:

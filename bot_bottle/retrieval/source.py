@@ -30,15 +30,15 @@ def open_source(metadata: BottleMetadata, inside: str) -> Iterator[Source]:
     Raises ``UsageError``, and what the backend raises where its bottles cannot be read now.
     """
     backend = get_bottle_backend(metadata.backend or LEGACY_BACKEND)
-    started_in = Path(metadata.cwd) if metadata.copy_cwd and metadata.cwd and not inside else None
+    started_in = Path(metadata.cwd, inside) if metadata.copy_cwd and metadata.cwd else None
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(backend.open_workspace(metadata.identity))
         if isinstance(place, Path):
             tree = stack.enter_context(FolderTree(place, inside))
-            yield Source(identity=metadata.identity, tree=tree, started_in=started_in)
+            yield Source(identity=metadata.identity, tree=tree, started_in=started_in, inside=inside)
         else:
             archive = ArchiveTree(place, _TOP, inside)
-            yield Source(identity=metadata.identity, tree=archive, started_in=started_in)
+            yield Source(identity=metadata.identity, tree=archive, started_in=started_in, inside=inside)
 
 
 def guarded_secrets(metadata: BottleMetadata, cwd: Path) -> dict[str, Secret]:

@@ -11,7 +11,9 @@ import contextlib
 import hashlib
 import os
 import re
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle.errors import UsageError
@@ -21,7 +23,6 @@ from bot_bottle.retrieval.tree import GIT_DIR, last_part, read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from bot_bottle.retrieval.tree import Entry, Tree
 
@@ -77,8 +78,8 @@ async def commit_folder(
         entries = {path: entries[path] for path in only if path in entries}
     else:
         strangers = [path for path in entries if path not in known and not _within(path, submodules)]
-        ignored = await _ignored(tree, repository, entries, strangers)
-        entries = {path: entry for path, entry in entries.items() if path not in ignored}
+        passed = await ignored(tree, repository, entries, strangers)
+        entries = {path: entry for path, entry in entries.items() if path not in passed}
     if sum(entry.size for entry in entries.values() if entry.size <= _MAX_FILE) > _MAX_TOTAL:
         raise UsageError(
             f"the files of the workspace hold more than {_MAX_TOTAL >> 30} GiB, which is more than is looked "
@@ -129,21 +130,29 @@ async def _listing(repository: Path, commit: str) -> dict[bytes, tuple[bytes, st
     return found
 
 
-async def _ignored(
-    tree: Tree, repository: Path, entries: Mapping[bytes, Entry], paths: list[bytes]
+async def submodules_of(repository: Path, commit: str) -> frozenset[bytes]:
+    """Give the paths of a commit's submodules; raises ``GitError``."""
+    listing = await _listing(repository, commit)
+    return frozenset(path for path, (mode, _) in listing.items() if mode == _SUBMODULE)
+
+
+async def ignored(
+    tree: Tree, repository: Path, entries: Mapping[bytes, Entry], paths: list[bytes], *, below: bytes = b""
 ) -> frozenset[bytes]:
-    """Tell which of ``paths`` git would ignore, from the rules that the workspace brings."""
+    """Tell which of ``paths`` git would ignore, from the rules that the workspace brings.
+
+    All of them and ``entries`` begin with ``below``, the folder whose rules they go by. Raises ``GitError``.
+    """
     if not paths:
         return frozenset()
-    rules = repository / "rules"
-    rules.mkdir()
+    rules = Path(tempfile.mkdtemp(prefix="rules-", dir=repository))
     for path in entries:
         if last_part(path) == _IGNORE_FILE and (data := read_small(tree, path, _MAX_IGNORE_FILE)) is not None:
-            place = rules / os.fsdecode(path)
+            place = rules / os.fsdecode(path.removeprefix(below))
             with contextlib.suppress(OSError):  # a longer path than this machine has: it rules over little
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(data)
-    own = read_small(tree, GIT_DIR + b"/info/exclude", _MAX_IGNORE_FILE)
+    own = b"" if below else read_small(tree, GIT_DIR + b"/info/exclude", _MAX_IGNORE_FILE)
     (repository / "info").mkdir(exist_ok=True)
     (repository / "info" / "exclude").write_bytes(own or b"")
     asked = ["--work-tree=" + str(rules), "check-ignore", "--no-index", "-z", "--stdin"]
@@ -151,14 +160,14 @@ async def _ignored(
         repository,
         asked,
         cwd=rules,
-        given=b"\0".join(paths) + b"\0",
+        given=b"\0".join(path.removeprefix(below) for path in paths) + b"\0",
         check=False,
         max_output=1 << 30,
         seconds=600,
     )
     if done.returncode not in {0, 1}:
         raise git.GitError(git.last_words(done.stderr, "what is ignored cannot be told"))
-    return frozenset(done.stdout.split(b"\0"))
+    return frozenset(below + path for path in done.stdout.split(b"\0") if path)
 
 
 def _hash(tree: Tree, entry: Entry, length: int) -> str | None:

@@ -131,6 +131,10 @@ class Desk:
                 {**route.to_wire(), "counters": counters.of(route.host).to_wire()}
                 for route in self._table.routes
             ],
+            "granted": [
+                {**route.to_wire(), "counters": counters.of(route.host).to_wire()}
+                for route in self._granted()
+            ],
             "elsewhere": {"counters": counters.elsewhere.to_wire()},
             "credentials": sorted(self._config.secrets),
             "connections": len(self._proxy.clients),

@@ -142,6 +142,8 @@ class Parts:
 
     def _on_halt(self, halt: Deny | None) -> None:
         self._halt = halt
+        if halt is not None and self._keeper is not None:
+            self._keeper.end_all()
         if self._gate is not None:
             self._gate.halt(halt)
 

@@ -106,8 +106,8 @@ class Keeper:
 
     def spend(self, name: str) -> bool:
         """Take a use of a push grant that is counted."""
-        grant = self._pushes[name]
-        if not grant.holds(self._now()):
+        grant = self._pushes.get(name)
+        if grant is None or not grant.holds(self._now()):
             return False
         try:
             self._audit.append(USED, request=name)
@@ -115,6 +115,15 @@ class Keeper:
             return False
         self._pushes[name] = replace(grant, uses=None if grant.uses is None else grant.uses - 1)
         return True
+
+    def end_all(self) -> None:
+        """Let nothing hold any more that was granted: the operator has stopped everything.
+
+        The stop's own record says it, to this bottle's later sessions too (:func:`past_of`).
+        """
+        self._terms, self._pushes = Terms(), {}
+        self._proxy.counted = {}
+        self._look_again()
 
     def close(self) -> None:
         """End every connection of the agent's; what holds is on record."""

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 ASKED: Final = "asked"
 ANSWERED: Final = "answered"
 USED: Final = "used"
-_MARKS = (b'"event":"asked"', b'"event":"answered"', b'"event":"used"')
+_PANIC: Final = "panic"
+_MARKS = (b'"event":"asked"', b'"event":"answered"', b'"event":"used"', b'"event":"panic"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,10 @@ def answer_record(request: str, answer: Answer, grant: Grant | PushGrant | None)
 
 
 def past_of(records: Iterable[Mapping[str, object]]) -> Past:
-    """Fold records of a log, in order; what is no request or answer of this version is left out."""
+    """Fold records of a log, in order; a panic ends what was granted before it.
+
+    What is no request or answer of this version is left out.
+    """
     requests: dict[str, AgentRequest] = {}
     answers: dict[str, Answer] = {}
     grants: dict[str, Grant] = {}
@@ -111,6 +115,9 @@ def past_of(records: Iterable[Mapping[str, object]]) -> Past:
                     grants[used] = replace(grants[used], uses=_one_less(grants[used].uses))
                 else:
                     pushes[used] = replace(pushes[used], uses=_one_less(pushes[used].uses))
+            elif record.get("event") == _PANIC and record["decision"] == "deny":
+                grants.clear()
+                pushes.clear()
     return Past(
         requests=tuple(requests.values()),
         answers=answers,

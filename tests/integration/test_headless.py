@@ -47,6 +47,13 @@ def test_a_task_from_stdin_and_one_object_at_the_end(lab: Lab) -> None:
     assert lab.cli("cleanup", result["identity"], "--yes").returncode == 0
 
 
+def test_what_else_is_on_stdin_is_not_the_agents(lab: Lab) -> None:
+    declare(lab, "loop", "wc -c")
+    command = ("start", "loop", "--yes", "--headless", "--prompt", "one")
+    run = lab.cli(*command, stdin=b"the next task\n", timeout=120 * PACE)
+    assert (run.returncode, run.out.strip()) == (0, "0"), run.out + run.err
+
+
 def test_when_time_is_up_everything_in_the_bottle_ends(lab: Lab) -> None:
     declare(lab, "slow", "echo begun > begun; sleep 1000 & sleep 1000")
     run = lab.cli("start", "slow", "--yes", "--headless", "--timeout", "2s", "--json", timeout=120 * PACE)

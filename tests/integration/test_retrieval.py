@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -308,6 +309,37 @@ def test_submodules_stay_what_they_are(work: KeptWork) -> None:
     assert git(work.project, "ls-tree", work.branch(), "mod").startswith("160000 commit ")
     changed = git(work.project, "diff", "--name-only", f"{work.branch()}^", work.branch())
     assert changed == "kept.txt"
+
+
+def test_what_changed_in_a_submodule_is_told_and_can_be_brought(work: KeptWork) -> None:
+    """A start copies a submodule's files without its history."""
+    inner = work.home / "inner"
+    git(work.home, "clone", "-q", str(work.project), str(inner))
+    git(work.project, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(inner), "lib/it's")
+    git(work.project, "commit", "-q", "-m", "submodule")
+    git(work.workspace, "pull", "-q", str(work.project), "main")
+    own, place = work.project / "lib" / "it's", work.workspace / "lib" / "it's"
+    place.mkdir(parents=True, exist_ok=True)
+    for name in ("kept.txt", ".gitignore"):
+        (place / name).write_text((own / name).read_text())
+    (place / "x.log").write_text("ignored")
+    assert json.loads(work.run("diff", IDENTITY, "--json").out)["submodules"] == []
+    (place / "kept.txt").write_text("changed inside\n")
+    (place / "new.txt").write_text("new\n")
+    told = json.loads(work.run("pull", IDENTITY, "--json").out)
+    assert told["submodules"] == [{"path": "lib/it's", "changed": 2}]
+    words = "lib/it's/: a submodule, 2 files are not as in yours; see: bot-bottle diff"
+    for command in ("diff", "pull"):
+        said = work.run(command, IDENTITY).err
+        assert words in said, said
+    line = said.split("bring: bot-bottle ")[1].splitlines()[0]
+    done = work.run(*shlex.split(line))
+    assert done.code == 0, done.err
+    tip = git(own, "rev-parse", f"refs/heads/bottle/{IDENTITY}")
+    assert git(own, "rev-parse", f"{tip}^") == git(own, "rev-parse", "HEAD")
+    assert git(own, "diff", "--name-only", f"{tip}^", tip).splitlines() == ["kept.txt", "new.txt"]
+    shutil.rmtree(place)
+    assert json.loads(work.run("diff", IDENTITY, "--json").out)["submodules"][0]["changed"] == 2
 
 
 def test_a_shallow_repository_takes_what_was_made_on_it(work: KeptWork, tmp_path: Path) -> None:

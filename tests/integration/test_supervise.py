@@ -188,14 +188,19 @@ def test_a_yes_opens_what_was_granted_and_the_agent_is_told(world: World) -> Non
         assert pending["pending"] == []
         assert bottle.status_of("docs.test") == 200
         assert bottle.status_of("docs.test", "/other") == 403
+        (open_now,) = bottle.order("status")["granted"]
+        assert (open_now["host"], open_now["counters"]["requests"]) == ("docs.test", 1)
         assert TOKEN.encode() not in world.heads[-1], "a grant brings no credential"
         bottle.order("reload", routes=[])
         assert bottle.status_of("docs.test") == 200, "the manifest's routes change, the grant holds"
         bottle.order("panic")
         assert bottle.status_of("docs.test") == 403
         bottle.order("lift")
-        assert bottle.status_of("docs.test") == 200
+        assert bottle.status_of("docs.test") == 403, "a panic ends what was granted"
         assert bottle.status_of("kept.test") == 403
+    assert read_past(world.tmp_path / "audit" / "lab.jsonl").grants == (), (
+        "nor is it granted to a later session"
+    )
 
 
 def test_a_grant_on_a_host_with_a_credential_shows_nothing_of_it(world: World) -> None:
@@ -345,7 +350,12 @@ def test_a_grant_for_a_time_ends_by_itself(world: World) -> None:
             bottle.grant("docs.test", until=int(time.time()) + seconds)
             asking.done()
             with bottle.tunnel("docs.test") as stream:
-                answer = stream.get("docs.test", "/docs")
+                try:
+                    answer = stream.get("docs.test", "/docs")
+                except ConnectionError:
+                    if seconds == 40:
+                        raise
+                    continue  # the machine was too busy: it ended while it was used
                 if answer.status == 403 and seconds < 40:
                     continue  # the machine was too busy: it had ended before it was used
                 assert answer.status == 200, answer.body

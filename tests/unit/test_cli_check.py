@@ -152,6 +152,18 @@ def test_programs_get_the_same_as_values(tree: Tree, capsys: Capture) -> None:
     assert (second["line"], "run: chmod go-w" in second["message"]) == (0, True)
 
 
+def test_a_misspelt_key_is_one_mistake_and_its_beginning_says_what_was_meant(
+    tree: Tree, capsys: Capture
+) -> None:
+    path = tree.bottle("egress: {routes: [{host: a.example, path: [/x]}]}\n")
+    agent = tree.agent("botle: b\n")
+    assert main(["check"]) == 2
+    assert capsys.readouterr().out.splitlines()[:-1] == [
+        f"{agent}:2:1: botle: unknown key; did you mean bottle?",
+        f"{path}:2:37: egress.routes[0].path: unknown key; did you mean path_allowlist?",
+    ]
+
+
 def test_a_skill_that_is_not_there_is_found_before_a_launch(tree: Tree, capsys: Capture) -> None:
     tree.bottle("")
     path = tree.agent("bottle: b\nskills: [tdd]\n")

@@ -219,6 +219,15 @@ def test_cleanup_twice_is_no_error(home: Path, capsys: pytest.CaptureFixture[str
     assert "nothing to remove" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [["cleanup", "--all"], ["rm", "one-aaaaa"]])
+def test_a_state_that_cannot_be_read_can_be_removed(home: Path, command: list[str]) -> None:
+    folder = state("one-aaaaa", kept=True)
+    (folder / "metadata.json").write_text("{")
+    assert main([*command, "--yes"]) == 0
+    assert bottle_state.list_states() == ()
+    assert not folder.exists()
+
+
 def test_cleanup_asks_and_without_anyone_to_ask_removes_nothing(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from bot_bottle import audit, bottle_state, paths
 from bot_bottle.bottle_state import BottleMetadata
-from bot_bottle.cli import main
+from bot_bottle.cli import info, main
+from bot_bottle.egress.counters import Tally
 from tests.support.cli_home import declare, record, scripted_home, state
 
 if TYPE_CHECKING:
@@ -203,6 +204,21 @@ def test_info_sums_up_what_all_sessions_of_an_identity_used(
     assert main(["info", "one-aaaaa", "--json"]) == 0
     tokens = json.loads(capsys.readouterr().out)["tokens"]
     assert (tokens["answers"], tokens["input_tokens"], len(tokens["models"])) == (4, 210, 2)
+
+
+def test_info_has_a_row_for_each_grant(capsys: pytest.CaptureFixture[str]) -> None:
+    counters = Tally().to_wire()
+    live = {
+        "halted": False,
+        "connections": 0,
+        "routes": [{"host": "kept.test", "counters": counters}],
+        "granted": [{"host": "docs.test", "counters": {**counters, "requests": 7}}],
+        "elsewhere": {"counters": counters},
+    }
+    info._print_live(live)
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split("  ")[0] for row in rows[2:]] == ["kept.test", "docs.test (granted)", "(no route)"]
+    assert rows[3].split()[2] == "7"
 
 
 def test_info_of_a_removed_bottle_points_to_its_record(

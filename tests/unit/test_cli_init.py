@@ -57,13 +57,13 @@ def origin(url: str) -> None:
 def test_without_a_question_the_usual_is_written_and_right(home: Path, capsys: Capture) -> None:
     assert main(["init", "--yes", "--provider", "claude"]) == 0
     out, err = capsys.readouterr()
-    bottle, agent = (home / kind / "my-project.md" for kind in ("bottles", "agents"))
+    bottle, agent = (home / kind / "my-project-2.md" for kind in ("bottles", "agents"))
     assert out == f"{bottle}\n{agent}\n"
     assert "export BOT_BOTTLE_CLAUDE_OAUTH_TOKEN=..." in err
-    assert "bot-bottle start my-project --cwd --dry-run" in err
+    assert "bot-bottle start my-project-2 --cwd --dry-run" in err
     assert bottle.stat().st_mode & 0o777 == 0o600
     assert main(["check"]) == 0
-    made = Manifest.resolve(Path.cwd()).bottle_for("my-project")
+    made = Manifest.resolve(Path.cwd()).bottle_for("my-project-2")
     assert made.agent_provider.auth_token == "BOT_BOTTLE_CLAUDE_OAUTH_TOKEN"
     assert made.egress.routes == ()
 
@@ -111,7 +111,7 @@ def test_questions_are_asked_until_the_answer_will_do(home: Path, monkeypatch: p
     )
     assert main(["init"]) == 0
     text = shown.getvalue()
-    assert "Name of the bottle and the agent [my-project]: " in text
+    assert "Name of the bottle and the agent [my-project-2]: " in text
     assert "is no name" in text
     assert "is no provider of this version; choose one of: claude, codex, command" in text
     assert "must be the name of a host variable, never the credential itself" in text

@@ -132,6 +132,55 @@ def test_closed_descriptors_are_no_traceback(home: Path, arguments: str) -> None
     assert b"unexpected" not in done.stderr
 
 
+#: Sends Ctrl-C at the import of a module, or from a callback there, where an exception would be forgotten.
+_CUT = """
+import os, signal, sys, time, weakref
+from bot_bottle.cli import main
+
+module, where = sys.argv.pop(1), sys.argv.pop(1)
+
+class Thing: pass
+
+class Cut:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == module:
+            if where == "here":
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                thing = Thing()
+                kept = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+                del thing
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                time.sleep(0.01)
+            print("went on")
+
+sys.meta_path.insert(0, Cut)
+if module in sys.modules:
+    sys.exit("is loaded already")
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("click", ""),
+        ("bot_bottle.cli.commands", ""),
+        ("bot_bottle.cli.list_", ""),
+        ("bot_bottle.manifest.model", "\nbot-bottle: interrupted\n"),  # the command itself asks for it
+    ],
+)
+@pytest.mark.parametrize("where", ["here", "callback"])
+def test_ctrl_c_while_modules_load_is_quiet_and_never_lost(
+    home: Path, module: str, words: str, where: str
+) -> None:
+    argv = [sys.executable, "-c", _CUT, module, where, "list", "agents"]
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (130, b"", words)
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [("127.0.0.1:0", ("127.0.0.1", 0)), ("localhost:8080", ("127.0.0.1", 8080)), ("[::1]:9", ("::1", 9))],

@@ -77,6 +77,7 @@ def test_what_is_no_task_is_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--headless", "--prompt", " "], "the task in --prompt is empty"),
         (["--headless", "--prompt", "a", "--prompt-file", "b"], "keep one of them"),
         (["--headless", "--prompt-file", "missing"], "--prompt-file missing cannot be read"),
         (["--headless", "--timeout", "soon"], "write for example 90s, 30m or 2h"),
