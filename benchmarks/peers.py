@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 from benchmarks.load import Road
 from benchmarks.upstream import DOMAIN, HOST, MANY_HOSTS, Upstream
 from bot_bottle.demo.authority import Authority
+from bot_bottle.paths import cache_dir
+from bot_bottle.pipelock.engine import Betterleaks
+from bot_bottle.pipelock.gate import GatedEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,10 +108,18 @@ class BotBottle:
         for host in (HOST, *MANY_HOSTS):
             argv += ["--pin", f"{host}=127.0.0.1:{upstream.port}"]
         ca_file = folder / "ca" / "ca.pem"
+        _compile_ahead()
         with _running(argv, port, env={**os.environ, "BENCH_TOKEN": _TOKEN}) as process:
             while not ca_file.exists():  # it takes connections a moment before
                 time.sleep(0.01)
             yield Running(process, Road(port=port, ca_file=ca_file, upstream_port=upstream.port))
+
+
+def _compile_ahead() -> None:
+    """Have the sets of the content rules in the cache, where every start but a machine's first finds them."""
+    gates = GatedEngine(Betterleaks, cache_dir())
+    if not gates.take_kept_gates():
+        gates.make_gates()
 
 
 class Squid:
