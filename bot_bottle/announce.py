@@ -49,15 +49,40 @@ def announcer_for(plan: BottlePlan, say: Callable[[str], None] | None = None) ->
         on_request=plan.on_request,
         notify=plan.notify,
         about={"agent": plan.spec.agent_name, "bottle": plan.bottle.name, "backend": plan.backend_name},
-        env=without_secrets(os.environ, (*plan.secrets.values(), *plan.marked.values())),
+        env=_without_its_own(plan),
         say=say,
     )
 
 
-def without_secrets(env: Mapping[str, str], secrets: Iterable[Secret]) -> dict[str, str]:
-    """Give an environment without the variables that hold one of ``secrets``."""
-    values = {secret.reveal() for secret in secrets}
-    return {name: value for name, value in env.items() if value not in values}
+def _without_its_own(plan: BottlePlan) -> dict[str, str]:
+    """Give the operator's environment without what the bottle's parts hold, by name and by value."""
+    proxy, bottle = plan.upstream_proxy, plan.bottle
+    tokens = (remote.token for remote in plan.git_remotes)
+    password = (proxy.password,) if proxy is not None and proxy.password else ()
+    names = {
+        *plan.secrets,
+        *plan.marked,
+        *plan.provision.provisioned_env,
+        *bottle.guard,
+        *(remote.token_ref for remote in bottle.git.remotes),
+        proxy.password_ref if proxy is not None else "",
+    }
+    held = (*plan.secrets.values(), *plan.marked.values(), *tokens, *password)
+    return without_secrets(os.environ, held, names=names)
+
+
+def without_secrets(
+    env: Mapping[str, str], secrets: Iterable[Secret], *, names: Iterable[str] = ()
+) -> dict[str, str]:
+    """Give an environment without variables of ``names``, and without those that hold one of ``secrets``.
+
+    White space around a value makes no other one of it: what is read from a file often ends its line.
+    """
+    left_out = frozenset(names)
+    values = {secret.reveal().strip() for secret in secrets} - {""}
+    return {
+        name: value for name, value in env.items() if name not in left_out and value.strip() not in values
+    }
 
 
 def details(request: AgentRequest, identity: str, about: Mapping[str, str]) -> bytes:

@@ -41,7 +41,12 @@ _CREDENTIALS = frozenset(
     (
         b"x-api-key api-key apikey x-goog-api-key private-token job-token deploy-token x-auth-token "
         b"x-access-token x-gitlab-token x-token x-amz-security-token openai-api-key x-vault-token "
-        b"ocp-apim-subscription-key x-authorization"
+        b"ocp-apim-subscription-key x-authorization "
+        # As the vendors' pages name them: docs.datadoghq.com/api/latest/authentication, Cloudflare's global
+        # and service keys (developers.cloudflare.com/fundamentals/api), shopify.dev/docs/api/usage,
+        # circleci.com/docs/guides/toolkit/api-developers-guide, developers.figma.com/docs/rest-api.
+        b"dd-api-key dd-application-key x-auth-key x-auth-user-service-key x-shopify-access-token "
+        b"shopify-storefront-private-token circle-token x-figma-token"
     ).split()
 )
 

@@ -169,6 +169,12 @@ def test_the_command_gets_no_credential() -> None:
     assert given == {"B": "b"}
 
 
+def test_a_credential_is_known_by_its_name_and_with_a_line_feed_behind_it() -> None:
+    mine = {"A": "token-of-mine\n", "B": "b", "TOKEN": "another value of it", "EMPTY": ""}
+    given = without_secrets(mine, [Secret("token-of-mine"), Secret("")], names=["TOKEN", ""])
+    assert given == {"B": "b", "EMPTY": ""}
+
+
 def test_a_record_that_was_not_cleaned_is_cleaned() -> None:
     request = AgentRequest(
         id="a2345678", kind="git", reason="\x1b]0;x\x07", asked=1, remote="o", refs=("refs/\x9b",)

@@ -70,7 +70,15 @@ def test_dropped_always(dropped: str) -> None:
     assert head(dropped, "X-Kept: 1") == [b"POST /t HTTP/1.1", b"Host: a.test", b"X-Kept: 1"]
 
 
-@pytest.mark.parametrize("name", ["X-Api-Key", "api-key", "X-Goog-Api-Key", "Private-Token", "x_api_key"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Api-Key", "api-key", "X-Goog-Api-Key", "Private-Token",
+        "x_api_key", "DD-API-KEY", "DD_APPLICATION_KEY", "X-Auth-Key",
+        "X-Auth-User-Service-Key", "X-Shopify-Access-Token", "Shopify-Storefront-Private-Token",
+        "Circle-Token", "X-Vault-Token", "X-Figma-Token", "Job-Token", "X-Amz-Security-Token",
+    ],
+)  # fmt: skip
 def test_other_credentials_are_dropped_with_an_injected_one_and_without(name: str) -> None:
     assert head(f"{name}: mine", auth=BEARER) == [
         b"POST /t HTTP/1.1",
