@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from bot_bottle.env import entry_kind
+from bot_bottle.guard_notes import guard_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -134,7 +136,7 @@ def _credential_rule(name: str, entry: str) -> str:
 
 def bottle_notes(bottle: ManifestBottle) -> tuple[str, ...]:
     """Give all that a summary says of a bottle besides its settings."""
-    notes = (*env_notes(bottle), *asking_notes(bottle))
+    notes = (*env_notes(bottle), *guard_notes(bottle, os.environ), *asking_notes(bottle))
     return (*unmet_notes(bottle), *(sourced(note, source) for note, source in notes))
 
 

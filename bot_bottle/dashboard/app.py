@@ -163,6 +163,8 @@ class Dashboard(App[None]):
         self._requests = {one.request.id: one for one in asked}
         now = time.time()
         main = self.screen_stack[0]
+        if not main.query("#bottles"):  # a tick while the program ends, when what it drew on is gone
+            return
         main.query_one("#bottles", LineTable).set_rows(
             [(one.identity, rows.bottle_cells(one)) for one in bottles]
         )

@@ -11,6 +11,7 @@ from bot_bottle import paths
 from bot_bottle.agent_provider.common import agent_skills
 from bot_bottle.config_check import config_problems
 from bot_bottle.errors import ManifestError, UsageError
+from bot_bottle.guard_notes import guard_notes
 from bot_bottle.manifest.loader import REPOSITORY_FOLDER, load_manifest, load_routes_file
 from bot_bottle.manifest.problem import ManifestFileError, Problem
 from bot_bottle.print_util import asking_notes, env_notes
@@ -115,6 +116,13 @@ def _report(manifest: Manifest, only: Path | None) -> Report:
         for bottle in manifest.bottles.values()
         if bottle.path in chosen
         for note, source in env_notes(bottle)
+        if source
+    )
+    notes |= dict.fromkeys(
+        f"{source.path}:{source.line}:{source.column}: {note}"
+        for bottle in manifest.bottles.values()
+        if bottle.path in chosen
+        for note, source in guard_notes(bottle, os.environ)
         if source
     )
     notes |= dict.fromkeys(

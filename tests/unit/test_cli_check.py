@@ -106,6 +106,28 @@ def test_a_literal_that_looks_like_a_credential_is_a_warning(
     assert value not in err
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("48213907", True),
+        ("hunter2x", True),
+        ("a" * 32, True),
+        ("e3b0c44298fc1c149afbf4c8", False),
+        ("", False),
+    ],
+)
+@pytest.mark.parametrize("env", ["", "env: {PIN: '${HOST_PIN}'}\n", "env: {PIN: VALUE}\n"])
+def test_a_guarded_value_that_can_be_guessed_is_a_warning(
+    tree: Tree, capsys: Capture, monkeypatch: pytest.MonkeyPatch, value: str, told: bool, env: str
+) -> None:
+    monkeypatch.setenv("HOST_PIN" if "HOST" in env else "PIN", value)
+    bottle = tree.bottle(f"{env.replace('VALUE', json.dumps(value))}guard: [PIN]\n")
+    assert main(["check"]) == 0
+    err = capsys.readouterr().err
+    assert (f"{bottle}:{3 if env else 2}:9: guard: PIN: its value has so little in it" in err) == told
+    assert not value or value not in err
+
+
 def test_nothing_declared_is_nothing_wrong(tree: Tree, capsys: Capture) -> None:
     assert main(["check"]) == 0
     assert capsys.readouterr().out == (
