@@ -123,7 +123,7 @@ class ContentGuard:
     def _make(self, guarded: Mapping[str, Secret]) -> Parts:
         # Native libraries, none of which a bottle that never speaks should pay for.
         from bot_bottle.pipelock.instructions import Reader  # noqa: PLC0415
-        from bot_bottle.pipelock.loader import clock  # noqa: PLC0415
+        from bot_bottle.pipelock.loader import busy, clock  # noqa: PLC0415
         from bot_bottle.pipelock.own_secrets import OwnSecrets  # noqa: PLC0415
         from bot_bottle.pipelock.request import RequestScanner  # noqa: PLC0415
         from bot_bottle.pipelock.scanner import Scanner  # noqa: PLC0415
@@ -131,7 +131,7 @@ class ContentGuard:
 
         engine = self.engine()
         own = OwnSecrets(guarded)
-        scanner = Scanner(profile="egress", engine=engine, own=own, clock=clock)
+        scanner = Scanner(profile="egress", engine=engine, own=own, clock=clock, busy=busy)
         engine.require()
         answers = self._parts.answers if self._parts is not None else Reader(self._cache)
         if self._reads_answers:

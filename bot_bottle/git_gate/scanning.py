@@ -46,7 +46,7 @@ class PipelockScanner:
         self, secrets: Mapping[str, Secret], *, placeholders: Iterable[str], engine: LateEngine
     ) -> None:
         """Judge by ``engine``, which may be loading still."""
-        from bot_bottle.pipelock.loader import clock  # noqa: PLC0415 - brings native libraries
+        from bot_bottle.pipelock.loader import busy, clock  # noqa: PLC0415 - brings native libraries
         from bot_bottle.pipelock.own_secrets import OwnSecrets  # noqa: PLC0415
         from bot_bottle.pipelock.scanner import Limits, Scanner  # noqa: PLC0415
 
@@ -56,6 +56,7 @@ class PipelockScanner:
             engine=self._engine,
             own=OwnSecrets(secrets),
             clock=clock,
+            busy=busy,
             placeholders=tuple(value.encode() for value in placeholders),
             limits=Limits(seconds=_WINDOW_SECONDS),
         )

@@ -72,5 +72,6 @@ class LateEngine:
         return self._engine is not None and self._engine.gated
 
 
-#: The clock of every scan.
+#: The clocks of every scan: the wall's, and the one of this thread's own work.
 clock = time.monotonic
+busy = time.thread_time

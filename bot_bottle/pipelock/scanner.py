@@ -64,7 +64,7 @@ class Scanner:
     Instances are thread-safe.
     """
 
-    __slots__ = ("_clock", "_engine", "_limits", "_placeholders", "_profile", "_rules", "own")
+    __slots__ = ("_busy", "_clock", "_engine", "_limits", "_placeholders", "_profile", "_rules", "own")
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class Scanner:
         engine: Engine,
         own: OwnSecrets,
         clock: Callable[[], float],
+        busy: Callable[[], float] | None = None,
         placeholders: Iterable[bytes] = (),
         limits: Limits | None = None,
     ) -> None:
@@ -80,6 +81,7 @@ class Scanner:
         self._engine = engine
         self._rules = rule_set(profile)
         self._clock = clock
+        self._busy = busy
         self._limits = limits or Limits()
         self._placeholders = tuple(value for value in placeholders if value)
         self.own = own
@@ -133,7 +135,7 @@ class Scanner:
 
     def deadline(self) -> Deadline:
         """Give the time a scan that begins now may take."""
-        return Deadline(self._clock, self._limits.seconds)
+        return Deadline(self._clock, self._limits.seconds, self._busy)
 
 
 class _Scan:

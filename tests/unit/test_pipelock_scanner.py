@@ -94,6 +94,16 @@ def test_broken_rules_are_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [entry.kind for entry in own.scan(BODY, CONTEXT)] == ["error"]
 
 
+def test_a_busy_machine_is_no_reason_to_refuse() -> None:
+    wall, worked = [0.0], [5.0]
+    deadline = Deadline(lambda: wall[0], 2.0, lambda: worked[0])
+    wall[0] = 60.0
+    deadline.check()
+    worked[0] = 7.1
+    with pytest.raises(OverBudgetError):
+        deadline.check()
+
+
 def test_time_is_up() -> None:
     ticks = itertools.count()
     slow = scanner(limits=Limits(seconds=3), clock=lambda: float(next(ticks)))
