@@ -42,6 +42,8 @@ def command(*, words: tuple[str, ...], as_json: bool) -> int:
         own = operator_log(identity)
         paths = (path, own) if own.exists() else (path,)
         return _verify(paths, identity, as_json=as_json) if verify else _show(paths, as_json=as_json)
+    except BrokenPipeError:
+        raise  # of what is written: the reader has gone
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror})") from error
 

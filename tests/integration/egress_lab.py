@@ -296,8 +296,12 @@ class Clients:
 
     def connect(self, authority: str) -> tuple[Stream, Response]:
         stream = self.plain("proxy")
-        stream.send(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
-        raw = stream.until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        try:
+            stream.send(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+            raw = stream.until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        except OSError:
+            stream.close()
+            raise
         headers = [(k.lower(), v.strip()) for k, _, v in (line.partition(":") for line in raw[1:] if line)]
         status = int(raw[0].split(" ")[1])
         body = b"" if status == 200 else stream.exactly(int(dict(headers)["content-length"]))
