@@ -103,7 +103,7 @@ def test_what_is_wide_is_said() -> None:
         assert said in " ".join(warnings(grant_route("x", host, ["/"], ["GET"])))
     # What is no punycode, and what a decoded name may not bring to a terminal.
     for host in ("xn--99999999.com", "xn--a-0hc.example"):
-        (note,) = warnings(grant_route("x", host, ["/"], ["GET"]))
+        (note,) = warnings(grant_route("x", host, ["/3/"], ["GET"]))
         assert note.isprintable()
     assert "PUT can send out" in " ".join(warnings(grant_route("x", "a.example", ["/"], ["GET", "PUT"])))
     assert grant_route("x", "a.example").auth is None
