@@ -120,13 +120,21 @@ def _run(args: list[str]) -> int:
         from bot_bottle.cli.completion import answer_shells  # noqa: PLC0415
 
         answer_shells()
+        cli.main(args=args, prog_name="bot-bottle")  # answers, and exits
 
     def work() -> int:
         try:
-            result = cli.main(args=args, prog_name="bot-bottle", standalone_mode=False)
+            # Not cli.main(): that ends with code 1 where the reader of the output has gone.
+            with cli.make_context("bot-bottle", args) as context:
+                result = cli.invoke(context)
+        except click.exceptions.Exit as error:  # --help, --version
+            return error.exit_code
         except click.ClickException as error:
             error.show()
             return error.exit_code
+        except (KeyboardInterrupt, EOFError) as error:
+            print(file=sys.stderr)  # behind the ^C that the terminal shows
+            raise KeyboardInterrupt from error
         except click.Abort as error:
             raise KeyboardInterrupt from error
         return result if isinstance(result, int) else 0
