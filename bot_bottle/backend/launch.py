@@ -322,7 +322,8 @@ def _note_end(identity: str, exit_code: int | None, words: str) -> None:
 def _say_resume(identity: str, what: str) -> None:
     _say(
         f"{what}; its home and workspace are kept{_where(identity)}. See the work: bot-bottle diff "
-        f"{identity}; bring it home: bot-bottle pull {identity}; go on with: bot-bottle resume {identity}"
+        f"{identity}; bring it home: bot-bottle pull {identity} (--uncommitted: also what is in no commit); "
+        f"go on with: bot-bottle resume {identity}"
     )
 
 

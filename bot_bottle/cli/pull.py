@@ -123,7 +123,8 @@ def command(  # noqa: PLR0913 - one for each option
                 else:
                     terminal.say(_findings(done))
                     if done.new:
-                        print("\n".join(_words(done, commits, files)))
+                        rest_too = bool(uncommitted and arrival.uncommitted.changed)
+                        print("\n".join(_words(done, commits, files, rest=rest_too)))
                     if changed:
                         stay = "change stays" if changed == 1 else "changes stay"
                         terminal.say([f"bot-bottle: {changed} uncommitted {stay} there (--uncommitted)"])
@@ -150,15 +151,18 @@ def _counted(things: Sequence[object], name: str) -> str:
     return counted(len(things), name)
 
 
-def _words(done: Pulled, commits: Sequence[NewCommit], files: Sequence[FileChange]) -> list[str]:
+def _words(
+    done: Pulled, commits: Sequence[NewCommit], files: Sequence[FileChange], *, rest: bool
+) -> list[str]:
     from bot_bottle.retrieval.changes import visible  # noqa: PLC0415
 
     if done.old == done.new:
         return [f"{done.branch} is there already, at {done.new[:12]}"]
     was = f" (was {done.old[:12]})" if done.old else ""
-    lines = [
-        f"{done.branch} -> {done.new[:12]}{was}: {_counted(commits, 'commit')}, {_counted(files, 'file')}"
-    ]
+    what = _counted(commits, "commit") + (" and one of what was not committed" if rest else "")
+    gone = sum(one.status == "deleted" for one in files)
+    changed = _counted(files, "file") + (f" ({gone} deleted)" if gone else "")
+    lines = [f"{done.branch} -> {done.new[:12]}{was}: {what}, {changed}"]
     lines += [
         f"  {one.commit[:12]} {visible(one.subject)[:80]}  (claims to be by {visible(one.claims)[:80]})"
         for one in commits[:20]

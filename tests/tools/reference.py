@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,8 +106,9 @@ def _in_module(tree: ast.Module) -> Iterator[Refusal]:
             elif isinstance(reason, ast.Subscript) and isinstance(reason.value, ast.Name):
                 table = constants.get(reason.value.id)
                 if isinstance(table, ast.Dict):
-                    for value in table.values:
-                        yield _refusal({**words, "reason": value})
+                    for key in table.keys:
+                        filled = _Filled(constants, scope, key)
+                        yield _refusal({name: filled.visit(deepcopy(one)) for name, one in words.items()})
     for name, (reason_else, rule) in _READERS.items():
         for call in _calls(tree, name):
             words = {one.arg: one.value for one in call.keywords if one.arg}
@@ -114,6 +116,37 @@ def _in_module(tree: ast.Module) -> Iterator[Refusal]:
             message = call.args[0] if call.args else words.get("message")
             if isinstance(reason, ast.Constant) and _text(message) not in {"", _OPEN}:
                 yield Refusal(_text(reason), rule, _text(message), "")
+
+
+class _Filled(ast.NodeTransformer):
+    """Puts in what is known of a text where one row of a module's tables is taken."""
+
+    def __init__(self, constants: dict[str, ast.expr], scope: ast.AST, key: ast.expr | None) -> None:
+        self._tables = {name: table for name, table in constants.items() if isinstance(table, ast.Dict)}
+        self._key = key.value if isinstance(key, ast.Constant) else None
+        self._local = {name: one for name, one in constants.items() if isinstance(one, ast.Constant)} | {
+            node.targets[0].id: node.value
+            for node in ast.walk(scope)
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """Put in what a name was given."""
+        value = self._local.pop(node.id, None)  # once, or it could go round
+        if value is None:
+            return node
+        filled: ast.expr = self.visit(deepcopy(value))
+        self._local[node.id] = value
+        return filled
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        """Put in what stands in the row."""
+        table = self._tables.get(node.value.id) if isinstance(node.value, ast.Name) else None
+        rows = zip(table.keys, table.values, strict=True) if table else ()
+        for key, value in rows:
+            if isinstance(key, ast.Constant) and key.value == self._key:
+                return deepcopy(value)
+        return node
 
 
 def _passed_on(
@@ -169,12 +202,17 @@ def _text(value: ast.expr | None) -> str:
         case ast.Constant(value=str(text)):
             return text
         case ast.JoinedStr(values=parts):
-            return "".join(_text(part) if isinstance(part, ast.Constant) else _OPEN for part in parts)
+            return "".join(_text(part) for part in parts)
+        case ast.FormattedValue(value=ast.Constant() | ast.JoinedStr() as inner):
+            return _text(inner)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return _text(left) + _text(right)
         case ast.IfExp(body=body, orelse=orelse):
             either = [text for text in (_text(body), _text(orelse)) if text not in {"", _OPEN}]
-            return " / ".join(either) or _OPEN
+            longer = [
+                one for one in either if not any(one != other and other.startswith(one) for other in either)
+            ]
+            return " / ".join(longer) or _OPEN
         case None:
             return ""
         case _:

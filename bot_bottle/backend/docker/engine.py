@@ -29,7 +29,7 @@ _CALL_SECONDS = 120
 
 _NO_SDK = (
     "the docker backend needs the Docker SDK for Python, which is not installed; "
-    "install it with: pip install 'docker>=7.1' pip"
+    "install it with: pip install 'bot-bottle[docker]'"
 )
 
 
