@@ -8,6 +8,7 @@ What a push replaced is kept below ``refs/bot-bottle/backup``, which no client i
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,6 +30,10 @@ _LIST_SECONDS = 60.0
 _FETCH_SECONDS = 1800.0
 #: How long what the upstream said holds for the further requests of one git command, in seconds.
 FRESH_SECONDS = 20.0
+#: What ssh says of a server with another host key than the one it is to have.
+_OTHER_KEY = re.compile(
+    r"Host key verification failed|Host key for \S+ has changed|HOST IDENTIFICATION HAS CHANGED"
+)
 _UNKNOWN_DEFAULTS = frozenset({"main", "master"})
 
 
@@ -114,6 +119,13 @@ class Mirror(git.LocalGit):
         except (GitError, OSError) as error:
             words = str(error) if isinstance(error, GitError) else (error.strerror or "a file error")
             words = self.upstream.failure or words
+            if remote.scheme == "ssh" and _OTHER_KEY.search(words):
+                # What ssh says here speaks of files of the gate's own, which are nobody's to change.
+                raise UpstreamError(
+                    f"{remote.upstream} is not asked, since its host key is not the one that "
+                    f"{remote.place}.KnownHostKey pins (Host key verification failed); the operator can pin "
+                    "another there, if that server is the right one"
+                ) from error
             raise UpstreamError(
                 f"{remote.upstream} cannot be reached, so nothing is served from what was there before: "
                 f"{one_line(self.upstream.redacted(words))}"
