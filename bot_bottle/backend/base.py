@@ -339,6 +339,14 @@ class BottleBackend(ABC):
             f"a {self.name} bottle has no image of its own: it runs this machine's programs"
         )
 
+    def dockerfile_notes(self, text: str, in_force: str) -> tuple[str, ...]:
+        """Say what a human should weigh before an agent's Dockerfile takes the place of the one ``in_force``.
+
+        Raises ``UsageError`` for what such a Dockerfile may never do.
+        """
+        del text, in_force
+        return ()
+
     @abstractmethod
     def bottle_of(self, identity: str) -> Bottle:
         """Give the handle of a bottle that another process runs.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -82,6 +83,9 @@ def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, root: int, parts: 
             if not target:
                 return 0
             with _folder(root, target[:-1]) as target_parent:
+                # A link's text was judged at the depth where it stands; at another it leads elsewhere.
+                if not stat.S_ISREG(os.stat(target[-1], dir_fd=target_parent, follow_symlinks=False).st_mode):
+                    return 0
                 os.link(target[-1], name, src_dir_fd=target_parent, dst_dir_fd=parent, follow_symlinks=False)
         else:
             return 0

@@ -60,16 +60,24 @@ class Roads:
 
         ``exempt`` are networks that the operator opened for it; ``declared`` says that the operator wrote the
         host itself as a place of their own, internal or not, so that only what is never dialled is refused.
-        Where a proxy that resolves is asked, the host stands for its addresses. Raises
+        Where a proxy that resolves is asked, the host stands for its addresses; where that is the second hop,
+        all of them are checked first, since it knows what is opened for any route and not for which. Raises
         :class:`UpstreamError`.
         """
+        hop = False
         pin = self._pins.get(host)
         if pin:
             candidates, port = [pin.address], pin.port or port
         elif is_ip_literal(host):
             candidates = [host]
         elif self._proxy and self._proxy.resolves and proxy_for(self._proxy, host):
-            return [host], port  # the operator leaves it to the proxy where a name leads
+            if self._proxy.vouch is None:
+                return [host], port  # the operator leaves it to the proxy where a name leads
+            hop = True
+            try:
+                candidates = await self._resolve(host, port)
+            except UpstreamError:
+                return [host], port  # it may know more names than this machine does
         else:
             candidates = await self._resolve(host, port)
         written = pin is not None or declared
@@ -77,8 +85,10 @@ class Roads:
             address: address_refusal(address, tuple(exempt), pinned=written) for address in candidates
         }
         passed = [address for address, refusal in refusals.items() if refusal is None]
-        if passed:
+        if passed and not hop:
             return passed, port
+        if passed and len(passed) == len(refusals):
+            return [host], port
         if not refusals:
             raise UpstreamError("upstream_unreachable", f"{host} has no address")
         kinds = ", ".join(sorted({refusal for refusal in refusals.values() if refusal}))

@@ -130,7 +130,7 @@ def _image(asked: Asked) -> Prospect:
     """Say what a yes to a changed Dockerfile does."""
     text = asked.request.dockerfile
     try:
-        change = edits.dockerfile_change(asked.identity, text)
+        change, notes = edits.dockerfile_change(asked.identity, text)
     except UnavailableError as error:
         return Prospect(opens=f"nothing changes: {error}")
     again = f"bot-bottle resume {asked.identity}"
@@ -138,7 +138,7 @@ def _image(asked: Asked) -> Prospect:
         again = f"bot-bottle stop {asked.identity}, then {again}"
     return Prospect(
         opens=f"the bottle's image is built from this Dockerfile from the next start on; restart it: {again}",
-        notes=edits.dockerfile_notes(text),
+        notes=notes,
         edit=change,
     )
 

@@ -104,10 +104,11 @@ def _bottle_edit(identity: str, made: Callable[[str], str]) -> FileChange:
     return FileChange(path=path, new=new, old=old, base=old)
 
 
-def dockerfile_change(identity: str, text: str) -> FileChange:
+def dockerfile_change(identity: str, text: str) -> tuple[FileChange, tuple[str, ...]]:
     """Give the change that lets the bottle's own image be built from ``text`` from its next start on.
 
-    Raises ``UsageError`` for what is no Dockerfile, ``UnavailableError`` where its backend has no image.
+    With it comes what a human should weigh before. Raises ``UsageError`` for what an agent's Dockerfile may
+    not do, ``UnavailableError`` where its backend has no image.
     """
     from bot_bottle.backend.registry import LEGACY_BACKEND, get_bottle_backend  # noqa: PLC0415
 
@@ -120,20 +121,8 @@ def dockerfile_change(identity: str, text: str) -> FileChange:
     if path.is_symlink():
         raise UsageError(f"{path}: is a link; put the Dockerfile itself there")
     new = text if text.endswith("\n") else f"{text}\n"
-    return FileChange(path=path, new=new, old=_text(path), base=base)
-
-
-def dockerfile_notes(text: str) -> tuple[str, ...]:
-    """Say what a human should weigh before an agent's Dockerfile is built."""
-    words = [line.split(None, 1)[0].upper() for line in text.splitlines() if line.strip()]
-    found: list[str] = []
-    if "RUN" in words:
-        found.append("RUN lines run on your engine with its network, not under this bottle's egress")
-    if {"COPY", "ADD"} & set(words):
-        found.append("COPY and ADD have no files to take here, so that the build is refused")
-    if "FROM" not in words:
-        found.append("it has no FROM, so that the build is refused")
-    return tuple(found)
+    notes = backend.dockerfile_notes(new, base)
+    return FileChange(path=path, new=new, old=_text(path), base=base), notes
 
 
 def _declared(identity: str) -> tuple[BottleMetadata, Manifest]:

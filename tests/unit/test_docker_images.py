@@ -20,6 +20,7 @@ from bot_bottle.agent_provider.dockerfiles import provider_dockerfile
 from bot_bottle.agent_provider.registry import known_templates
 from bot_bottle.backend.docker import agent_image, context, libraries, sidecar_image
 from bot_bottle.backend.docker.agent_image import agent_source, finished
+from bot_bottle.backend.docker.asked import asked_notes, check_asked
 from bot_bottle.backend.docker.context import Context, Entry, folder_entries
 from bot_bottle.backend.docker.dockerfile import base_images, declares, needs_context, parse_dockerfile
 from bot_bottle.backend.docker.libraries import BaseFacts
@@ -81,6 +82,45 @@ def test_the_images_a_build_begins_from(text: str, args: dict[str, str], found: 
 )
 def test_whether_a_build_wants_files(text: str, wanted: bool) -> None:
     assert needs_context(parse_dockerfile(text)) is wanted
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ADD http://169.254.169.254/latest/meta-data /x",
+        'ADD ["https://10.0.0.1/x", "/x"]',
+        "ADD --chmod=600 http://127.0.0.1:8080/ /x",
+        "AD\\\nD http://127.0.0.1/ /x",
+        "ADD\thttp://127.0.0.1/ /x",
+        "ADD git@corp.test:secret.git /x",
+        "ADD https://github.com/corp/secret.git#main /x",
+        "ONBUILD ADD http://127.0.0.1/ /x",
+        "ARG U=http://127.0.0.1/\nADD $U /x",
+    ],
+)
+def test_an_agents_dockerfile_has_nothing_fetched_from_the_hosts_network(line: str) -> None:
+    with pytest.raises(UsageError, match="may not ADD what is fetched"):
+        check_asked(f"FROM a\n{line}\n", "this Dockerfile")
+    check_asked("FROM a\nRUN curl http://127.0.0.1/\n# ADD http://x/ /x\nADD x.tar /\n", "this Dockerfile")
+
+
+def test_what_an_agents_dockerfile_brings_in_is_said() -> None:
+    mine = "ARG BASE_IMAGE=debian:12\nFROM ${BASE_IMAGE}\nRUN a\n"
+    assert asked_notes(mine.replace("RUN a\n", ""), mine) == ()
+    for text, image in (
+        (f"{mine}COPY --from=corp/private:latest / /loot\n", "corp/private:latest"),
+        ("FROM corp/private-app\n", "corp/private-app"),
+        (f"{mine}RUN --mount=type=bind,from=corp/other,target=/x cp -r /x /y\n", "corp/other"),
+    ):
+        notes = asked_notes(text, mine)
+        assert any(note.startswith(f"{image} is another image") for note in notes), notes
+        assert not any("is refused" in note for note in notes)
+    assert any(
+        "RUN lines run on your engine" in note for note in asked_notes("FROM a\nRU\\\nN x\n", "FROM a\n")
+    )
+    assert any(
+        "so that the build is refused" in note for note in asked_notes("FROM a\nCOPY x /x\n", "FROM a\n")
+    )
 
 
 def test_an_argument_is_declared_or_not() -> None:

@@ -81,6 +81,9 @@ def test_builds_get_the_clients_proxies_but_none_with_a_password(
         "NO_PROXY": "localhost",
         "no_proxy": "localhost",
     }
+    for secret in ("user:secret@proxy:3128", "http://token@proxy:3128", "//u:p@proxy"):
+        (tmp_path / "config.json").write_text(json.dumps({"proxies": {"default": {"httpProxy": secret}}}))
+        assert builds.proxy_args() == {}, secret
     (tmp_path / "config.json").write_text('{"proxies": 1}')
     assert builds.proxy_args() == {}
 

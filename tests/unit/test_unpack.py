@@ -105,6 +105,24 @@ def test_chain_of_links_cannot_climb(tmp_path: Path) -> None:
     assert not (tmp_path / "escaped").exists()
 
 
+def test_a_link_is_not_taken_to_another_depth_by_a_hard_one(tmp_path: Path) -> None:
+    """Its text stays inside where it stands, and leads out from the top."""
+    deep = "/".join(str(number) for number in range(1, 10))
+    (tmp_path / "secret").write_text("the host's")
+    members = [
+        (member(deep, tarfile.DIRTYPE, mode=0o755), b""),
+        (member(f"{deep}/l", tarfile.SYMTYPE, link="../" * 8 + "secret"), b""),
+        (member("notes.txt", tarfile.LNKTYPE, link=f"{deep}/l"), b""),
+        (member("real"), b"content"),
+        (member("again", tarfile.LNKTYPE, link="real"), b""),
+    ]
+    unpack_members(tmp_path / "out", members)
+    assert (tmp_path / "out" / deep / "l").is_symlink()
+    assert not (tmp_path / "out" / "notes.txt").is_symlink()
+    assert not (tmp_path / "out" / "notes.txt").exists()
+    assert (tmp_path / "out" / "again").read_bytes() == b"content"
+
+
 def test_devices_and_pipes_are_left_out(tmp_path: Path) -> None:
     members = [
         (member("p", tarfile.FIFOTYPE), b""),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle import paths
 from bot_bottle.agent_provider.dockerfiles import provider_dockerfile
 from bot_bottle.backend.docker import builds
+from bot_bottle.backend.docker.asked import check_asked
 from bot_bottle.backend.docker.context import Context, Entry, chosen_entries
 from bot_bottle.backend.docker.dockerfile import (
     Instruction,
@@ -45,13 +46,15 @@ class AgentSource:
     """What an agent's image is built from.
 
     ``text`` is the Dockerfile, ``where`` its name in sentences, ``own`` whether it is the operator's.
-    ``folder`` is what its COPY and ADD read from, None where it has none of them.
+    ``folder`` is what its COPY and ADD read from, None where it has none of them. ``asked`` says that an
+    agent may have asked for it.
     """
 
     text: str = field(repr=False)
     where: str
     own: bool = False
     folder: Path | None = None
+    asked: bool = False
 
     @property
     def instructions(self) -> tuple[Instruction, ...]:
@@ -69,7 +72,9 @@ def agent_source(bottle: ManifestBottle, state_dir: Path | None = None) -> Agent
     if override is not None and override.is_symlink():
         raise UsageError(f"{override}: is a link; put the Dockerfile itself there")
     if override is not None and override.exists():
-        return _own_source(override, "the bottle's own Dockerfile")
+        source = _own_source(override, "the bottle's own Dockerfile")
+        check_asked(source.text, str(override))
+        return replace(source, asked=True)
     provider = bottle.agent_provider
     if provider.dockerfile:
         return _own_source(Path(provider.dockerfile).expanduser(), "agent_provider.dockerfile")
@@ -126,6 +131,8 @@ def ensure_agent_image(
         )
         for name in base_images(instructions, args)
     }
+    if source.asked:
+        builds.require_no_triggers(engine, bases, source.where)
     with Context(_entries(source)) as context:
         key = builds.content_key("agent", 1, context.digest, args, bases)
         present = None if refresh else builds.built_image(engine, f"{REPOSITORY}:{key}")

@@ -209,6 +209,13 @@ class DockerBackend(BottleBackend):
 
         return agent_source(bottle, state_dir).text
 
+    def dockerfile_notes(self, text: str, in_force: str) -> tuple[str, ...]:
+        """Say what a human should weigh of an agent's Dockerfile; see :class:`BottleBackend`."""
+        from bot_bottle.backend.docker.asked import asked_notes, check_asked  # noqa: PLC0415 - rarely asked for
+
+        check_asked(text, "this Dockerfile")
+        return asked_notes(text, in_force)
+
     def bottle_of(self, identity: str) -> DockerBottle:
         """Give the handle of a bottle that another process runs; see :class:`BottleBackend`."""
         held = held_elsewhere(identity)

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import urllib.parse
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from bot_bottle import paths
 from bot_bottle.backend.docker.engine import engine_errors, explain
 from bot_bottle.backend.docker.labels import make_labels
 from bot_bottle.bottle_state import printable
-from bot_bottle.errors import LaunchError, UnavailableError
+from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.files import make_private_dir
 
 if TYPE_CHECKING:
@@ -107,6 +106,18 @@ def have_image(
     if found is None:
         raise UnavailableError(_not_to_be_had(reference, "", instead))
     return found[0]
+
+
+def require_no_triggers(engine: Engine, images: Mapping[str, str], where: str) -> None:
+    """Raise ``UsageError`` where an image (its name and id) has ONBUILD lines, which nobody has read."""
+    for name, image in images.items():
+        with engine_errors(f"the image {printable(name)} could not be looked at"):
+            config = engine.api.inspect_image(image).get("Config") or {}
+        if config.get("OnBuild"):
+            raise UsageError(
+                f"{where}: builds on {printable(name)}, which has ONBUILD lines that would run unread; name "
+                "another image, or write agent_provider.dockerfile"
+            )
 
 
 def _not_to_be_had(reference: str, said: str, instead: str) -> str:
@@ -227,10 +238,8 @@ def proxy_args() -> dict[str, str]:
 
 
 def _holds_password(url: str) -> bool:
-    try:
-        return urllib.parse.urlsplit(url).password is not None
-    except ValueError:
-        return True
+    """Tell whether it may name a user: clients take it without a scheme too, and a token as the user."""
+    return "@" in url
 
 
 @contextlib.contextmanager

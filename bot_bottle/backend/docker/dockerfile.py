@@ -79,7 +79,7 @@ def declares(instructions: tuple[Instruction, ...], name: str) -> bool:
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    lines = text.splitlines()
+    lines = text.replace("\r\n", "\n").split("\n")
     escape = "\\"
     for line in lines:
         match = _ESCAPE.fullmatch(line.strip())
@@ -87,23 +87,24 @@ def _logical_lines(text: str) -> Iterator[str]:
             escape = match[1]
         if match or not _DIRECTIVE.match(line.strip()):
             break  # directives stand before everything else
-    held = ""
+    # Docker joins the lines of an instruction with nothing in between: a word may go over two of them.
+    held: list[str] = []
     for line in lines:
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
-        if stripped.endswith(escape):
-            held += stripped[:-1] + " "
+        text = line.rstrip() if held else stripped
+        if text.endswith(escape):
+            held.append(text[:-1])
             continue
-        yield held + stripped
-        held = ""
-    if held.strip():
-        yield held.strip()
+        yield "".join((*held, text)).strip()
+        held.clear()
+    if rest := "".join(held).strip():
+        yield rest
 
 
 def _instruction(line: str) -> Instruction:
-    word, _, rest = line.partition(" ")
-    rest = rest.strip()
+    word, rest = (*line.split(None, 1), "")[:2]
     flags: dict[str, str] = {}
     match = _FLAG.match(rest)
     while match:
