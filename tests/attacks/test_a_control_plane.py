@@ -144,7 +144,7 @@ def test_a10_no_descriptor_is_inherited(lab: Lab) -> None:
     shell = (
         f"exec 7<{secret}; [ -r /proc/self/fd/7 ] && echo open-outside; exec {sys.executable} -m bot_bottle"
     )
-    script = f"{shell} start fds --yes --headless --prompt ''"
+    script = f"{shell} start fds --yes --headless --prompt go"
     result = lab.world.run(["bash", "-c", script], account=lab.account, env=lab.env, cwd=lab.project)
     assert "open-outside" in result.out
     assert "descriptor-secret" not in result.out + result.err

@@ -57,7 +57,7 @@ def test_gvisor_with_a_network_stack_of_its_own_is_refused(lab: Lab) -> None:
     before, running = config.read_text(), lab.states("attack")
     lab.write("config.toml", before.replace('runtime = "auto"', f'runtime = "{GVISOR_APART}"'))
     try:
-        refused = lab.cli("start", "attack", "--yes", "--headless", "--prompt", "", env={TOKEN_REF: "any"})
+        refused = lab.cli("start", "attack", "--yes", "--headless", "--prompt", "go", env={TOKEN_REF: "any"})
     finally:
         lab.write("config.toml", before)
     assert refused.returncode == 2
