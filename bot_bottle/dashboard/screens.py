@@ -56,6 +56,10 @@ ModalScreen { align: center middle; background: $background 60%; }
 """
 
 
+#: Said once everything was in sight: from then on a yes is taken.
+_ALL = "that is all of it"
+
+
 def text(content: str = "", *, id: str | None = None, classes: str = "") -> Static:  # noqa: A002
     """Make a widget that shows text as it is."""
     return Static(content, id=id, classes=classes, markup=False)
@@ -255,14 +259,15 @@ class Answering(ModalScreen[Reply | None]):
         self.query_one(Sheet).scroll_by(lines, pages)
 
     def on_sheet_looked(self) -> None:
-        """Say how much is still to be read."""
-        self._say_more()
+        """Say how much is still to be read, where the form is still there."""
+        if self.query("#more"):
+            self._say_more()
 
     def _say_more(self) -> None:
         left = self.query_one(Sheet).left
         how = ": read to the end before you allow it" if self._insist else ""
         more = self.query_one("#more", Static)
-        more.update(f"{counted(left, 'more line')} below (PgDn, Down){how}" if left else "")
+        more.update(f"{counted(left, 'more line')} below (PgDn, Down){how}" if left else _ALL)
 
     def action_leave(self) -> None:
         """Answer nothing yet."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import chop_cells
 from rich.segment import Segment
-from textual.css.query import NoMatches
+from textual.dom import NoScreen
 from textual.errors import NoWidget
 from textual.geometry import Size
 from textual.message import Message
@@ -96,7 +96,7 @@ class Sheet(ScrollView, can_focus=False):
         """Note how far down the lines that are drawn now go; what another widget or the edge cuts is not."""
         try:
             place = self.screen.find_widget(self)
-        except (NoMatches, NoWidget):
+        except (NoScreen, NoWidget):  # the form was answered meanwhile
             return
         seen = place.visible_region
         if self._width != self._room:

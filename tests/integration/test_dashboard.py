@@ -43,6 +43,7 @@ def test_an_agent_is_answered_and_its_bottle_stopped_from_the_screen(lab: Lab) -
             screen.wait_for("GET asked.test")
             screen.enter("a")
             screen.wait_for("[bold]to ?[2J read[/]")
+            screen.wait_for("that is all of it")  # nothing is allowed before
             screen.enter("\x0f")  # Ctrl+O
             asking.join(60)
             assert json.loads(json.loads(answers[0])["result"]["content"][0]["text"])["status"] == "approved"
