@@ -127,5 +127,6 @@ def test_with_such_an_attack_there_is_no_second_box(
     attack, other = "tests/attacks/x.py::a", "tests/integration/x.py::b"
     made = Boxes((1, {attack: "failed", other: "failed"}))
     monkeypatch.setattr(boxed_tests, "run", made.run)
+    monkeypatch.delenv(FILE, raising=False)  # these tests were never run
     assert boxed_tests.run_twice(PYTEST, (attack, other), seconds=900.0) == 1
     assert "is not tried again" in capsys.readouterr().err
