@@ -86,7 +86,7 @@ def test_the_check_says_what_is_wrong_and_ends_with_1(site: Path, monkeypatch: p
     monkeypatch.setattr(sbom, "ROOT", "top-one")
     monkeypatch.setattr(sbom.packages, "__defaults__", ("top-one",))
     good = CliRunner().invoke(command, ["--check"], standalone_mode=False)
-    assert (good.return_value, "1 packages" in good.output) == (0, True)
+    assert (good.return_value, "1 package:" in good.output) == (0, True)
     module.write_bytes(b"evil\n")
     bad = CliRunner().invoke(command, ["--check", "--json"], standalone_mode=False)
     assert bad.return_value == 1
