@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from tests.integration.egress_lab import (
     TOKEN,
     InProcess,
     Sidecar,
+    Stream,
     Upstream,
     config,
     ok,
@@ -336,6 +338,50 @@ def test_what_is_no_request_is_refused_and_the_next_one_is_not(lab: Lab) -> None
     assert [reason for decision, reason in lab.decided if decision == "deny"] == [
         reason for _fields, _status, reason in BAD.values()
     ]
+
+
+@pytest.mark.parametrize("ends", ["with-its-head", "with-trailers"])
+def test_a_request_that_ends_short_lends_no_body_to_the_next_one(
+    between: Callable[..., Lab], ends: str
+) -> None:
+    """B4: a server that answers at the head reads what is still owed to it from its connection."""
+    heads: list[bytes] = []
+
+    def answers_first(sock: socket.socket) -> None:
+        stream = Stream(sock)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                heads.append(stream.until(b"\r\n\r\n"))
+                sock.sendall(ok(heads[-1].partition(b"\r\n")[0]))
+                size = heads[-1].lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+                stream.exactly(int(size or 0))
+
+    lab = between(answers_first, alpn=False, auth=True, path_allowlist=("/open",))
+    hidden = b"DELETE /closed HTTP/1.1\r\nHost: site.test\r\n\r\n"
+    second = b"POST /open/2 HTTP/1.1"
+    owed = len(b"\r\n".join((
+        second, b"Host: site.test", b"Authorization: Bearer " + TOKEN.encode(),
+        b"Accept-Encoding: identity", b"Content-Length: %d" % len(hidden), b"", b"",
+    )))  # fmt: skip
+    with lab.http2(HOST, validate=False) as client:
+        fields = [
+            (b":method", b"POST"), (b":scheme", b"https"), (b":authority", HOST.encode()),
+            (b":path", b"/open/1"), (b"content-length", b"%d" % (owed + 2 * (ends == "with-trailers"))),
+        ]  # fmt: skip
+        if ends == "with-its-head":
+            stream = client.fields(fields)  # type: ignore[arg-type]
+        else:
+            stream = client.fields(fields, body=b"xy", end=False)  # type: ignore[arg-type]
+            client.h2.send_headers(stream, [(b"x-trailer", b"1")], end_stream=True)
+            client.flush()
+        answer = client.wait(stream)
+        assert (answer.status, answer.reason) == (400, "smuggling")
+        length = ("content-length", str(len(hidden)))
+        answer = client.get(HOST, "/open/2", method="POST", extra=[length], body=hidden)
+        assert answer.body == second
+        assert client.get(HOST, "/open/3").body == b"GET /open/3 HTTP/1.1"
+    assert [head.partition(b" HTTP/")[0] for head in heads] == [b"POST /open/2", b"GET /open/3"]
+    assert ("deny", "smuggling") in lab.decided
 
 
 def test_content_is_searched_as_it_is_over_http_1(lab: Lab) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.decision import Deny
 from bot_bottle.egress.exchange import Exchange
-from bot_bottle.egress.http2.messages import write_lines, write_response_fields
+from bot_bottle.egress.http2.messages import malformed, write_lines, write_response_fields
 from bot_bottle.egress.http2.own import grpc_fields, own_fields
 
 if TYPE_CHECKING:
@@ -38,8 +38,24 @@ class Http2Exchange(Exchange):
         self._stream = stream
         self._grpc = self._head_first = parts.grpc
         self._held: list[HeaderTuple] | None = None
+        self._came = 0
         # A stream carries one request: it is over with its answer, whether or not the request is whole.
         self.close_after = True
+
+    def on_request_body(self, data: bytes) -> None:
+        """Take a piece of the request's body."""
+        self._came += len(data)
+        super().on_request_body(data)
+
+    def on_request_end(self) -> None:
+        """Take the end of the request; raises :class:`BadMessageError` where its length is not what it said.
+
+        Its frames say where it ends (RFC 9113, 8.1.1). A server of HTTP/1.1 that was promised more would take
+        the next request on its connection for the rest, and what stands in that one for a request of its own.
+        """
+        if self.facts.content_length not in {None, self._came}:
+            raise malformed("the request's body is not as long as it says", reason="smuggling")
+        super().on_request_end()
 
     def flush(self) -> None:
         """Send what has been gathered to the client."""
