@@ -96,12 +96,35 @@ def test_whether_a_build_wants_files(text: str, wanted: bool) -> None:
         "ADD https://github.com/corp/secret.git#main /x",
         "ONBUILD ADD http://127.0.0.1/ /x",
         "ARG U=http://127.0.0.1/\nADD $U /x",
+        # Undone by the engine before it looks at what is named.
+        'ADD http:"//127.0.0.1/" /x',
+        'ADD ["http:\\u002f\\u002f127.0.0.1/", "/x"]',
+        "ADD root@10.0.0.1:x /x",
+        # An escape behind another one continues nothing, so the engine begins an instruction here.
+        "LABEL a=b\\\\\nADD http://127.0.0.1/ /x",
+        "ONBUILD \\\nADD http://127.0.0.1/ /x",
+        "LABEL a=b\\\\\nAD\\\n# c\nD http://127.0.0.1/ /x",
+        "RUN <<E\\\nx\nE\\\nADD http://127.0.0.1/ /x",
     ],
 )
 def test_an_agents_dockerfile_has_nothing_fetched_from_the_hosts_network(line: str) -> None:
-    with pytest.raises(UsageError, match="may not ADD what is fetched"):
+    with pytest.raises(UsageError, match="may not ADD anything"):
         check_asked(f"FROM a\n{line}\n", "this Dockerfile")
-    check_asked("FROM a\nRUN curl http://127.0.0.1/\n# ADD http://x/ /x\nADD x.tar /\n", "this Dockerfile")
+    check_asked("FROM a\nRUN apk add \\\n  curl\nRUN curl http://127.0.0.1/\n# ADD x /x\n", "this Dockerfile")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# escape=`\nFROM a\nLABEL a=b\\\nFROM corp/private\n",
+        "# a1=b\n# escape=`\nFROM a\n",
+        'FROM a\nRUN <<"E\\\\"\nx\nE\\\nFROM corp/private\n',
+    ],
+)
+def test_an_agents_dockerfile_leaves_no_doubt_where_instructions_begin(text: str) -> None:
+    with pytest.raises(UsageError, match="engines differ in where instructions begin"):
+        check_asked(text, "this Dockerfile")
+    check_asked("FROM a\nRUN <<E cat >x && \\\n  echo x\n echo '\\n'\nE\n", "this Dockerfile")
 
 
 def test_what_an_agents_dockerfile_brings_in_is_said() -> None:
@@ -115,6 +138,10 @@ def test_what_an_agents_dockerfile_brings_in_is_said() -> None:
         notes = asked_notes(text, mine)
         assert any(note.startswith(f"{image} is another image") for note in notes), notes
         assert not any("is refused" in note for note in notes)
+    hidden = asked_notes("FROM a\nLABEL a=b\\\\\nFROM corp/private\n", "FROM a\n")
+    assert any(note.startswith("corp/private is another image") for note in hidden), hidden
+    for text in ("FROM ${X:+corp/private}\n", f"{mine}COPY --from=${{X:+corp/private}} / /loot\n"):
+        assert any("named by a variable" in note for note in asked_notes(text, mine)), text
     assert any(
         "RUN lines run on your engine" in note for note in asked_notes("FROM a\nRU\\\nN x\n", "FROM a\n")
     )

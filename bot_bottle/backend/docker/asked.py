@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from bot_bottle.backend.docker.dockerfile import base_images, needs_context, parse_dockerfile
+from bot_bottle.backend.docker.dockerfile import base_images, needs_context, openings, parse_dockerfile
 from bot_bottle.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,20 +17,31 @@ if TYPE_CHECKING:
 
     from bot_bottle.backend.docker.dockerfile import Instruction
 
-#: What the engine fetches by itself: addresses, and repositories of git (Dockerfile reference, "ADD").
-_FETCHED = re.compile(r"(?i)[a-z][a-z0-9+.-]*://|\bgit@|github\.com/|\.git(?:[#\s\"]|$)|\$")
+#: What an ADD fetches is not for us to tell: the engine undoes quotes, JSON and variables first.
+_ADD = re.compile(r"(?i)(?:ONBUILD )*ADD(?: |$)")
+#: What engines, and versions of one, read differently: another escape character, and a here-document whose
+#: end holds a backslash.
+_ESCAPE = re.compile(r"(?im)^\s*#\s*escape\s*=")
+_ODD_END = re.compile(r"<<.*\\")
 _FROM = re.compile(r"\bfrom=([^,\s]+)")
 
 
 def check_asked(text: str, where: str) -> None:
-    """Raise ``UsageError`` for what an agent's Dockerfile may never have the engine do."""
-    for one in _all(parse_dockerfile(text)):
-        if one.word == "ADD" and _FETCHED.search(one.rest):
-            raise UsageError(
-                f"{where}: an agent's Dockerfile may not ADD what is fetched from somewhere: the engine "
-                "would do that from this host's own network; have it fetched by a RUN line, or write "
-                "agent_provider.dockerfile"
-            )
+    """Raise ``UsageError`` for what an agent's Dockerfile may never have the engine do.
+
+    And for what leaves it in doubt where an instruction begins: what is not seen here no human is told of.
+    """
+    if any(_ADD.match(opening) for opening in openings(text)):
+        raise UsageError(
+            f"{where}: an agent's Dockerfile may not ADD anything: the engine would fetch it from this "
+            "host's own network; have it fetched by a RUN line (and begin no line with the word add), or "
+            "write agent_provider.dockerfile"
+        )
+    if _ESCAPE.search(text) or any(_ODD_END.search(one.rest) for one in parse_dockerfile(text)):
+        raise UsageError(
+            f"{where}: an agent's Dockerfile may not say '# escape=', nor have a backslash behind '<<': "
+            "engines differ in where instructions begin then; write it without"
+        )
 
 
 def asked_notes(text: str, in_force: str) -> tuple[str, ...]:
@@ -44,15 +55,23 @@ def asked_notes(text: str, in_force: str) -> tuple[str, ...]:
         for name in dict.fromkeys((*base_images(instructions, {}), *_mounted(instructions)))
         if name not in known
     ]
-    if any(one.word == "FROM" and "$" in one.rest for one in instructions) and "$" not in in_force:
+    before = {one.rest for one in parse_dockerfile(in_force) if one.word == "FROM"}
+    if any(_is_open(one) and one.rest not in before for one in _all(instructions)):
         notes.append("an image is named by a variable, so what it is shows at the build")
     if "RUN" in words:
         notes.append("RUN lines run on your engine with its network, not under this bottle's egress")
     if needs_context(instructions):
-        notes.append("COPY and ADD have no files to take here, so that the build is refused")
+        notes.append("COPY has no files to take here, so that the build is refused")
     if "FROM" not in words:
         notes.append("it has no FROM, so that the build is refused")
     return tuple(notes)
+
+
+def _is_open(one: Instruction) -> bool:
+    """Tell whether a variable has a part in which image an instruction takes."""
+    if one.word == "FROM":
+        return "$" in one.rest
+    return "$" in one.flags.get("from" if one.word == "COPY" else "mount", "")
 
 
 def _all(instructions: tuple[Instruction, ...]) -> Iterator[Instruction]:

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _ESCAPE = re.compile(r"#\s*escape\s*=\s*([\\`])\s*", re.IGNORECASE)
-_DIRECTIVE = re.compile(r"#\s*[A-Za-z]+\s*=")
+_DIRECTIVE = re.compile(r"#\s*[A-Za-z][A-Za-z0-9]*\s*=")
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)(?::-([^}]*))?\}|([A-Za-z_]\w*))")
 _FLAG = re.compile(r"--([a-z-]+)(?:=(\S*))?\s+")
 _URL = re.compile(r"(?:https?|ftp)://", re.IGNORECASE)
+_BLANKS = re.compile(r"\s+")
+#: As much of an instruction as holds ONBUILD and the word behind it.
+_OPENING = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +90,40 @@ def _logical_lines(text: str) -> Iterator[str]:
             escape = match[1]
         if match or not _DIRECTIVE.match(line.strip()):
             break  # directives stand before everything else
-    # Docker joins the lines of an instruction with nothing in between: a word may go over two of them.
+    yield from _joined(lines, escape)
+
+
+def openings(text: str) -> Iterator[str]:
+    """Give, for each line of a Dockerfile, the first characters of what would begin with it.
+
+    Whatever an engine takes for continued, for a comment or for the text of a here-document: how each of its
+    own instructions begins is among these, with single spaces.
+    """
+    following = ""
+    for line in reversed(text.split("\n")):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        bare = line.rstrip()
+        whole = f"{bare[:-1]}{following}" if bare.endswith(tuple("\\`")) else bare
+        following = _BLANKS.sub(" ", whole)[:_OPENING]
+        yield following.lstrip()
+
+
+def _joined(lines: Sequence[str], escape: str) -> Iterator[str]:
+    """Join the lines that an escape continues, as Docker does: with nothing in between, comments left out.
+
+    A word may go over two lines. An escape behind another one continues nothing.
+    """
     held: list[str] = []
     for line in lines:
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
-        text = line.rstrip() if held else stripped
-        if text.endswith(escape):
-            held.append(text[:-1])
+        text = line if held else line.lstrip()
+        bare = text.rstrip(" \t")
+        if bare.endswith(escape) and not bare.endswith(escape * 2):
+            held.append(bare[:-1])
             continue
         yield "".join((*held, text)).strip()
         held.clear()
