@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from bot_bottle.egress.grammar import StatusLine
     from bot_bottle.egress.headers import RequestHeaders, ResponseHeaders
     from bot_bottle.egress.notice import Notice
-    from bot_bottle.egress.policy import EgressRequest
     from bot_bottle.egress.pool import Destination
+    from bot_bottle.egress.request import EgressRequest
     from bot_bottle.egress.upstream import Upstream
 
 

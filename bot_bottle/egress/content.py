@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from bot_bottle.egress.frames import Event
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.placeholders import Placeholders
-    from bot_bottle.egress.policy import EgressRequest
     from bot_bottle.egress.redact import Needles
+    from bot_bottle.egress.request import EgressRequest
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.egress.websocket import Conversation
     from bot_bottle.pipelock.finding import Finding

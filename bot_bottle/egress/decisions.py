@@ -13,23 +13,19 @@ from bot_bottle.audit import RecordForm
 from bot_bottle.decision import Allow, Deny
 from bot_bottle.egress.content import WITHHELD, ContentGuard, withheld
 from bot_bottle.egress.counters import Counters
+from bot_bottle.egress.local import allowlist, decide_local
 from bot_bottle.egress.notice import Changed
 from bot_bottle.egress.policy import (
     POLICIES,
     TARGET_POLICIES,
-    EgressRequest,
-    RouteTable,
     Step,
-    Verdict,
     decide,
     first_objection,
     may_object,
-    names_agree,
-    not_halted,
-    sni_present,
 )
 from bot_bottle.egress.precedent import Precedent, Precedents
 from bot_bottle.egress.sent import sent_by_git
+from bot_bottle.egress.table import RouteTable, Verdict
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,6 +40,7 @@ if TYPE_CHECKING:
     from bot_bottle.egress.policy import Policy
     from bot_bottle.egress.pool import Destination
     from bot_bottle.egress.reflection import Answered
+    from bot_bottle.egress.request import EgressRequest
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.egress.target import Arrival
     from bot_bottle.egress.upstream import ResponseSink
@@ -331,28 +328,8 @@ class Decisions:
             self._audit.append(event, **fields)
 
     def allowlist(self) -> dict[str, object]:
-        """Give the route table as the bottle may see it: names of credentials, never values."""
-        return {
-            "identity": self.identity,
-            "routes": [
-                {
-                    "host": route.host,
-                    "path_allowlist": list(route.path_allowlist),
-                    "methods": list(route.methods),
-                    "ports": list(route.effective_ports),
-                    "auth": {
-                        "scheme": route.auth.scheme,
-                        "token_ref": route.auth.token_ref,
-                        **({"name": route.auth.name} if route.auth.name else {}),
-                    }
-                    if route.auth
-                    else None,
-                    "tls_passthrough": route.tls_passthrough,
-                    "http2": route.http2,
-                }
-                for route in self.table.routes
-            ],
-        }
+        """Give the route table as the bottle may see it."""
+        return allowlist(self.identity, self.table.routes)
 
     def _record(
         self,
@@ -393,21 +370,6 @@ def _fields(
 
 def _injected(route: EgressRoute) -> str | None:
     return route.auth.token_ref if route.auth else None
-
-
-def decide_local(request: EgressRequest, table: RouteTable) -> Deny | None:
-    """Decide a request for ``_egress.local``: one path, read only, under one name."""
-    step = Step(request, None, table)
-    if deny := not_halted(step) or names_agree(step) or sni_present(step):
-        return deny
-    if request.path == "/allowlist" and request.method in {"GET", "HEAD"}:
-        return None
-    return Deny(
-        reason="not_found",
-        rule="egress.local",
-        message=f"{request.method} {request.path[:100]} is nothing that egress answers",
-        next_step="GET http://_egress.local/allowlist shows what is open",
-    )
 
 
 def _used_up(route: EgressRoute) -> Deny:

@@ -10,10 +10,10 @@ from bot_bottle.decision import Deny
 from bot_bottle.egress.answering import Answering, internal_error
 from bot_bottle.egress.grammar import BadMessageError
 from bot_bottle.egress.headers import head_tail
+from bot_bottle.egress.hosts import EGRESS_LOCAL_HOST
 from bot_bottle.egress.pool import Destination
 from bot_bottle.egress.target import origin_target, read_request, upstream_authority
 from bot_bottle.egress.upstream import UpstreamError
-from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from bot_bottle.egress.headers import RequestHeaders
     from bot_bottle.egress.metering import Metered
     from bot_bottle.egress.notice import Changed
-    from bot_bottle.egress.policy import EgressRequest
     from bot_bottle.egress.precedent import Precedent, PrecedentKey
     from bot_bottle.egress.reload import Successor
+    from bot_bottle.egress.request import EgressRequest
     from bot_bottle.egress.upstream import Upstream
 
 #: How much of a request body waits in memory while its upstream is not connected yet.

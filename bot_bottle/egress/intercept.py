@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, cast
 from bot_bottle.decision import Deny
 from bot_bottle.egress.denial import HEADER_DECISION
 from bot_bottle.egress.downstream import ClientConnection
-from bot_bottle.egress.hosts import Authority, HostError, is_ip_literal, parse_authority
-from bot_bottle.egress.policy import CONNECT_POLICIES, EgressRequest, decide
+from bot_bottle.egress.hosts import EGRESS_LOCAL_HOST, Authority, HostError, is_ip_literal, parse_authority
+from bot_bottle.egress.policy import CONNECT_POLICIES, decide
+from bot_bottle.egress.request import EgressRequest
 from bot_bottle.egress.target import Arrival
 from bot_bottle.egress.tls_stream import TlsStream
-from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
 
 if TYPE_CHECKING:
     import ssl

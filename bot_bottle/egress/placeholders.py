@@ -13,7 +13,7 @@ from urllib.parse import unquote_plus
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bot_bottle.egress.policy import EgressRequest
+    from bot_bottle.egress.request import EgressRequest
     from bot_bottle.egress.routes import EgressRoute
 
 _NONE: frozenset[str] = frozenset()

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bot_bottle.egress.http2.upstream import Http2Upstream
-    from bot_bottle.egress.policy import Scheme
     from bot_bottle.egress.redact import Needles
+    from bot_bottle.egress.request import Scheme
     from bot_bottle.egress.roads import Resolver
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.sidecar.config import Pin, Roots, UpstreamProxy

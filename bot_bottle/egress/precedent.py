@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from bot_bottle.audit import RecordForm
     from bot_bottle.egress.headers import RequestHeaders
-    from bot_bottle.egress.policy import EgressRequest, Policy, RouteTable
+    from bot_bottle.egress.policy import Policy
     from bot_bottle.egress.pool import Destination
+    from bot_bottle.egress.request import EgressRequest
     from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.egress.table import RouteTable
     from bot_bottle.egress.target import Arrival
     from bot_bottle.egress.upstream import PoolKey
 

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from bot_bottle.audit import AuditLog
     from bot_bottle.egress.ca import CertificateAuthority
     from bot_bottle.egress.headers import RequestHeaders
-    from bot_bottle.egress.policy import EgressRequest, Policy, RouteTable
+    from bot_bottle.egress.policy import Policy
+    from bot_bottle.egress.request import EgressRequest
     from bot_bottle.egress.roads import Resolver
     from bot_bottle.egress.routes import EgressRoute
+    from bot_bottle.egress.table import RouteTable
     from bot_bottle.sidecar.config import SidecarConfig
     from bot_bottle.sidecar.listeners import ListenerRole
 

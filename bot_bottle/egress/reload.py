@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from bot_bottle.decision import Deny
 from bot_bottle.egress.hosts import HostError, normalise_host
-from bot_bottle.egress.policy import RouteTable, decide
+from bot_bottle.egress.policy import decide
 from bot_bottle.egress.routes import EgressRoute, egress_token_refs
+from bot_bottle.egress.table import RouteTable
 from bot_bottle.pipelock.selection import DETECTORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bot_bottle.egress.policy import EgressRequest, Policy
+    from bot_bottle.egress.policy import Policy
+    from bot_bottle.egress.request import EgressRequest
     from bot_bottle.egress.routes import RouteAuth
     from bot_bottle.secret import Secret
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.egress.grammar import BadMessageError
 from bot_bottle.egress.hosts import Authority, HostError, format_authority, normalise_host, parse_authority
-from bot_bottle.egress.policy import EgressRequest, Scheme, Via
+from bot_bottle.egress.request import EgressRequest, Scheme, Via
 
 if TYPE_CHECKING:
     from bot_bottle.egress.headers import RequestHeaders

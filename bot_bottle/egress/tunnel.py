@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from bot_bottle.decision import Deny
     from bot_bottle.egress.client import Client
     from bot_bottle.egress.counters import Tally
-    from bot_bottle.egress.policy import EgressRequest
+    from bot_bottle.egress.request import EgressRequest
     from bot_bottle.egress.upstream import Upstream
     from bot_bottle.egress.websocket import Conversation
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE, check_provider_keys
 from bot_bottle.egress.headers import may_inject
-from bot_bottle.egress.hosts import is_ip_literal
+from bot_bottle.egress.hosts import EGRESS_LOCAL_HOST, is_ip_literal
 from bot_bottle.manifest.hosts import parse_remote_host
 from bot_bottle.manifest.problem import Problem, shown
 from bot_bottle.manifest.remotes import parse_upstream
 from bot_bottle.manifest.validate import problem_at
-from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from bot_bottle.supervise.record import Past
 
-#: The name that egress answers itself; it never leaves the sidecar.
-EGRESS_LOCAL_HOST = "_egress.local"
 #: How many values of one credential are guarded on after they were renewed.
 MOST_FORMER = 16
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from bot_bottle.decision import Deny
 from bot_bottle.egress import reload
-from bot_bottle.egress.policy import RouteTable
+from bot_bottle.egress.table import RouteTable
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.config import MOST_FORMER, SidecarConfig
 

@@ -16,11 +16,12 @@ from bot_bottle.egress.grammar import BadMessageError, StatusLine, read_request_
 from bot_bottle.egress.headers import ResponseHeaders, head_tail, read_request_headers
 from bot_bottle.egress.hosts import format_authority, is_ip_literal, parse_authority
 from bot_bottle.egress.http2.client import Http2Client
-from bot_bottle.egress.policy import TARGET_POLICIES, RouteTable, Step, decide, first_objection
+from bot_bottle.egress.policy import TARGET_POLICIES, Step, decide, first_objection
 from bot_bottle.egress.precedent import Precedents
 from bot_bottle.egress.reader import RequestReader
 from bot_bottle.egress.routes import EgressRoute
 from bot_bottle.egress.stalled import Stalled
+from bot_bottle.egress.table import RouteTable
 from bot_bottle.egress.target import Arrival, origin_target, read_request, with_sni
 from bot_bottle.egress.tls import ServerContexts, SniSSLObject
 from bot_bottle.egress.tls_stream import TlsStream
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bot_bottle.decision import Deny
-    from bot_bottle.egress.policy import EgressRequest, Verdict
     from bot_bottle.egress.pool import UpstreamPool
+    from bot_bottle.egress.request import EgressRequest
+    from bot_bottle.egress.table import Verdict
 
 PLAIN = Arrival(via="transparent", scheme="http", port=80)
 PROXY = Arrival(via="absolute", scheme="http")

@@ -11,7 +11,7 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, StreamReset
 
-from bot_bottle.egress.policy import RouteTable
+from bot_bottle.egress.table import RouteTable
 from tests.integration.egress_lab import (
     TOKEN,
     InProcess,

@@ -14,8 +14,8 @@ import brotli
 import pytest
 import zstandard
 
-from bot_bottle.egress.policy import RouteTable
 from bot_bottle.egress.routes import RouteAuth
+from bot_bottle.egress.table import RouteTable
 from bot_bottle.secret import Secret
 from tests.integration.egress_lab import (
     SECONDS,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bot_bottle.egress.policy import RouteTable
+from bot_bottle.egress.table import RouteTable
 from bot_bottle.git_gate.remote import GateConfig, GateRemote
 from bot_bottle.secret import Secret
 from tests.integration.egress_lab import (

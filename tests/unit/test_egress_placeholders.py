@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from bot_bottle.decision import Allow, Deny
-from bot_bottle.egress.policy import EgressRequest, RouteTable, decide
+from bot_bottle.egress.policy import decide
+from bot_bottle.egress.request import EgressRequest
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
+from bot_bottle.egress.table import RouteTable
 from bot_bottle.secret import Secret
 
 PLACED = EgressRoute(

@@ -9,16 +9,10 @@ from typing import Any
 import pytest
 
 from bot_bottle.decision import Allow, Deny
-from bot_bottle.egress.policy import (
-    CONNECT_POLICIES,
-    POLICIES,
-    EgressRequest,
-    RouteTable,
-    Step,
-    Verdict,
-    decide,
-)
+from bot_bottle.egress.policy import CONNECT_POLICIES, POLICIES, Step, decide
+from bot_bottle.egress.request import EgressRequest
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
+from bot_bottle.egress.table import RouteTable, Verdict
 from bot_bottle.secret import Secret
 
 AUTH = RouteAuth(scheme="Bearer", token_ref="TOKEN")

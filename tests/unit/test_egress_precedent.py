@@ -15,16 +15,16 @@ from bot_bottle.decision import Allow
 from bot_bottle.egress.policy import (
     POLICIES,
     TARGET_POLICIES,
-    EgressRequest,
     Policy,
-    RouteTable,
     Step,
     decide,
     first_objection,
     may_object,
 )
 from bot_bottle.egress.precedent import Precedents
+from bot_bottle.egress.request import EgressRequest
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
+from bot_bottle.egress.table import RouteTable
 from bot_bottle.egress.target import Arrival
 from bot_bottle.secret import Secret
 

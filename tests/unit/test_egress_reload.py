@@ -10,8 +10,10 @@ import pytest
 
 from bot_bottle.decision import Deny
 from bot_bottle.egress import reload
-from bot_bottle.egress.policy import CONNECT_POLICIES, POLICIES, EgressRequest, RouteTable, decide
+from bot_bottle.egress.policy import CONNECT_POLICIES, POLICIES, decide
+from bot_bottle.egress.request import EgressRequest
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
+from bot_bottle.egress.table import RouteTable
 from bot_bottle.secret import Secret
 
 TOKEN = RouteAuth(scheme="Bearer", token_ref="TOKEN")

@@ -8,8 +8,10 @@ import pytest
 
 from bot_bottle.decision import Deny
 from bot_bottle.egress.git_push import is_git_fetch
-from bot_bottle.egress.policy import EgressRequest, RouteTable, decide
+from bot_bottle.egress.policy import decide
+from bot_bottle.egress.request import EgressRequest
 from bot_bottle.egress.routes import EgressRoute, egress_manifest_routes
+from bot_bottle.egress.table import RouteTable
 from bot_bottle.errors import ManifestError
 from bot_bottle.manifest.model import Manifest
 from bot_bottle.preflight import route_text

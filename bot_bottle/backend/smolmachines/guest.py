@@ -22,7 +22,7 @@ from bot_bottle.backend.util import (
     AGENT_JAVA_TRUST,
     java_truststore,
 )
-from bot_bottle.sidecar.config import EGRESS_LOCAL_HOST
+from bot_bottle.egress.hosts import EGRESS_LOCAL_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
