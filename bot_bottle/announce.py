@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from bot_bottle import paths, process
+from bot_bottle import paths, process, refused_credentials
 from bot_bottle.control_client import ControlClient, NotReachableError
 from bot_bottle.errors import BotBottleError
 from bot_bottle.events import LogReader
@@ -129,13 +129,32 @@ def _ended(record: Record, identity: str, about: Mapping[str, str]) -> Iterator[
         yield _Word(name=name, given=given, desktop=f"{summary}: what needs it is refused")
 
 
+def _refused(record: Record, identity: str, about: Mapping[str, str]) -> Iterator[_Word]:
+    if record["count"] != 1:
+        return  # one word for each route and session: an agent tries again and again
+    name, host, status = str(record["credential"]), str(record["host"]), record["status"]
+    obj = {
+        "identity": identity,
+        **about,
+        "request": "",
+        "kind": "credential",
+        "credential": name,
+        "host": host,
+        "summary": f"{host} refused the credential {name} ({status})",
+        "why": str(record["message"]),
+    }
+    given = json.dumps({key: _clean(value) for key, value in obj.items()}).encode() + b"\n"
+    words = f"the credential {name} was refused ({status}); see: bot-bottle info {identity}"
+    yield _Word(name=name, given=given, desktop=words)
+
+
 def _names(found: object) -> Iterator[str]:
     if isinstance(found, list):
         yield from map(str, found)
 
 
 #: What is told of each event.
-_TOLD = {ASKED: _asked, "credential": _ended}
+_TOLD = {ASKED: _asked, "credential": _ended, refused_credentials.EVENT: _refused}
 
 
 def _clean(value: object) -> object:

@@ -136,6 +136,17 @@ EVENTS: dict[str, Event] = {
             output_tokens="number: all that was made",
         ),
     ),
+    "credential_refused": Event(
+        meaning="A server answered 401 or 403 to a request that was given a credential on its way out.",
+        fields=_fields(
+            decision="string: `refused`, by the server",
+            host=_HOST,
+            credential="string: its name",
+            status="number: 401 or 403",
+            count="number: how many of this route's answers did so since the sidecar started",
+            message="string: what that may mean",
+        ),
+    ),
     "websocket": Event(
         meaning="An upgraded connection ended; how much went over it.",
         fields=_fields(

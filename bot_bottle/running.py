@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: A sidecar that does not answer by then is told of; a healthy one needs a few milliseconds.
 _SECONDS = 5.0
 _AGAIN_SECONDS = 0.05
+#: How long a listing waits for what all sidecars say together: it is to tell of one that hangs, too.
+_LIST_SECONDS = 1.0
 #: How many agents are held still at the same time.
 _AT_ONCE = 8
 
@@ -84,6 +86,24 @@ def _outcome(client: ControlClient, deadline: float) -> Outcome:
     except LaunchError as error:
         return Outcome(identity=client.identity, trouble=str(error))
     return Outcome(identity=client.identity, closed=closed if isinstance(closed, int) else 0)
+
+
+def cut_off(identities: Sequence[str]) -> dict[str, bool | None]:
+    """Say of each running bottle whether ``panic`` holds it; ``None`` where its sidecar does not say."""
+    found: dict[str, bool | None] = dict.fromkeys(identities)
+    deadline = time.monotonic() + _LIST_SECONDS
+    with contextlib.ExitStack() as stack:
+        asked: list[ControlClient] = []
+        for identity in identities:
+            with contextlib.suppress(LaunchError):
+                client = stack.enter_context(ControlClient.connect(identity, _LIST_SECONDS))
+                client.send({"order": "status"})
+                asked.append(client)
+        for client in asked:
+            client.patience(max(0.01, deadline - time.monotonic()))
+            with contextlib.suppress(LaunchError):
+                found[client.identity] = client.answer().get("halted") is True
+    return found
 
 
 def freeze_all(identities: Sequence[str]) -> tuple[str, ...]:

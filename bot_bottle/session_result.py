@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from bot_bottle.refused_credentials import RefusedCredentials
 from bot_bottle.usage import UsedByModel, usage_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Decided:
     """What a session's part of the record says.
 
     ``failed`` counts requests that were allowed and met no upstream. ``denials`` are (host, reason, how
-    often), the most frequent first. ``used`` is what answers said they used of a model.
+    often), the most frequent first. ``used`` is what answers said they used of a model, ``refused`` the
+    credentials that servers refused.
     """
 
     allowed: int = 0
@@ -43,6 +45,7 @@ class Decided:
     denials: tuple[tuple[str, str, int], ...] = ()
     pushes: tuple[Push, ...] = ()
     used: UsedByModel = field(default_factory=UsedByModel)
+    refused: RefusedCredentials = field(default_factory=RefusedCredentials)
 
 
 def decided(records: Iterable[Mapping[str, object]]) -> Decided:
@@ -50,8 +53,10 @@ def decided(records: Iterable[Mapping[str, object]]) -> Decided:
     counts: Counter[str] = Counter()
     denials: Counter[tuple[str, str]] = Counter()
     pushes: list[Push] = []
-    used = UsedByModel()
+    used, refused = UsedByModel(), RefusedCredentials()
     for record in records:
+        if refused.take(record):
+            continue
         if usage := usage_of(record):
             used.add(usage)
             continue
@@ -74,6 +79,7 @@ def decided(records: Iterable[Mapping[str, object]]) -> Decided:
         denials=tuple((host, reason, count) for (host, reason), count in denials.most_common(MAX_DENIALS)),
         pushes=tuple(pushes),
         used=used,
+        refused=refused,
     )
 
 
@@ -131,6 +137,7 @@ class SessionResult:
                 }
                 for push in self.decided.pushes
             ],
+            "refused_credentials": self.decided.refused.to_json(),
             "tokens": self.decided.used.to_json(),
             "preserved": self.preserved,
             "workspace": self.workspace or None,

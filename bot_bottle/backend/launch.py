@@ -19,6 +19,7 @@ from bot_bottle.backend.util import log_ca_fingerprint, select_ca_cert
 from bot_bottle.control_client import note_session
 from bot_bottle.declared import write_declared
 from bot_bottle.errors import BotBottleError, LaunchError, UsageError
+from bot_bottle.refused_credentials import refused_since_start, sentences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -191,6 +192,8 @@ def run_session(
         elif started:
             _note_end(plan.identity, None, _cut_short(error))
             _say_resume(plan.identity, "the session was cut short")
+        if started:
+            _say_refused(plan)
 
     with launch_bottle(plan, backend, afterwards=afterwards) as bottle:
         started = True
@@ -325,6 +328,13 @@ def _say_resume(identity: str, what: str) -> None:
         f"{identity}; bring it home: bot-bottle pull {identity} (--uncommitted: also what is in no commit); "
         f"go on with: bot-bottle resume {identity}"
     )
+
+
+def _say_refused(plan: BottlePlan) -> None:
+    """Tell of credentials that servers refused: an agent's own words may say nothing of it."""
+    status = "preserved" if bottle_state.is_preserved(plan.identity) else ""
+    for sentence in sentences(refused_since_start(plan.audit_path), plan.identity, status=status):
+        _say(sentence)
 
 
 def _where(identity: str) -> str:

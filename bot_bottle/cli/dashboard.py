@@ -88,6 +88,9 @@ def _print(board: Board, *, as_json: bool) -> None:
             [column.title for column in rows.BOTTLES],
             ([text for text, _tone in rows.bottle_cells(one)] for one in bottles),
         )
+    complaints = [f"{one.identity}: {sentence}" for one in bottles for sentence in one.complaints]
+    if complaints:
+        print("", *complaints, sep="\n")
     if requests:
         print()
         now = time.time()

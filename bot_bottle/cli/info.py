@@ -12,6 +12,7 @@ from bot_bottle.attach.output import CURRENT
 from bot_bottle.cli import complete, terminal
 from bot_bottle.cli.output import print_json, print_table
 from bot_bottle.errors import BotBottleError, LaunchError, UsageError
+from bot_bottle.refused_credentials import refused_since_start, sentences
 from bot_bottle.words import counted
 
 if TYPE_CHECKING:
@@ -101,15 +102,19 @@ def _identity(identity: str, *, as_json: bool) -> None:
         "workspace": _workspace(identity, data.backend if data else ""),
         "audit": str(audit_path) if audit_path.exists() else None,
     }
-    used = _used(audit_path)
+    used, refused = _used(audit_path), refused_since_start(audit_path)
     live, why = _status(identity) if state.status == "running" else (None, "")
     if as_json:
-        print_json({**facts, "tokens": used.to_json(), "sidecar": live})
+        print_json(
+            {**facts, "refused_credentials": refused.to_json(), "tokens": used.to_json(), "sidecar": live}
+        )
         return
     word = "cut off" if live is not None and live["halted"] else state.word
     for label, value in {**facts, "status": word, "detached": None}.items():
         if value is not None:
             print(f"{label:<10}: {bottle_state.printable(str(value))}")
+    for sentence in sentences(refused, identity, status=state.status):
+        print(f"{'refused':<10}: {sentence}")
     if why:
         print(f"{'sidecar':<10}: {why}")
     if live is not None:

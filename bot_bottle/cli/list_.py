@@ -35,13 +35,14 @@ def command(*, what: str, everything: bool, as_json: bool) -> None:
 
 
 def _identities(*, as_json: bool, everything: bool) -> None:
-    from bot_bottle import bottle_state, paths  # noqa: PLC0415
+    from bot_bottle import bottle_state, paths, running  # noqa: PLC0415
 
     states = bottle_state.list_states()
     if everything:
         states = (*states, *bottle_state.list_ended())
+    cut = running.cut_off([state.identity for state in states if state.status == "running"])
     if as_json:
-        print_json([_state_json(state) for state in states])
+        print_json([_state_json(state, cut.get(state.identity, False)) for state in states])
         return
     if not states:
         print("no bottle is running or kept; start one with: bot-bottle start NAME")
@@ -54,7 +55,8 @@ def _identities(*, as_json: bool, everything: bool) -> None:
         agent, backend, started = (
             (data.agent_name, data.backend, data.started_at) if data else ("?", "?", "?")
         )
-        rows.append((state.identity, state.word, agent, backend, started, _exit_text(state)))
+        word = "cut off" if cut.get(state.identity) else state.word
+        rows.append((state.identity, word, agent, backend, started, _exit_text(state)))
     print_table(_HEAD, rows)
 
 
@@ -70,14 +72,18 @@ def _exit_text(state: BottleStateSummary) -> str:
     return "cut short" if data.ended else "killed"
 
 
-def _state_json(state: BottleStateSummary) -> dict[str, object]:
+def _state_json(state: BottleStateSummary, cut: bool | None) -> dict[str, object]:  # noqa: FBT001
+    """Give one bottle for programs; ``cut`` tells whether panic holds it, ``None`` where nobody says."""
+    from bot_bottle import paths  # noqa: PLC0415
     from bot_bottle.bottle_state import how_it_ended  # noqa: PLC0415
+    from bot_bottle.refused_credentials import refused_since_start  # noqa: PLC0415
 
     data = state.metadata
     return {
         "identity": state.identity,
         "status": state.status,
         "detached": state.detached,
+        "cut_off": cut,
         "agent": data.agent_name if data else None,
         "bottle": data.bottle_name if data else None,
         "backend": data.backend if data else None,
@@ -85,13 +91,16 @@ def _state_json(state: BottleStateSummary) -> dict[str, object]:
         "started_at": data.started_at if data else None,
         "exit_code": data.exit_code if data else None,
         "ended": how_it_ended(state),
+        "refused_credentials": refused_since_start(paths.audit_path(state.identity)).to_json(),
     }
 
 
 def _active(*, as_json: bool) -> None:
+    from bot_bottle import running  # noqa: PLC0415
     from bot_bottle.backend.registry import enumerate_active_agents  # noqa: PLC0415
 
     agents = enumerate_active_agents()
+    cut = running.cut_off([a.slug for a in agents])
     if as_json:
         print_json(
             [
@@ -100,6 +109,7 @@ def _active(*, as_json: bool) -> None:
                     "identity": a.slug,
                     "agent": a.agent_name,
                     "started_at": a.started_at,
+                    "cut_off": cut[a.slug],
                 }
                 for a in agents
             ]
@@ -108,7 +118,11 @@ def _active(*, as_json: bool) -> None:
     if not agents:
         print("no bottle is running")
         return
-    print_table(_HEAD, ((a.slug, "running", a.agent_name, a.backend_name, a.started_at, "") for a in agents))
+    rows = (
+        (a.slug, "cut off" if cut[a.slug] else "running", a.agent_name, a.backend_name, a.started_at, "")
+        for a in agents
+    )
+    print_table(_HEAD, rows)
 
 
 def _declared(what: str, *, as_json: bool) -> None:

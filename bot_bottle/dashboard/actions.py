@@ -78,6 +78,7 @@ def details(one: Bottle, asked: Sequence[Asked]) -> list[str]:
     }
     lines = [one.identity, ""]
     lines += [f"{name:<10} {printable(value)}" for name, value in facts.items() if value]
+    lines += [f"refused    {sentence}" for sentence in one.complaints]
     if asked:
         lines += ["", "asks for"]
         lines += [f"{request.request.id}  {printable(request.request.summary)}" for request in asked]

@@ -16,12 +16,14 @@ from bot_bottle.dashboard.tally import Tally
 from bot_bottle.errors import BotBottleError
 from bot_bottle.events import LogReader
 from bot_bottle.files import make_private_dir
+from bot_bottle.refused_credentials import sentences
 from bot_bottle.supervise.operator import Asked
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bot_bottle.bottle_state import BottleMetadata, BottleStateSummary
+    from bot_bottle.refused_credentials import Refused
 
 _FOLDERS = watch.CREATE | watch.DELETE | watch.MOVED_FROM | watch.MOVED_TO
 _STATE = _FOLDERS | watch.CLOSE_WRITE
@@ -59,6 +61,14 @@ class Bottle:
     asks: int = 0
     push: str = ""
     pushed_at: str = ""
+    refused_credentials: tuple[Refused, ...] = ()
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """Say which credentials servers refused, and what to do."""
+        return sentences(
+            self.refused_credentials, self.identity, status=RUNNING if self.is_live else self.state
+        )
 
     @property
     def is_live(self) -> bool:
@@ -255,6 +265,7 @@ def _bottle(known: _Known, now: float, clock: float) -> Bottle:
         asks=len(tally.past.open),
         push=_push_text(push) if push else "",
         pushed_at=str(push.get("time", "")) if push else "",
+        refused_credentials=tuple(tally.refused),
     )
 
 

@@ -73,7 +73,7 @@ def bottle_cells(one: Bottle) -> tuple[Cell, ...]:
     state = one.state if one.exit_code is None or one.is_live else f"exit {one.exit_code}"
     return (
         (one.identity, "strong" if one.is_live else "dim"),
-        (state, _STATES.get(one.state, "dim")),
+        (state, "bad" if one.is_live and one.refused_credentials else _STATES.get(one.state, "dim")),
         (printable(one.agent), rest),
         (printable(one.backend), rest),
         (span(one.up) if one.up is not None else "", ""),
@@ -153,6 +153,8 @@ def summary(bottles: Sequence[Bottle], requests: Sequence[Asked]) -> str:
     )
     cut = sum(one.state == "cut off" for one in bottles)
     parts += [f"{cut} cut off"] * bool(cut)
+    refused = sum(bool(one.refused_credentials) for one in bottles if one.is_live)
+    parts += [f"{refused} with a credential refused"] * bool(refused)
     return ", ".join(parts)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from bot_bottle import usage
+from bot_bottle import refused_credentials, usage
 from bot_bottle.audit_chain import parse
 from bot_bottle.events import event_mark
+from bot_bottle.refused_credentials import RefusedCredentials
 from bot_bottle.supervise.record import ANSWERED, ASKED, USED, past_of
 
 if TYPE_CHECKING:
@@ -26,7 +27,18 @@ _START, _REQUEST = event_mark("start"), event_mark("request")
 _DENIED = b'"decision":"deny"'
 _ASKING = (ASKED, ANSWERED, USED)
 _PUSHES = ("git_push", "git_push_result")
-_READ = tuple(event_mark(event) for event in ("start", *_ASKING, *_PUSHES, usage.EVENT, "panic", "session"))
+_READ = tuple(
+    event_mark(event)
+    for event in (
+        "start",
+        *_ASKING,
+        *_PUSHES,
+        usage.EVENT,
+        refused_credentials.EVENT,
+        "panic",
+        "session",
+    )
+)
 #: Requests, answers and uses of one bottle that are kept; it can make no more requests than 500.
 _MAX_ASKING = 20_000
 
@@ -36,7 +48,7 @@ class Tally:
 
     ``requests`` and ``denied`` count decisions on what the agent sent, ``tokens`` what models were told and
     said. ``halted`` tells whether everything is refused (``panic``), ``began`` when the sidecar started (UTC,
-    ISO 8601); ``push`` is the last decision on a push.
+    ISO 8601); ``push`` is the last decision on a push, ``refused`` are the credentials that servers refused.
     """
 
     def __init__(self) -> None:
@@ -46,6 +58,7 @@ class Tally:
         self.halted = False
         self.began = ""
         self.push: Record | None = None
+        self.refused = RefusedCredentials()
         self.session: Record | None = None
         self._asking: deque[Record] = deque(maxlen=_MAX_ASKING)
         self._past: Past | None = None
@@ -72,6 +85,8 @@ class Tally:
     def _read(self, lines: bytes) -> None:
         for record in _records(lines):
             event = record.get("event")
+            if self.refused.take(record):
+                continue
             if event in _ASKING:
                 self._asking.append(record)
                 self._past = None

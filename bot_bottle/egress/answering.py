@@ -12,6 +12,7 @@ from bot_bottle.egress.denial import denial_body, denial_headers, own_head
 from bot_bottle.egress.grammar import BadMessageError
 from bot_bottle.egress.notice import header_lines
 from bot_bottle.egress.tunnel import Tunnel
+from bot_bottle.refused_credentials import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +91,8 @@ class Answering:
         status = line.status
         if self._tally is not None and (status >= 200 or status == 101):
             self._tally.answered(perf_counter() - self._sent_at)
+        if status in STATUSES:
+            self._client.proxy.credential_refused(self._destination, status)
         if status == 101:
             self._switch_protocols(line, headers)
             return
@@ -130,6 +133,8 @@ class Answering:
         if self._tally is not None:
             self._tally.answered(perf_counter() - self._sent_at)
             self._tally.bytes_in += size
+        if line.status in STATUSES:
+            self._client.proxy.credential_refused(self._destination, line.status)
         self._response_begun = True
         if self._notices:
             headers.kept.extend(header_lines(self._notices))

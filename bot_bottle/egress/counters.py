@@ -19,12 +19,24 @@ _BUCKETS = 27
 class Tally:
     """The counts of one route. Bytes are of heads and bodies of requests (out), of bodies of answers (in)."""
 
-    __slots__ = ("bytes_in", "bytes_out", "denied", "errors", "latencies", "longest", "requests", "used")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "denied",
+        "errors",
+        "latencies",
+        "longest",
+        "refused",
+        "requests",
+        "used",
+    )
 
     def __init__(self) -> None:
         self.requests = 0
         self.denied = 0
         self.errors = 0
+        #: Answers that refused the credential that their requests were given.
+        self.refused = 0
         self.bytes_out = 0
         self.bytes_in = 0
         self.longest = 0.0
@@ -61,6 +73,7 @@ class Tally:
             "requests": self.requests,
             "denied": self.denied,
             "errors": self.errors,
+            "credential_refused": self.refused,
             "bytes_out": self.bytes_out,
             "bytes_in": self.bytes_in,
             "latency_p50_ms": _milliseconds(self.percentile(0.5)),

@@ -26,6 +26,7 @@ from bot_bottle.egress.policy import (
 from bot_bottle.egress.precedent import Precedent, Precedents
 from bot_bottle.egress.sent import sent_by_git
 from bot_bottle.egress.table import RouteTable, Verdict
+from bot_bottle.refused_credentials import LIKELY
 
 if TYPE_CHECKING:
     import asyncio
@@ -297,6 +298,23 @@ class Decisions:
             )
 
         return note
+
+    def credential_refused(self, destination: Destination | None, status: int) -> None:
+        """Put on record that a server refused a request that carried a credential of ours."""
+        name = _injected(destination.route) if destination is not None else None
+        if destination is None or name is None:
+            return
+        tally = self.counters.of(destination.route.host)
+        tally.refused += 1
+        self.record_event(
+            "credential_refused",
+            decision="refused",
+            host=destination.host,
+            credential=name,
+            status=status,
+            count=tally.refused,
+            message=LIKELY,
+        )
 
     def record_content(self, request: EgressRequest, deny: Deny) -> None:
         """Put on record that a request was refused by what came behind its head, which was clean."""

@@ -95,8 +95,11 @@ def test_a_running_bottle_is_looked_on_changed_and_cut_off(lab: Lab) -> None:
         assert [(one["identity"], one["trouble"]) for one in cut] == [(identity, "")]
         assert reason_of(running, "https://second.test/") == "panic"
         assert "panic" in lab.cli("info", identity).out
+        assert [one["cut_off"] for one in lab.states("ordered")] == [True]
+        assert f"{identity}  cut off" in lab.cli("list").out
         assert lab.cli("panic", identity, "--lift").returncode == 0
         assert status_of(running, "https://second.test/") == "200"
+        assert [one["cut_off"] for one in lab.states("ordered")] == [False]
     listed = {one["identity"]: one for one in lab.cli("list", "--all", "--json").json()}
     assert (listed[identity]["status"], listed[identity]["agent"]) == ("ended", "ordered")
     assert identity not in {one["identity"] for one in lab.cli("list", "--json").json()}

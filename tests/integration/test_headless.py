@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
-def declare(lab: Lab, name: str, script: str) -> None:
+def declare(lab: Lab, name: str, script: str, more: str = "") -> None:
     argv = json.dumps(["/bin/sh", "-c", script])
     lab.declare(
         name,
         f"agent_provider: {{template: command, argv: {argv}}}\n"
-        "egress: {routes: [{host: allowed.test, methods: [GET]}]}\n",
+        f"egress: {{routes: [{{host: allowed.test, methods: [GET]}}{more}]}}\n",
     )
 
 
@@ -30,16 +30,25 @@ def test_a_task_from_stdin_and_one_object_at_the_end(lab: Lab) -> None:
     marker = new_marker("headless")
     script = (
         'cat "$BOT_BOTTLE_PROMPT_FILE"; curl -s -o /dev/null https://allowed.test/; '
-        "curl -s -o /dev/null https://elsewhere.test/; exit 3"
+        "curl -s -o /dev/null https://elsewhere.test/; "
+        "curl -s -o /dev/null https://second.test/refused; exit 3"
     )
-    declare(lab, "headless", script)
+    token = new_marker("ended-token")
+    auth = "auth: {scheme: Bearer, token_ref: ENDED_TOKEN}"
+    declare(lab, "headless", script, f", {{host: second.test, {auth}}}")
     arguments = ("start", "headless", "--yes", "--headless", "--prompt", "-", "--json")
-    run = lab.cli(*arguments, stdin=f"Do it, {marker}.\n".encode(), timeout=120 * PACE)
+    run = lab.cli(
+        *arguments, stdin=f"Do it, {marker}.\n".encode(), env={"ENDED_TOKEN": token}, timeout=120 * PACE
+    )
     assert run.returncode == 3, run.out + run.err
     result = json.loads(run.out)
     assert f"Do it, {marker}." in run.err
     assert (result["exit_code"], result["ended_by"]) == (3, "agent")
-    assert result["decisions"] == {"allowed": 1, "denied": 1, "failed": 0}
+    assert result["decisions"] == {"allowed": 2, "denied": 1, "failed": 0}
+    (refused,) = result["refused_credentials"]
+    assert (refused["host"], refused["credential"], refused["count"]) == ("second.test", "ENDED_TOKEN", 1)
+    assert "second.test refused the credential ENDED_TOKEN (401) once" in run.err
+    assert token not in run.err + run.out
     assert result["denials"] == [{"host": "elsewhere.test", "reason": "host_not_allowed", "count": 1}]
     assert [state["identity"] for state in lab.states("headless")] == [result["identity"]]
     ended = lab.cli("logs", result["identity"], "--event", "session", "--json").json()

@@ -91,6 +91,8 @@ class _Control:
                 return Answer(
                     content_type="text/event-stream", body=iter([b"data: one\n\n", b"data: two\n\n"])
                 )
+            if seen.target == "/refused":
+                return Answer(status=401, body=b"no such token")
             if seen.method == "CONNECT" and seen.local[1] == 3128:
                 return forward.tunnel(seen)
             if seen.host in echo.HOSTS:
