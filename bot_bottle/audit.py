@@ -276,6 +276,16 @@ def open_log_file(path: Path) -> int:
     return fd
 
 
+def is_written(path: Path) -> bool:
+    """Tell whether a process has the log at ``path`` open for writing now; raises ``OSError``."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditVerdict:
     """What :func:`verify` found.

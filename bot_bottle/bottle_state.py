@@ -82,7 +82,7 @@ class BottleStateSummary:
 def bottle_state_dir(identity: str) -> Path:
     """Give the identity's state folder; raises ``UsageError`` for what cannot be an identity."""
     if not IDENTITY_PATTERN.fullmatch(identity):
-        raise UsageError(f"{printable(identity)!r} is no identity; `bot-bottle list` shows those that exist")
+        raise UsageError(no_state(identity))
     return paths.state_dir(identity)
 
 
@@ -175,16 +175,28 @@ def require_metadata(identity: str) -> BottleMetadata:
 
 def no_state(identity: str) -> str:
     """Say that there is no such bottle, and which there are."""
-    known = ", ".join(one.identity for one in list_states()) or "none"
-    return f"no state is recorded for identity {printable(identity)}; those that exist: {known}"
+    from bot_bottle.no_identity import no_identity  # noqa: PLC0415 - it looks at all states there are
+
+    return no_identity(identity)
+
+
+def require_state(identity: str) -> None:
+    """Raise ``UsageError`` where an identity has no state folder, whatever can be read of one."""
+    if not bottle_state_dir(identity).is_dir():
+        raise UsageError(no_state(identity))
 
 
 def require_running(identity: str) -> BottleMetadata:
     """Give a running bottle's metadata; raises ``UsageError`` for one that is not there or does not run."""
     metadata = require_metadata(identity)
     if not is_running(identity):
-        raise UsageError(f"{identity} does not run any more; go on with: bot-bottle resume {identity}")
+        raise UsageError(not_running(identity))
     return metadata
+
+
+def not_running(identity: str) -> str:
+    """Say that a bottle has ended, and how to go on with it."""
+    return f"{identity} does not run any more; go on with: bot-bottle resume {identity}"
 
 
 def require_stopped(identity: str) -> BottleMetadata:

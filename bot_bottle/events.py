@@ -14,6 +14,7 @@ from bot_bottle import bottle_state, paths
 from bot_bottle.audit_chain import parse
 from bot_bottle.control_client import ControlClient, NotReachableError
 from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.no_identity import no_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,11 +41,7 @@ def log_of(identity: str) -> Path:
     folder = paths.audit_path("x").parent
     logs = folder.glob("*.jsonl") if folder.is_dir() else ()
     known = [path.stem for path in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True)]
-    newest = ", ".join(known[:10]) or "none"
-    more = f" and {len(known) - 10} older" if len(known) > 10 else ""
-    raise UsageError(
-        f"no audit log of {bottle_state.printable(identity)!r}; those that exist: {newest}{more}"
-    )
+    raise UsageError(no_identity(identity, known))
 
 
 def read_events(identity: str, *, follow: bool = False) -> Iterator[Record]:

@@ -39,11 +39,12 @@ class Outcome:
 
 def running_identities(named: Sequence[str] = ()) -> tuple[str, ...]:
     """Give the bottles that run, or those of ``named``; raises ``UsageError`` for one that does not."""
-    running = tuple(one.identity for one in bottle_state.list_states() if one.status == "running")
+    states = {one.identity: one.status for one in bottle_state.list_states()}
+    running = tuple(identity for identity, status in states.items() if status == "running")
     for identity in named:
         if identity not in running:
-            known = ", ".join(running) or "none"
-            raise UsageError(f"{bottle_state.printable(identity)!r} does not run; those that do: {known}")
+            known = identity in states
+            raise UsageError(bottle_state.not_running(identity) if known else bottle_state.no_state(identity))
     return tuple(dict.fromkeys(named)) or running
 
 

@@ -1,8 +1,9 @@
-"""``bot-bottle audit [verify] IDENTITY``."""
+"""``bot-bottle audit [verify] IDENTITY|FILE``."""
 
 from __future__ import annotations
 
 import heapq
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,14 +18,13 @@ from bot_bottle.operator_log import operator_log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 _VERIFY = "verify"
 
 
 @click.command("audit")
 @click.argument(
-    "words", nargs=-1, required=True, metavar="[verify] IDENTITY", shell_complete=complete.recorded
+    "words", nargs=-1, required=True, metavar="[verify] IDENTITY|FILE", shell_complete=complete.recorded
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, words: tuple[str, ...], as_json: bool) -> int:
@@ -32,13 +32,19 @@ def command(*, words: tuple[str, ...], as_json: bool) -> int:
 
     What you did with its work (`pull`) is on a record of its own, which is shown and verified with it.
     `audit verify` exits 0 if both are whole and 1 if a line was changed or an end is missing.
+
+    In an identity's place a log's FILE may stand, such as that of `bot-bottle proxy --audit`.
     """
     verify = words[0] == _VERIFY and len(words) == 2
     if len(words) != 1 and not verify:
-        raise UsageError("write: bot-bottle audit IDENTITY, or: bot-bottle audit verify IDENTITY")
-    identity = words[-1]
-    path = log_of(identity)
+        raise UsageError(
+            "write: bot-bottle audit IDENTITY, or: bot-bottle audit verify IDENTITY (or a log's FILE)"
+        )
+    file, identity = _file(words[-1]), words[-1]
+    path = file or log_of(identity)
     try:
+        if file is not None:
+            return _verify_file(file, as_json=as_json) if verify else _show((file,), as_json=as_json)
         own = operator_log(identity)
         paths = (path, own) if own.exists() else (path,)
         return _verify(paths, identity, as_json=as_json) if verify else _show(paths, as_json=as_json)
@@ -46,6 +52,30 @@ def command(*, words: tuple[str, ...], as_json: bool) -> int:
         raise  # of what is written: the reader has gone
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def _file(word: str) -> Path | None:
+    """Give the log that a word names by its place; None where it can only be an identity."""
+    path = Path(word)
+    if bottle_state.IDENTITY_PATTERN.fullmatch(word) or ("/" not in word and not path.exists()):
+        return None
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{bottle_state.printable(word)} is no file; name the audit log itself")
+    return path
+
+
+def _verify_file(path: Path, *, as_json: bool) -> int:
+    verdict = audit.verify(path)
+    whole = verdict.ok and (verdict.ended or audit.is_written(path))
+    if as_json:
+        print_json({"file": str(path), **_object(verdict, whole)})
+    else:
+        print(f"{bottle_state.printable(str(path))}: {_word(verdict, whole)}: {verdict.message}")
+    return 0 if whole else 1
+
+
+def _word(verdict: audit.AuditVerdict, whole: bool) -> str:  # noqa: FBT001 - one of a pair
+    return "ok" if whole else "BROKEN" if not verdict.ok else "INCOMPLETE"
 
 
 def _verify(paths: Sequence[Path], identity: str, *, as_json: bool) -> int:
@@ -60,8 +90,7 @@ def _verify(paths: Sequence[Path], identity: str, *, as_json: bool) -> int:
         for title, verdict, is_whole in zip(
             (identity, f"{identity}, operator"), verdicts, whole, strict=False
         ):
-            word = "ok" if is_whole else "BROKEN" if not verdict.ok else "INCOMPLETE"
-            print(f"{title}: {word}: {verdict.message}")
+            print(f"{title}: {_word(verdict, is_whole)}: {verdict.message}")
     return 0 if all(whole) else 1
 
 

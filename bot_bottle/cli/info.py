@@ -40,11 +40,9 @@ def command(*, name: str, as_json: bool) -> None:
     if is_state and not declared:
         _identity(name, as_json=as_json)
         return
-    if is_identity and not declared and paths.audit_path(name).exists():
-        raise UsageError(
-            f"the bottle {name} is gone, its home and workspace are removed; "
-            f"what was decided for it is kept: bot-bottle logs {name}"
-        )
+    if is_identity and not declared:
+        agents = ", ".join(sorted({*manifest.agents, *manifest.broken_agents})) or "none"
+        raise UsageError(f"{bottle_state.no_state(name)}; agents: {agents}")
     terminal.warn(manifest.warnings)
     _agent(manifest, name, as_json=as_json)
 

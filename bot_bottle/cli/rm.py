@@ -22,6 +22,8 @@ _STOP_SECONDS = 60.0
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before removing.")
 def command(*, identities: tuple[str, ...], stop: bool, yes: bool) -> int:
     """Remove bottles for good: their homes, workspaces and what their backends keep. Audit logs stay."""
+    for identity in identities:
+        bottle_state.require_state(identity)
     if not yes:
         if not terminal.is_interactive():
             raise UsageError("there is no terminal to ask on; pass --yes to remove without being asked")

@@ -45,9 +45,7 @@ def all_requests(identity: str = "", *, answered: bool = False) -> tuple[Asked, 
     """
     states = [one for one in bottle_state.list_states() if identity in {"", one.identity}]
     if identity and not states:
-        raise UsageError(
-            f"no state of {bottle_state.printable(identity)!r}; bot-bottle list shows those there are"
-        )
+        raise UsageError(bottle_state.no_state(identity))
     found: list[Asked] = []
     for state in states:
         past = _past(state.identity)

@@ -359,7 +359,8 @@ def test_an_identity_that_is_none_is_a_sentence(work: KeptWork) -> None:
     for command in ("diff", "pull"):
         done = work.run(command, "worker-zzzzz")
         assert done.code == 2
-        assert f"no state is recorded for identity worker-zzzzz; those that exist: {IDENTITY}" in done.err
+        said = f"there is no identity 'worker-zzzzz'; did you mean {IDENTITY}? those that exist: {IDENTITY}"
+        assert said in done.err
 
 
 def test_a_checkout_of_another_worktree_is_the_operators_repository_too(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot_bottle import bottle_state
+from bot_bottle.audit import AuditLog
 from bot_bottle.backend.base import Leftover, ProbeResult
 from bot_bottle.cli import main
 from bot_bottle.errors import UsageError
@@ -170,6 +171,59 @@ def test_audit_verify_proves_or_names_the_first_bad_line(
     assert (verdict["ok"], verdict["error_line"]) == (False, 1)
 
 
+def test_audit_takes_a_file_as_well(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "proxy.jsonl"
+    log = AuditLog.open(path)
+    log.append("request", decision="deny", host="a.example\x9b2J")
+    assert main(["audit", "verify", str(path)]) == 0, "another process writes it still"
+    log.close()
+    for word in (str(path), "proxy.jsonl"):  # the current folder's
+        assert main(["audit", "verify", word]) == 0
+        assert capsys.readouterr().out.endswith(f"{word}: ok: 2 records, chain intact, ended cleanly\n")
+    assert main(["audit", str(path)]) == 0
+    assert "host=a.example?2J" in capsys.readouterr().out
+    data = path.read_bytes()
+    path.write_bytes(data.splitlines(keepends=True)[0])
+    assert main(["audit", "verify", str(path)]) == 1
+    assert "INCOMPLETE" in capsys.readouterr().out
+    path.write_bytes(data.replace(b"a.example", b"b.example"))
+    assert main(["audit", "verify", str(path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["file"], found["ok"], found["error_line"]) == (str(path), False, 1)
+    for word, said in ((str(tmp_path), "is no file"), (f"{tmp_path}/none", "cannot be read (No such file")):
+        assert main(["audit", "verify", word]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["apply", "{}", "--yes"], ["attach", "{}"], ["audit", "{}"], ["audit", "verify", "{}"]),
+        *(["cleanup", "{}", "--yes"], ["diff", "{}"], ["info", "{}"], ["logs", "{}"], ["panic", "{}"]),
+        *(["panic", "{}", "--lift"], ["pull", "{}"], ["requests", "{}"], ["resume", "{}", "--yes"]),
+        *(["rm", "{}"], ["rm", "{}", "--stop", "--yes"], ["stop", "{}"]),
+    ],
+)
+def test_every_command_says_the_same_of_an_identity_that_is_not_there(
+    home: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    state("worker-abcde", kept=True)
+    record("worker-abcde")
+    record("gone-abcde")
+    for wrong, said in (
+        (
+            "worker-abcdf",
+            "there is no identity 'worker-abcdf'; did you mean worker-abcde? those that exist: ",
+        ),
+        ("zzzzzzz-22222", "there is no identity 'zzzzzzz-22222'; those that exist: "),
+    ):
+        assert main([word.format(wrong) for word in command]) == 2
+        assert said in capsys.readouterr().err
+    if command[0] not in {"audit", "logs"}:
+        assert main([word.format("gone-abcde") for word in command]) == 2
+        assert "gone-abcde is gone" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["one-bbbbb"], ["verify", "one-bbbbb"], ["verify"], ["../x"], ["a", "b"]])
 def test_audit_of_something_else_is_a_sentence(
     home: Path, capsys: pytest.CaptureFixture[str], words: list[str]
@@ -177,7 +231,7 @@ def test_audit_of_something_else_is_a_sentence(
     record("one-aaaaa")
     assert main(["audit", *words]) == 2
     err = capsys.readouterr().err
-    assert "one-aaaaa" in err or "write: bot-bottle audit" in err
+    assert any(said in err for said in ("one-aaaaa", "write: bot-bottle audit", "cannot be read"))
 
 
 # -- cleanup ---------------------------------------------------------------------------------------------

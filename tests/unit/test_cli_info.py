@@ -231,7 +231,7 @@ def test_info_of_a_removed_bottle_points_to_its_record(
     assert "the bottle one-aaaaa is gone" in err
     assert "bot-bottle logs one-aaaaa" in err
     assert main(["info", "two-aaaaa"]) == 2
-    assert "those that exist: a" in capsys.readouterr().err
+    assert "there is no identity 'two-aaaaa'; those that exist: none; agents: a" in capsys.readouterr().err
 
 
 def test_info_of_nothing_lists_the_agents(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

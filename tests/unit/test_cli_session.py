@@ -161,8 +161,8 @@ def test_a_dry_run_prints_the_preflight_and_touches_nothing(
         (["start", "a", "--yes", "--backend", "docker"], 2, "backend 'docker' is not in this version"),
         (["start"], 2, "Missing argument"),
         (["start", "a", "--nonsense"], 2, "No such option"),
-        (["resume", "a-zzzzz"], 2, "no state is recorded for identity a-zzzzz"),
-        (["resume", "../../etc"], 2, "is no identity"),
+        (["resume", "a-zzzzz"], 2, "there is no identity 'a-zzzzz'; those that exist: none"),
+        (["resume", "../../etc"], 2, "there is no identity '../../etc'"),
     ],
 )
 def test_bad_arguments_are_one_sentence(
