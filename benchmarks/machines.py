@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from benchmarks.report import Table
-from bot_bottle.backend.base import BottleSpec
 from bot_bottle.backend.launch import launch_bottle, settle
+from bot_bottle.backend.plan import BottleSpec
 from bot_bottle.backend.prepare import prepare_plan
 from bot_bottle.backend.registry import get_bottle_backend
 from bot_bottle.backend.smolmachines import engine

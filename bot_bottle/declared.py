@@ -18,7 +18,7 @@ from bot_bottle.files import write_atomic
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from bot_bottle.backend.base import BottlePlan
+    from bot_bottle.backend.plan import BottlePlan
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.manifest.model import ManifestAgent, ManifestBottle
 

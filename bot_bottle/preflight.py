@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bot_bottle.agent_provider.plan import AgentProvisionPlan
-    from bot_bottle.backend.base import BottlePlan, LimitStatus
+    from bot_bottle.backend.plan import BottlePlan, LimitStatus
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.manifest.model import Manifest, ManifestAgent, ManifestBottle
     from bot_bottle.sidecar.config import Pin

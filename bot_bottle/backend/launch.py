@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from bot_bottle.attach.background import Background
     from bot_bottle.attach.console import Console
-    from bot_bottle.backend.base import Bottle, BottleBackend, BottlePlan
+    from bot_bottle.backend.base import Bottle, BottleBackend
+    from bot_bottle.backend.plan import BottlePlan
 
 #: An exit code of 128 + N says that signal N ended it.
 _SIGNALLED = 128

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from bot_bottle.backend.base import LimitStatus
+from bot_bottle.backend.plan import LimitStatus
 
 if TYPE_CHECKING:
     from bot_bottle.manifest.model import ManifestLimits

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 from bot_bottle import bottle_state, paths
 from bot_bottle.agent_provider.common import with_common_files, with_git_gate
 from bot_bottle.agent_provider.registry import agent_provision_plan
-from bot_bottle.backend.base import AGENT_HOME, AGENT_USER, BottlePlan
+from bot_bottle.backend.base import AGENT_HOME, AGENT_USER
+from bot_bottle.backend.plan import BottlePlan
 from bot_bottle.backend.util import network_env
 from bot_bottle.egress.routes import egress_resolve_token_values, egress_routes_for_bottle
 from bot_bottle.env import entry_kind, resolve_env
@@ -31,7 +32,8 @@ from bot_bottle.workspace import lenders_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from bot_bottle.backend.base import BottleBackend, BottleSpec
+    from bot_bottle.backend.base import BottleBackend
+    from bot_bottle.backend.plan import BottleSpec
     from bot_bottle.git_gate.remote import GateRemote
     from bot_bottle.manifest.model import ManifestBottle
     from bot_bottle.operator_config import OperatorConfig

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import tarfile
 
     from bot_bottle.agent_provider.plan import AgentProvisionPlan
-    from bot_bottle.backend.base import BottlePlan
+    from bot_bottle.backend.plan import BottlePlan
 
 #: What git writes before each line of the gate's.
 _GATE = "remote: bot-bottle: "

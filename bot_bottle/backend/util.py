@@ -26,7 +26,7 @@ from bot_bottle.sidecar.listeners import PROXY_PORT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bot_bottle.backend.base import BottlePlan
+    from bot_bottle.backend.plan import BottlePlan
     from bot_bottle.sidecar.config import Interception
     from bot_bottle.supervise.record import Past
 

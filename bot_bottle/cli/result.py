@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from bot_bottle.backend.base import BottlePlan
     from bot_bottle.backend.launch import SessionEnd
+    from bot_bottle.backend.plan import BottlePlan
     from bot_bottle.session_result import Ending
 
 _EXIT_UNEXPECTED = 70

@@ -35,7 +35,7 @@ def command(
     before the question.
     """
     from bot_bottle import bottle_state  # noqa: PLC0415
-    from bot_bottle.backend.base import BottleSpec  # noqa: PLC0415
+    from bot_bottle.backend.plan import BottleSpec  # noqa: PLC0415
     from bot_bottle.backend.registry import LEGACY_BACKEND, get_bottle_backend  # noqa: PLC0415
     from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
     from bot_bottle.operator_config import load_operator_config  # noqa: PLC0415

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from bot_bottle.attach.background import Background
-    from bot_bottle.backend.base import BottleBackend, BottlePlan, BottleSpec
+    from bot_bottle.backend.base import BottleBackend
     from bot_bottle.backend.launch import SessionEnd
+    from bot_bottle.backend.plan import BottlePlan, BottleSpec
     from bot_bottle.cli.task import Unattended
     from bot_bottle.operator_config import OperatorConfig
 

@@ -53,7 +53,7 @@ def command(
     Exit code 0 removes the bottle's home and workspace unless --keep is given; any other end keeps them for
     `bot-bottle resume`. With --detach this command ends once the agent runs, and prints its identity.
     """
-    from bot_bottle.backend.base import BottleSpec  # noqa: PLC0415
+    from bot_bottle.backend.plan import BottleSpec  # noqa: PLC0415
     from bot_bottle.backend.registry import choose_backend, likely_backend  # noqa: PLC0415
     from bot_bottle.errors import UsageError  # noqa: PLC0415
     from bot_bottle.manifest.model import Manifest  # noqa: PLC0415

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from bot_bottle import paths
 from bot_bottle.audit import read_records
-from bot_bottle.backend.base import BottleSpec
 from bot_bottle.backend.launch import launch_bottle, settle
+from bot_bottle.backend.plan import BottleSpec
 from bot_bottle.backend.prepare import prepare_plan
 from bot_bottle.backend.registry import choose_backend
 from bot_bottle.demo.authority import Authority
@@ -32,7 +32,8 @@ from bot_bottle.operator_config import load_operator_config
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from bot_bottle.backend.base import Bottle, BottleBackend, BottlePlan
+    from bot_bottle.backend.base import Bottle, BottleBackend
+    from bot_bottle.backend.plan import BottlePlan
 
 MODEL_HOST = "api.anthropic.com"
 SITE_HOST = "docs.example.org"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bot_bottle import paths
 from bot_bottle.audit import read_records
-from bot_bottle.backend.base import BottleSpec
 from bot_bottle.backend.launch import launch_bottle, settle
+from bot_bottle.backend.plan import BottleSpec
 from bot_bottle.backend.prepare import prepare_plan
 from bot_bottle.manifest.model import Manifest
 from bot_bottle.operator_config import load_operator_config
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bot_bottle.backend.base import Bottle, BottleBackend, BottlePlan
+    from bot_bottle.backend.base import Bottle, BottleBackend
+    from bot_bottle.backend.plan import BottlePlan
     from bot_bottle.verify.outside import Outside
 
 PLACEHOLDER = "placeholder-only"

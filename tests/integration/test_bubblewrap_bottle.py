@@ -11,9 +11,9 @@ import pytest
 
 from bot_bottle import bottle_state
 from bot_bottle.agent_provider.plan import AgentProvisionPlan
-from bot_bottle.backend.base import BottlePlan, BottleSpec
 from bot_bottle.backend.bubblewrap import bwrap, sandbox
 from bot_bottle.backend.bubblewrap.backend import BubblewrapBackend
+from bot_bottle.backend.plan import BottlePlan, BottleSpec
 from bot_bottle.backend.prepare import AGENT_PATH
 from bot_bottle.errors import LaunchError, UsageError
 from bot_bottle.manifest.model import Manifest, ManifestAgentProvider, ManifestBottle

@@ -17,8 +17,9 @@ import traceback
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from bot_bottle.backend.base import Bottle, BottleSpec, ExecResult
+from bot_bottle.backend.base import Bottle, ExecResult
 from bot_bottle.backend.launch import launch_bottle, settle
+from bot_bottle.backend.plan import BottleSpec
 from bot_bottle.backend.prepare import prepare_plan
 from bot_bottle.backend.registry import get_bottle_backend
 from bot_bottle.errors import BotBottleError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
-from bot_bottle.backend.base import BottleBackend, ExecResult, Leftover, LimitStatus, ProbeResult
+from bot_bottle.backend.base import BottleBackend, ExecResult, Leftover, ProbeResult
+from bot_bottle.backend.plan import LimitStatus
 from bot_bottle.backend.util import write_trust
 from bot_bottle.demo.authority import Authority
 from bot_bottle.errors import UnavailableError
@@ -13,7 +14,7 @@ from bot_bottle.errors import UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bot_bottle.backend.base import BottlePlan
+    from bot_bottle.backend.plan import BottlePlan
     from bot_bottle.manifest.model import ManifestBottle
 
 

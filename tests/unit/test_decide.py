@@ -128,7 +128,7 @@ def test_a_dockerfile_becomes_the_bottles_own(bottle: ServedLog, capsys: pytest.
     assert " RUN a" in said, "compared with what is built now"
     for part in (
         "not under this bottle's egress",
-        "COPY and ADD",
+        "COPY has no files to take here",
         f"stop {ONE}, then bot-bottle resume {ONE}",
     ):
         assert part in said

@@ -15,7 +15,6 @@ from docker.errors import APIError, NotFound
 
 from bot_bottle import bottle_state, paths
 from bot_bottle.agent_provider.plan import AgentProvisionPlan
-from bot_bottle.backend.base import BottlePlan, BottleSpec
 from bot_bottle.backend.docker import engine as engines
 from bot_bottle.backend.docker import leftovers, runtimes, volumes
 from bot_bottle.backend.docker import sidecar as sidecars
@@ -26,6 +25,7 @@ from bot_bottle.backend.docker.labels import make_labels
 from bot_bottle.backend.docker.runtimes import Runtime
 from bot_bottle.backend.docker.sidecar import ContainerSidecar
 from bot_bottle.backend.limits import EffectiveLimits
+from bot_bottle.backend.plan import BottlePlan, BottleSpec
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.git_gate.remote import GateRemote, SshKey
 from bot_bottle.manifest.model import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bot_bottle.agent_provider.plan import AgentProvisionPlan
-from bot_bottle.backend.base import BottlePlan, BottleSpec, LimitStatus
+from bot_bottle.backend.plan import BottlePlan, BottleSpec, LimitStatus
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
 from bot_bottle.manifest.model import (
     Manifest,

@@ -37,9 +37,9 @@ from bot_bottle.sidecar.listeners import close_listeners
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bot_bottle.backend.base import BottlePlan, LimitStatus
     from bot_bottle.backend.bubblewrap.layout import Op
     from bot_bottle.backend.limits import EffectiveLimits
+    from bot_bottle.backend.plan import BottlePlan, LimitStatus
     from bot_bottle.manifest.model import ManifestBottle
     from bot_bottle.sidecar.listeners import Listeners
 

@@ -11,9 +11,9 @@ from bot_bottle.backend.bubblewrap.cgroup import CgroupLimits
 from bot_bottle.backend.limits import EffectiveLimits, effective_limits, machine_memory
 
 if TYPE_CHECKING:
-    from bot_bottle.backend.base import LimitStatus
     from bot_bottle.backend.bubblewrap.cgroup import CgroupPlace
     from bot_bottle.backend.limits import Held
+    from bot_bottle.backend.plan import LimitStatus
     from bot_bottle.manifest.model import ManifestLimits
 
 #: bubblewrap's monitor and PID 1 count as processes of the bottle but are none of the agent's.

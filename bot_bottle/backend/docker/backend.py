@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from bot_bottle.backend.base import BottlePlan, Leftover, LimitStatus, Prepared
+    from bot_bottle.backend.base import Leftover, Prepared
     from bot_bottle.backend.docker.engine import Engine
-    from bot_bottle.backend.docker.facts import EngineFacts
+    from bot_bottle.backend.plan import BottlePlan, LimitStatus
     from bot_bottle.manifest.model import ManifestBottle
     from bot_bottle.operator_config import DockerConfig, OperatorConfig
 
@@ -130,8 +130,8 @@ class DockerBackend(BottleBackend):
         except (UnavailableError, UsageError) as error:
             detail, _, remedy = str(error).partition("; ")
             return ProbeResult(backend=NAME, level="unavailable", detail=detail, remedy=remedy)
-        missing = _missing(engine.facts)
-        detail = ", ".join((engine.describe, *_kind(engine.facts)))
+        missing = engine.facts.lacking
+        detail = f"{engine.describe}, {engine.facts.standing}"
         if missing:
             detail = f"{detail}; {', '.join(missing)}"
         if choice.gvisor is not None:
@@ -384,27 +384,3 @@ def _explained(choice: runtimes.Choice, config: DockerConfig) -> Iterator[None]:
             f"{error} (in gVisor, by the engine's runtime {choice.name}; "
             f'to do without it write runtime = "{runtimes.ORDINARY}" under [docker] in config.toml)'
         ) from error
-
-
-def _kind(facts: EngineFacts) -> tuple[str, ...]:
-    """Say whose rights the engine's containers have."""
-    if facts.rootless:
-        return ("rootless",)
-    return ("users remapped",) if facts.remaps_users else ("runs as root",)
-
-
-def _missing(facts: EngineFacts) -> tuple[str, ...]:
-    """Say what of a bottle's boundary this engine cannot give."""
-    unheld = [
-        name
-        for name, held in (
-            ("memory", facts.holds_memory),
-            ("cpu", facts.holds_cpu),
-            ("processes", facts.holds_pids),
-        )
-        if not held
-    ]
-    found = [f"not bounded here: {' and '.join(unheld)}"] if unheld else []
-    if "seccomp" not in facts.security:
-        found.append("no system-call filter: the engine has no seccomp")
-    return tuple(found)

@@ -47,6 +47,23 @@ class EngineFacts:
         """Tell whether root inside a container is an ordinary user outside (userns-remap)."""
         return "userns" in self.security
 
+    @property
+    def standing(self) -> str:
+        """Say whose rights the engine's containers have."""
+        if self.rootless:
+            return "rootless"
+        return "users remapped" if self.remaps_users else "runs as root"
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Say what of a bottle's boundary this engine cannot give."""
+        limits = (("memory", self.holds_memory), ("cpu", self.holds_cpu), ("processes", self.holds_pids))
+        unheld = [name for name, held in limits if not held]
+        found = [f"not bounded here: {' and '.join(unheld)}"] if unheld else []
+        if "seccomp" not in self.security:
+            found.append("no system-call filter: the engine has no seccomp")
+        return tuple(found)
+
 
 def read_facts(version: Mapping[str, object], info: Mapping[str, object]) -> EngineFacts:
     """Read both answers; what an engine leaves out is empty, and a limit it does not name is not held."""

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bot_bottle.backend.base import BottlePlan
     from bot_bottle.backend.docker.builds import BuiltImage
     from bot_bottle.backend.docker.engine import Engine
+    from bot_bottle.backend.plan import BottlePlan
     from bot_bottle.manifest.model import ManifestBottle
     from bot_bottle.operator_config import DockerConfig
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, BinaryIO
 from bot_bottle import bottle_state, paths
 from bot_bottle.backend import inside, seccomp
 from bot_bottle.backend import limits as shared_limits
-from bot_bottle.backend.base import BottleBackend, Leftover, LimitStatus, Prepared
+from bot_bottle.backend.base import BottleBackend, Leftover, Prepared
 from bot_bottle.backend.elsewhere import held_elsewhere
 from bot_bottle.backend.host_sidecar import HostSidecar
+from bot_bottle.backend.plan import LimitStatus
 from bot_bottle.backend.registry import IMAGE_BUILDER, get_bottle_backend
 from bot_bottle.backend.smolmachines import (
     engine,
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from bot_bottle.backend.base import BottlePlan, ProbeResult
+    from bot_bottle.backend.base import ProbeResult
+    from bot_bottle.backend.plan import BottlePlan
     from bot_bottle.backend.smolmachines.guest import Starter
     from bot_bottle.manifest.model import ManifestBottle
     from bot_bottle.operator_config import OperatorConfig

@@ -20,7 +20,7 @@ from bot_bottle.errors import UnavailableError, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bot_bottle.backend.base import BottlePlan
+    from bot_bottle.backend.plan import BottlePlan
     from bot_bottle.backend.smolmachines.guest import Starter
     from bot_bottle.operator_config import OperatorConfig
 

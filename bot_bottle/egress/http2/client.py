@@ -13,10 +13,11 @@ from bot_bottle.egress.clients import MAX_STREAMS_ALL
 from bot_bottle.egress.denial import denial_body, denial_headers
 from bot_bottle.egress.grammar import MAX_HEAD_BYTES, BadMessageError, is_origin_form
 from bot_bottle.egress.headers import read_request_headers
-from bot_bottle.egress.http2.endpoint import Endpoint, Stream
+from bot_bottle.egress.http2.endpoint import Endpoint
 from bot_bottle.egress.http2.exchange import Http2Exchange
 from bot_bottle.egress.http2.messages import read_request_fields, read_trailer_fields
 from bot_bottle.egress.http2.own import own_fields
+from bot_bottle.egress.http2.stream import Stream
 from bot_bottle.egress.stalled import too_much_waits
 
 if TYPE_CHECKING:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from h2.events import Event
     from hpack import HeaderTuple
 
+    from bot_bottle.egress.http2.stream import Stream
+
 #: How much of a message waits in its stream's queue before its owner is told to bring no more.
 _HIGH_BYTES = 64 * 1024
 _LOW_BYTES = 16 * 1024
@@ -40,49 +42,14 @@ _CREDIT_BYTES = 16 * 1024
 _MAX_TABLE_BYTES = 4096
 
 
+#: How many streams of one connection are under way at a time.
+MAX_STREAMS: Final = 100
+
+
 class _Connection(H2Connection):
     """The library's state of a connection; how streams ended is remembered of the last ones only."""
 
     MAX_CLOSED_STREAMS = 512
-
-
-class Stream:
-    """What one stream still has to send, and how much it may still be sent."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.touched = 0.0
-        #: Whether the owner of what is sent was told to bring no more.
-        self.throttled = False
-        #: Whether what came of the peer's message is held up where it goes on to.
-        self.held = False
-        #: Whether the peer's message is whole.
-        self.heard = False
-        self.ended = False
-        self._queue: deque[bytes] = deque()
-        self._queued = 0
-        self._ending = False
-        self._trailers: list[HeaderTuple] = []
-        self._credit = 0
-
-    @property
-    def pending(self) -> bool:
-        """Whether something waits to be sent."""
-        return not self.ended and (self._ending or bool(self._queue))
-
-    @property
-    def waiting(self) -> int:
-        """How many bytes wait to be sent."""
-        return self._queued
-
-    def drop(self) -> None:
-        """Send nothing more."""
-        self.ended = True
-        self._queue.clear()
-        self._queued = 0
-
-    def on_writable(self, *, writable: bool) -> None:
-        """Hear that no more should be brought, or that there is room again."""
 
 
 class Endpoint(asyncio.Protocol, abc.ABC):
@@ -239,11 +206,10 @@ class Endpoint(asyncio.Protocol, abc.ABC):
         if not stream.pending:
             self._pending.append(stream)
             stream.touched = self.loop.time()
-        stream._queue.append(data)
-        stream._queued += len(data)
-        if stream._queued > _HIGH_BYTES:
+        stream.bring(data)
+        if stream.unsent > _HIGH_BYTES:
             self._pump()
-            if stream._queued > _HIGH_BYTES and not stream.throttled:
+            if stream.unsent > _HIGH_BYTES and not stream.throttled:
                 stream.throttled = True
                 stream.on_writable(writable=False)
 
@@ -254,8 +220,7 @@ class Endpoint(asyncio.Protocol, abc.ABC):
         if not stream.pending:
             self._pending.append(stream)
             stream.touched = self.loop.time()
-        stream._ending = True
-        stream._trailers = list(trailers)
+        stream.close_with(trailers)
 
     def reset(self, stream: Stream, code: int) -> None:
         """End a stream in both directions; what is unsent of it is dropped."""
@@ -315,7 +280,7 @@ class Endpoint(asyncio.Protocol, abc.ABC):
                 continue
             if stream.pending:
                 pending.append(stream)
-            if stream.throttled and stream._queued <= _LOW_BYTES:
+            if stream.throttled and stream.unsent <= _LOW_BYTES:
                 stream.throttled = False
                 stream.on_writable(writable=True)
             unsent += sent
@@ -326,47 +291,27 @@ class Endpoint(asyncio.Protocol, abc.ABC):
 
     def _send_some(self, stream: Stream) -> int:
         """Send a frame of a stream; gives how many bytes, or -1 where there is no room."""
-        queue, number = stream._queue, stream.number
-        sent = 0
-        if queue:
+        number, sent = stream.number, 0
+        if stream.has_data:
             room = min(self._h2.local_flow_control_window(number), MAX_FRAME_BYTES)
             if room <= 0:
                 return -1
-            data = queue.popleft()
-            if len(data) > room:
-                queue.appendleft(data[room:])
-                data = data[:room]
-            elif len(data) < room and queue:
-                data = self._gather(queue, data, room)
+            data = stream.take(room)
             sent = len(data)
-            stream._queued -= sent
-            last = stream._ending and not queue and not stream._trailers
+            last = stream.at_end and not stream.last_fields
             self._h2.send_data(number, data, end_stream=last)
             self._intake.earn(EARNED)
             stream.touched = self.loop.time()
             if last:
                 self._on_sent(stream)
                 return sent
-        if stream._ending and not queue:
-            if stream._trailers:
-                self._h2.send_headers(number, stream._trailers, end_stream=True)
+        if stream.at_end:
+            if stream.last_fields:
+                self._h2.send_headers(number, stream.last_fields, end_stream=True)
             else:
                 self._h2.end_stream(number)
             self._on_sent(stream)
         return sent
-
-    @staticmethod
-    def _gather(queue: deque[bytes], data: bytes, room: int) -> bytes:
-        """Fill a frame from the small pieces that have come meanwhile."""
-        parts, size = [data], len(data)
-        while queue and size < room:
-            piece = queue.popleft()
-            if size + len(piece) > room:
-                queue.appendleft(piece[room - size :])
-                piece = piece[: room - size]
-            parts.append(piece)
-            size += len(piece)
-        return b"".join(parts)
 
     def _on_sent(self, stream: Stream) -> None:
         stream.ended = True
@@ -384,24 +329,24 @@ class Endpoint(asyncio.Protocol, abc.ABC):
             self._h2.increment_flow_control_window(self._credit)
             self._credit = 0
         if stream is not None:
-            stream._credit += size
+            stream.credit += size
             self._make_room(stream, least=min(_CREDIT_BYTES, self._window // 2))
 
     def hold(self, stream: Stream, *, hold: bool) -> None:
         """Make no more room for a stream, or make it again."""
         stream.held = hold
-        if not hold and stream._credit:
+        if not hold and stream.credit:
             self._make_room(stream, least=1)
             self.flush()
 
     def _make_room(self, stream: Stream, *, least: int) -> None:
-        if stream.held or stream.heard or stream._credit < least or stream.number not in self._streams:
+        if stream.held or stream.heard or stream.credit < least or stream.number not in self._streams:
             return
         try:
-            self._h2.increment_flow_control_window(stream._credit, stream.number)
+            self._h2.increment_flow_control_window(stream.credit, stream.number)
         except (H2Error, KeyError):
             return  # it ends with what came behind
-        stream._credit = 0
+        stream.credit = 0
 
     def heard(self, stream: Stream) -> None:
         """Note that the peer's message is whole."""
@@ -453,7 +398,3 @@ class Endpoint(asyncio.Protocol, abc.ABC):
             if data:
                 transport.write(data)
             transport.close()
-
-
-#: How many streams of one connection are under way at a time.
-MAX_STREAMS: Final = 100

@@ -16,13 +16,14 @@ from h2.events import (
 from h2.exceptions import H2Error
 
 from bot_bottle.egress.grammar import BadMessageError
-from bot_bottle.egress.http2.endpoint import MAX_STREAMS, Endpoint, Stream
+from bot_bottle.egress.http2.endpoint import MAX_STREAMS, Endpoint
 from bot_bottle.egress.http2.frames import EARNED
 from bot_bottle.egress.http2.messages import (
     read_response_fields,
     read_trailer_fields,
     write_request_fields,
 )
+from bot_bottle.egress.http2.stream import Stream
 from bot_bottle.egress.upstream import UpstreamError
 
 if TYPE_CHECKING:
