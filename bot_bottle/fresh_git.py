@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from bot_bottle.repository import Repository
 
+_HEADS = "refs/heads/"
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: Smaller packs are packed again with the loose objects; of larger ones so many are looked at as git leaves.
 _LARGE, _MOST_PACKS = 1 << 20, 50
@@ -66,36 +67,38 @@ def fresh_git(source: Repository, temporary: Path, sparse: Sequence[str] = ()) -
     source lacks objects, ``LaunchError`` where git fails.
     """
     target = temporary / "repository"
-    head = run_git(["symbolic-ref", "--quiet", "--short", "HEAD"], cwd=source.folder, check=False)
-    branch = os.fsdecode(head.stdout.strip()) or "main"
+    # Never the short name: that of a branch which a tag is named after, too, has more to it than its own.
+    head = os.fsdecode(run_git(["symbolic-ref", "--quiet", "HEAD"], cwd=source.folder, check=False).stdout)
+    on_branch = head.startswith(_HEADS)
+    branch = head.strip().removeprefix(_HEADS) if on_branch else "main"
     form = os.fsdecode(run_git(["rev-parse", "--show-object-format"], cwd=source.folder).stdout.strip())
     start = ["init", "--quiet", "--template=", f"--object-format={form}", f"--initial-branch={branch}"]
     run_git([*start, str(target)], cwd=temporary)
     git_dir = target / ".git"
     # The name alone is asked for: objects are read by our repository only.
     commit = run_git(["rev-parse", "--verify", "--quiet", "HEAD"], cwd=source.folder, check=False)
-    if commit.returncode != 0:
-        yield FreshGit(folder=git_dir)
-        return
     listing = ["for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/tags"]
     names = [line.split(b" ", 1) for line in run_git(listing, cwd=source.folder).stdout.splitlines()]
+    if commit.returncode != 0 and not names:
+        yield FreshGit(folder=git_dir)
+        return
     refs = b"".join(b"create %b\0%b\0" % (name, commit_id) for commit_id, name in names)
     lend(source.stores, git_dir / "objects", temporary / "lent")
     copy_shallow(source.common / "shallow", git_dir / "shallow")
     with contextlib.ExitStack() as stack, _explained(source):
         run_git(["update-ref", "-z", "--stdin"], cwd=target, given=refs)
-        if head.returncode != 0:  # the operator's HEAD is detached: so is the copy's
+        if not on_branch and commit.returncode == 0:  # the operator's HEAD is detached: so is the copy's
             run_git(["update-ref", "--no-deref", "HEAD", os.fsdecode(commit.stdout.strip())], cwd=target)
         packs = _fill(target, temporary / "reachable", _large_packs(source.stores, stack))
-        run_git(["read-tree", "HEAD"], cwd=target)
+        if commit.returncode == 0:
+            run_git(["read-tree", "HEAD"], cwd=target)
         (git_dir / "objects" / "info" / "alternates").unlink()
         _hide(git_dir, packs)
         if sparse:
-            hidden = b"".join(os.fsencode(name) + b"\0" for name in sparse)
-            # One that HEAD does not have is new and sparse at once: it is left as it is.
-            run_git(
-                ["update-index", "-z", "--skip-worktree", "--stdin"], cwd=target, given=hidden, check=False
-            )
+            # One that HEAD does not have is new and sparse at once; git would mark none then.
+            there = {*run_git(["ls-files", "-z"], cwd=target).stdout.split(b"\0")} - {b""}
+            hidden = b"".join(name + b"\0" for name in map(os.fsencode, sparse) if name in there)
+            run_git(["update-index", "-z", "--skip-worktree", "--stdin"], cwd=target, given=hidden)
         remove_tree(git_dir / "hooks")
         yield FreshGit(folder=git_dir, packs=tuple(file for pack in packs for file in pack.files))
 

@@ -103,13 +103,15 @@ def _lenders(objects: Path) -> tuple[Path, ...]:
 class Listing:
     """Files of a repository, relative to its folder: ``untracked`` are those that git does not ignore.
 
-    ``submodules`` are folders, not files. ``sparse`` are tracked files that are meant not to be there.
+    ``submodules`` are folders, not files, and so are ``nested``, repositories that are none. ``sparse`` are
+    tracked files that git takes for unchanged whatever lies there; most of them are not there.
     """
 
     tracked: tuple[str, ...]
     untracked: tuple[str, ...]
     submodules: tuple[str, ...]
     sparse: tuple[str, ...]
+    nested: tuple[str, ...] = ()
 
 
 def visible_files(folder: Path) -> Listing:
@@ -124,17 +126,19 @@ def visible_files(folder: Path) -> Listing:
         name = os.fsdecode(path)
         if mode == b"160000":
             submodules.append(name)
-        elif tag == b"S":
+            continue
+        if tag == b"S":
             sparse.append(name)
-        else:
+        if tag != b"S" or os.path.lexists(folder / name):
             tracked[name] = None
     listing = run_git(["ls-files", "-z", "--others", "--exclude-standard"], cwd=folder).stdout
-    untracked = (os.fsdecode(name) for name in listing.split(b"\0") if name)
+    untracked = [os.fsdecode(name) for name in listing.split(b"\0") if name]
     return Listing(
         tracked=tuple(tracked),
         untracked=tuple(name for name in untracked if not name.endswith("/")),
         submodules=tuple(submodules),
         sparse=tuple(sparse),
+        nested=tuple(name for name in untracked if name.endswith("/")),
     )
 
 

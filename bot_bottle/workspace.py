@@ -106,6 +106,7 @@ def open_workspace(folder: Path, *, shown: Sequence[Path] | None = None) -> Iter
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bot-bottle-git-")))
         listing = visible_files(folder)
         untracked, out = _without_credentials(listing.untracked)
+        out += map(_is_nested, listing.nested)
         for name in listing.submodules:
             found, missing = _submodule(folder, name)
             untracked += found
@@ -150,12 +151,16 @@ def _submodule(folder: Path, name: str, depth: int = 0) -> tuple[list[str], list
         return [], [f"{name}/: {error}"]
     files, out = _without_credentials(listing.untracked)
     files = [f"{name}/{file}" for file in (*listing.tracked, *files)]
-    out = [f"{name}/{line}" for line in out]
+    out = [f"{name}/{line}" for line in (*out, *map(_is_nested, listing.nested))]
     for inner in listing.submodules:
         found, missing = _submodule(folder, f"{name}/{inner}", depth + 1)
         files += found
         out += missing
     return files, out
+
+
+def _is_nested(name: str) -> str:
+    return f"{name}: is a repository of its own and no submodule; start a bottle in it, or let git ignore it"
 
 
 def _walk(folder: Path) -> Iterator[str]:

@@ -50,6 +50,8 @@ def notes(arrival: Arrival, identity: str, home: Repository | None) -> list[str]
     lines += [f"left out: {visible(line)}" for line in out[:_MOST_LEFT_OUT]]
     if len(out) > _MOST_LEFT_OUT:
         lines.append(f"left out: and {len(out) - _MOST_LEFT_OUT} more")
+    if arrival.refs.stash:
+        lines.append("the bottle has work in git's stash, which stays there; have the agent commit it")
     known = set(arrival.view.known)
     others = sorted(
         name for name, oid in arrival.refs.branches.items() if oid not in known and oid != arrival.committed

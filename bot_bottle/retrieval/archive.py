@@ -9,7 +9,7 @@ import tarfile
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from bot_bottle.errors import UsageError
-from bot_bottle.retrieval.tree import GIT_DIR, MAX_ENTRIES, Entry, is_below, too_many
+from bot_bottle.retrieval.tree import GIT_DIR, MAX_DEPTH, MAX_ENTRIES, Entry, is_below, too_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +31,7 @@ class ArchiveTree:
         self._members: dict[bytes, tarfile.TarInfo] = {}
         self._named: dict[str, tarfile.TarInfo] = {}
         self._folders: set[bytes] = set()
+        self._too_deep: set[bytes] = set()
         before = os.fsencode(f"{top}/{inside}/" if inside else f"{top}/")
         try:
             self._archive = tarfile.TarFile(fileobj=archive, mode="r", errorlevel=2)
@@ -50,6 +51,8 @@ class ArchiveTree:
         name = os.fsencode(member.name)
         path = name.removeprefix(before)
         parts = path.split(b"/")
+        if path != name and is_below(parts[:MAX_DEPTH]) and len(parts) > MAX_DEPTH:
+            self._too_deep.add(b"/".join(parts[:MAX_DEPTH]))
         if path == name or not is_below(parts):
             return
         if member.isdir():
@@ -67,8 +70,12 @@ class ArchiveTree:
             return "link"
         return "file" if self._plain(member) is not None else "other"
 
-    def entries(self, below: bytes = b"", *, nested: list[bytes] | None = None) -> Iterator[Entry]:
+    def entries(
+        self, below: bytes = b"", *, nested: list[bytes] | None = None, unread: list[bytes] | None = None
+    ) -> Iterator[Entry]:
         """See :class:`Tree`."""
+        if unread is not None:
+            unread += sorted(self._too_deep)
         before = below + b"/" if below else b""
         foreign: set[bytes] = set()
         if nested is not None:

@@ -46,12 +46,14 @@ _BOUNDS = {resource.RLIMIT_AS: 3 << 30, resource.RLIMIT_CPU: 1800}
 class BottleRefs:
     """Where a repository stands: its current branch (``""`` where it is on none), that commit, all branches.
 
-    Branch names are without ``refs/heads/``; ``commit`` is ``""`` where nothing was committed yet.
+    Branch names are without ``refs/heads/``; ``commit`` is ``""`` where nothing was committed yet. ``stash``:
+    there is work in git's stash, which is on no branch.
     """
 
     branch: str = ""
     commit: str = ""
     branches: Mapping[str, str] = field(default_factory=dict)
+    stash: bool = False
 
 
 def read_refs(tree: Tree) -> BottleRefs | None:
@@ -69,13 +71,19 @@ def read_refs(tree: Tree) -> BottleRefs | None:
         )
     head = (read_small(tree, GIT_DIR + b"/HEAD", _MAX_REF) or b"").decode("utf-8", "replace").strip()
     branches = _branches(tree)
+    stash = _has_stash(tree)
     if _OID.fullmatch(head):
-        return BottleRefs(commit=head, branches=branches)
+        return BottleRefs(commit=head, branches=branches, stash=stash)
     name = head.removeprefix("ref:").strip()
     if not head.startswith("ref:") or not name.startswith(_HEADS) or not is_ref_name(name):
         raise UsageError("the HEAD of the bottle's repository names no branch and no commit")
     branch = name.removeprefix(_HEADS)
-    return BottleRefs(branch=branch, commit=branches.get(branch, ""), branches=branches)
+    return BottleRefs(branch=branch, commit=branches.get(branch, ""), branches=branches, stash=stash)
+
+
+def _has_stash(tree: Tree) -> bool:
+    packed = read_small(tree, GIT_DIR + b"/packed-refs", _MAX_PACKED_REFS) or b""
+    return tree.kind(GIT_DIR + b"/refs/stash") == "file" or b" refs/stash\n" in packed
 
 
 def _branches(tree: Tree) -> dict[str, str]:

@@ -7,6 +7,7 @@ swapped in while the bottle runs) never leads anywhere. For an archive see
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -24,6 +25,8 @@ Kind: TypeAlias = Literal["file", "folder", "link", "other", ""]
 GIT_DIR = b".git"
 MAX_ENTRIES = 1_000_000
 MAX_DEPTH = 200
+#: A folder that went meanwhile, or is a file or a link by now.
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -45,11 +48,14 @@ class Tree(Protocol):
         """Say what stands at ``path``, ``""`` for nothing; links are not followed."""
         ...
 
-    def entries(self, below: bytes = b"", *, nested: list[bytes] | None = None) -> Iterator[Entry]:
+    def entries(
+        self, below: bytes = b"", *, nested: list[bytes] | None = None, unread: list[bytes] | None = None
+    ) -> Iterator[Entry]:
         """List files and links at any depth below a folder; other kinds and unreadable folders are left out.
 
         With ``nested`` whatever is named ``.git`` is passed over, and so is all of a folder below the first
-        that has one, whose path is added to the list. Raises ``UsageError`` beyond a million entries.
+        that has one, whose path is added to the list. To ``unread`` the folders are added that are there and
+        cannot be listed, or lie deeper than is looked. Raises ``UsageError`` beyond a million entries.
         """
         ...
 
@@ -121,13 +127,15 @@ class FolderTree:
         except OSError:
             return ""
 
-    def entries(self, below: bytes = b"", *, nested: list[bytes] | None = None) -> Iterator[Entry]:
+    def entries(
+        self, below: bytes = b"", *, nested: list[bytes] | None = None, unread: list[bytes] | None = None
+    ) -> Iterator[Entry]:
         """See :class:`Tree`."""
         waiting = [below]
         count = 0
         while waiting:
             folder = waiting.pop()
-            found, deeper = self._list(folder)
+            found, deeper = self._list(folder, [] if unread is None else unread)
             if nested is not None:
                 mine = [entry for entry in found if last_part(entry.path) != GIT_DIR]
                 folders = [path for path in deeper if last_part(path) != GIT_DIR]
@@ -155,11 +163,11 @@ class FolderTree:
         with self._parent(path) as (parent, name):
             return os.readlink(name, dir_fd=parent)
 
-    def _list(self, path: bytes) -> tuple[list[Entry], list[bytes]]:
+    def _list(self, path: bytes, unread: list[bytes]) -> tuple[list[Entry], list[bytes]]:
         """Give one folder's files and links, and its folders; both in order."""
         found: list[Entry] = []
         deeper: list[bytes] = []
-        with suppress(OSError):  # gone meanwhile, closed to the operator, or behind a link by now
+        try:
             descriptor = self._folder(path)
             try:
                 with os.scandir(descriptor) as listing:
@@ -178,6 +186,9 @@ class FolderTree:
                             found.append(Entry(path=whole, link=True))
             finally:
                 os.close(descriptor)
+        except OSError as error:
+            if error.errno not in _GONE:
+                unread.append(path)
         return found, deeper
 
     def _parent(self, path: bytes) -> _Held:

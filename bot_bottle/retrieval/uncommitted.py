@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from bot_bottle.errors import UsageError
 from bot_bottle.git_gate import git
 from bot_bottle.retrieval.commands import feed
+from bot_bottle.retrieval.index import Index, read_index
 from bot_bottle.retrieval.tree import GIT_DIR, last_part, read_small
 
 if TYPE_CHECKING:
@@ -62,22 +63,25 @@ async def commit_folder(
 ) -> Uncommitted:
     """Make a commit of a workspace's files on top of ``parent`` (``""``: of nothing) in our ``repository``.
 
-    ``only`` names the files that are meant; otherwise they are those of ``parent`` and whatever is not
-    ignored. Raises ``UsageError`` and ``GitError``.
+    ``only`` names the files that are meant; otherwise they are those of ``parent`` and of the index, and
+    whatever is not ignored. A file that the index says is not to be there is none that is gone. Raises
+    ``UsageError`` and ``GitError``.
     """
     nested: list[bytes] = []
-    entries = {entry.path: entry for entry in tree.entries(nested=nested)}
+    unreadable: list[bytes] = []
+    entries = {entry.path: entry for entry in tree.entries(nested=nested, unread=unreadable)}
+    index = await read_index(tree, repository) if only is None else Index()
     known = await _listing(repository, parent) if parent else {}
     submodules = {path for path, (mode, _) in known.items() if mode == _SUBMODULE}
-    left_out = [
-        f"{os.fsdecode(path)}/: is a repository of its own; bring it with --path"
-        for path in nested
-        if path not in submodules
-    ]
+    left_out = [_is_nested(tree, path) for path in nested if path not in submodules]
+    left_out += [f"{os.fsdecode(path)}/: cannot be read, or lies too deep" for path in unreadable]
+    if index.unread:
+        left_out.append(f".git/index: {index.unread}; what is staged and ignored, or sparse, is not known")
     if only is not None:
         entries = {path: entries[path] for path in only if path in entries}
     else:
-        strangers = [path for path in entries if path not in known and not _within(path, submodules)]
+        ours = known.keys() | index.tracked
+        strangers = [path for path in entries if path not in ours and not _within(path, submodules)]
         passed = await ignored(tree, repository, entries, strangers)
         entries = {path: entry for path, entry in entries.items() if path not in passed}
     if sum(entry.size for entry in entries.values() if entry.size <= _MAX_FILE) > _MAX_TOTAL:
@@ -97,13 +101,15 @@ async def commit_folder(
         elif known.get(path) != (_mode(entry), oid):
             changes.append(_Change(path=path, mode=_mode(entry)))
     unread = {line.partition(":")[0] for line in left_out}
+    beyond = {*nested, *unreadable}
     gone = [
         path
         for path, (mode, _) in known.items()
         if path not in entries
         and mode != _SUBMODULE
         and os.fsdecode(path) not in unread
-        and not _within(path, {*nested})
+        and path not in index.skipped
+        and not _within(path, beyond)
     ]
     changes += (_Change(path=path) for path in gone)
     if not changes and (parent or not entries):
@@ -115,6 +121,13 @@ async def commit_folder(
     done = await git.run(repository, ["rev-parse", "--verify", _REF], cwd=repository)
     await git.run(repository, ["update-ref", "-d", _REF], cwd=repository)
     return Uncommitted(commit=done.stdout.decode().strip(), changed=len(changes), left_out=tuple(left_out))
+
+
+def _is_nested(tree: Tree, path: bytes) -> str:
+    name = os.fsdecode(path)
+    if tree.kind(path + b"/" + GIT_DIR) == "folder":
+        return f"{name}/: is a repository of its own; bring it with --path"
+    return f"{name}/: is another work tree; have the agent commit in it, and bring its branch with --from"
 
 
 async def _listing(repository: Path, commit: str) -> dict[bytes, tuple[bytes, str]]:

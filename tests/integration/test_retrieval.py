@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from bot_bottle import paths
 from bot_bottle.audit import AuditLog
 from bot_bottle.audit_copy import complete
 from bot_bottle.operator_log import operator_log
+from bot_bottle.workspace import open_workspace
 from tests.support.kept_work import IDENTITY, KeptWork, git
 from tests.support.outside import REPO
 from tests.support.own_terminal import OwnTerminal
@@ -127,6 +129,58 @@ def test_what_is_not_committed_comes_as_one_more_commit_when_asked(work: KeptWor
     assert "\n100755 blob " in modes
     again = work.run("pull", IDENTITY, "--uncommitted")
     assert "is there already" in again.out  # the same work is the same commit
+
+
+def test_what_the_index_keeps_out_of_sight_is_no_deletion_and_what_it_tracks_is_work(
+    work: KeptWork, tmp_path: Path
+) -> None:
+    """A sparse checkout stays whole in what comes home, and what was added by force is no ignored file."""
+    (work.project / "deep").mkdir()
+    (work.project / "deep" / "far.txt").write_text("far")
+    git(work.project, "add", "deep")
+    git(work.project, "commit", "-q", "-m", "deep")
+    git(work.project, "sparse-checkout", "set", "--no-cone", "/*", "!/deep/")
+    shutil.rmtree(work.workspace)
+    work.workspace.mkdir()
+    with open_workspace(work.project) as source, (tmp_path / "copy.tar").open("w+b") as sink:
+        source.write(sink)
+        sink.seek(0)
+        with tarfile.open(fileobj=sink) as archive:
+            archive.extractall(work.workspace, filter="data")
+    (work.workspace / "kept.txt").unlink()
+    (work.workspace / "x.log").write_text("forced")
+    (work.workspace / "y.log").write_text("ignored")
+    git(work.workspace, "add", "-f", "x.log")
+    done = work.run("diff", IDENTITY, "--json")
+    assert {one["path"]: one["status"] for one in json.loads(done.out)["files"]} == {
+        "kept.txt": "deleted",
+        "x.log": "added",
+    }, done.err
+    assert work.run("pull", IDENTITY, "--uncommitted").code == 0
+    assert work.kept_files(work.branch()) == [".gitignore", "deep/far.txt", "x.log"]
+
+
+def test_an_index_that_cannot_be_read_is_said_and_work_that_stays_in_the_bottle_is_named(
+    work: KeptWork,
+) -> None:
+    (work.workspace / "kept.txt").write_text("put away\n")
+    git(work.workspace, "stash")
+    git(work.workspace, "worktree", "add", "-q", "other", "-b", "feature")
+    deep = work.workspace.joinpath(*["d"] * 201)
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("deep")
+    (work.workspace / "new.txt").write_text("new\n")
+    (work.workspace / ".git" / "index").write_bytes(b"DIRC" + b"\xff" * 60)
+    done = work.run("pull", IDENTITY, "--uncommitted")
+    assert done.code == 0, done.err
+    assert work.kept_files(work.branch()) == [".gitignore", "kept.txt", "new.txt"]
+    for words in (
+        "left out: .git/index: cannot be read",
+        "left out: other/: is another work tree; have the agent commit in it, and bring its branch with",
+        "d/d/: cannot be read, or lies too deep",
+        "the bottle has work in git's stash, which stays there",
+    ):
+        assert words in done.err, (words, done.err)
 
 
 def test_where_nothing_is_committed_the_sentence_says_what_would_help(work: KeptWork) -> None:

@@ -326,6 +326,44 @@ def test_a_sparse_checkout_is_no_heap_of_deletions(repository: Path, tmp_path: P
     assert not (place / "deep").exists()
     assert git(place, "status", "--porcelain") == "?? untracked.txt"
     assert git(place, "ls-files", "-t", "deep") == "S deep/far.txt"
+    # One file more that git is told to take for unchanged, there all the same, and one that HEAD lacks.
+    (repository / "kept.txt").write_text("as it is here")
+    (repository / "deep" / "new.txt").parent.mkdir()
+    (repository / "deep" / "new.txt").write_text("new")
+    git(repository, "add", "--sparse", "deep/new.txt")
+    (repository / "deep" / "new.txt").unlink()
+    git(repository, "config", "--worktree", "core.sparseCheckout", "false")  # git looks itself then
+    git(repository, "update-index", "--skip-worktree", "kept.txt", "deep/new.txt")
+    place = copy(repository, tmp_path / "again")
+    assert (place / "kept.txt").read_text() == "as it is here"
+    assert git(place, "ls-files", "-t", "deep", "kept.txt") == "S deep/far.txt\nS kept.txt"
+
+
+def test_a_tag_of_the_branchs_name_and_a_branch_without_commits(repository: Path, tmp_path: Path) -> None:
+    tip = git(repository, "rev-parse", "HEAD")
+    branch = git(repository, "symbolic-ref", "HEAD")
+    git(repository, "tag", branch.removeprefix("refs/heads/"))
+    place = copy(repository, tmp_path / "copy")
+    assert git(place, "symbolic-ref", "HEAD") == branch
+    assert git(place, "rev-parse", "HEAD") == tip
+    git(repository, "checkout", "-q", "--orphan", "fresh")
+    place = copy(repository, tmp_path / "again")
+    assert git(place, "symbolic-ref", "HEAD") == "refs/heads/fresh"
+    assert git(place, "rev-parse", branch) == tip
+    assert git(place, "ls-files") == ""
+    assert (place / "kept.txt").is_file()
+
+
+def test_a_repository_inside_that_is_no_submodule_is_named(repository: Path) -> None:
+    (repository / "nested").mkdir()
+    git(repository / "nested", "init", "-q")
+    (repository / "nested" / "file").write_text("x")
+    with open_workspace(repository) as source:
+        assert not any(name.startswith("nested") for name in source.files)
+        assert any(
+            line.startswith("nested/: is a repository of its own and no submodule")
+            for line in source.left_out
+        )
 
 
 CREDENTIALS = (

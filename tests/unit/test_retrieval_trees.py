@@ -12,7 +12,7 @@ import pytest
 from bot_bottle.errors import UsageError
 from bot_bottle.retrieval.archive import ArchiveTree
 from bot_bottle.retrieval.changes import patch_lines, visible
-from bot_bottle.retrieval.tree import Entry, FolderTree, read_small
+from bot_bottle.retrieval.tree import MAX_DEPTH, Entry, FolderTree, read_small
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +49,29 @@ def as_archive(folder: Path) -> io.BytesIO:
 def listed(tree: Tree) -> tuple[set[Entry], list[bytes]]:
     nested: list[bytes] = []
     return set(tree.entries(nested=nested)), nested
+
+
+def test_a_folder_that_cannot_be_listed_is_told(workspace: Path) -> None:
+    """A folder's owner may close it to everybody; and nothing is looked for without end."""
+    (workspace / "src").chmod(0)
+    deep = workspace.joinpath(*["d"] * (MAX_DEPTH + 1))
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("x")
+    unread: list[bytes] = []
+    with FolderTree(workspace) as tree:
+        own = os.geteuid()
+        os.seteuid(own or 65534)  # to root no folder is closed
+        try:
+            found = {one.path for one in tree.entries(unread=unread)}
+        finally:
+            os.seteuid(own)
+            (workspace / "src").chmod(0o755)
+    assert b"run.sh" in found
+    assert unread[0] == b"/".join([b"d"] * (MAX_DEPTH + 1))
+    assert unread[1:] == [b"src"]
+    unread.clear()
+    assert list(ArchiveTree(as_archive(workspace), "workspace").entries(unread=unread))
+    assert unread == [b"/".join([b"d"] * MAX_DEPTH)]
 
 
 def test_both_show_the_same_work(workspace: Path) -> None:
