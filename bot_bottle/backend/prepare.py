@@ -83,13 +83,7 @@ def prepare_plan(
     host_env = os.environ if host_env is None else host_env
     agent = spec.manifest.require_agent(spec.agent_name)
     bottle = spec.manifest.bottle_for(spec.agent_name)
-    declared = named_remotes(bottle.git.remotes) if spec.repo else ()
-    if spec.repo and not is_spelling(declared, spec.repo):
-        known = ", ".join(remote.upstream for remote in declared) or "none"
-        raise UsageError(
-            f"--repo {bottle_state.printable(spec.repo)}: is no remote of bottle {bottle.name}, and what a "
-            f"bottle may clone stands in its git.remotes; those are: {known}"
-        )
+    spec = _with_upstream(spec, bottle)
     missing: list[str] = []
     provision = agent_provision_plan(
         bottle,
@@ -107,7 +101,8 @@ def prepare_plan(
     routes = egress_routes_for_bottle(bottle, provision.egress_routes)
     tokens = {**host_env, **provision.provisioned_env}
     no_secrets: dict[str, Secret] = {}
-    secrets = _tried(missing, lambda: egress_resolve_token_values(routes, tokens), no_secrets)
+    places = _written_at(bottle)
+    secrets = _tried(missing, lambda: egress_resolve_token_values(routes, tokens, places=places), no_secrets)
     no_lenders: tuple[Path, ...] = ()
     copies = spec.copy_cwd and not spec.identity
     lenders = _tried(missing, lambda: lenders_of(spec.user_cwd), no_lenders) if copies else no_lenders
@@ -118,7 +113,8 @@ def prepare_plan(
     if resolved is None or missing:
         raise UsageError("; ".join(missing))
     identity = spec.identity or bottle_state.new_identity(spec.agent_name)
-    told_of = bottle.supervise or bool(provision.renewals)  # its requests, and credentials that end
+    # Its requests, and credentials that end or that a server refuses.
+    told_of = bottle.supervise or bool(provision.renewals) or bool(secrets)
     plan = BottlePlan(
         spec=spec,
         identity=identity,
@@ -146,6 +142,32 @@ def prepare_plan(
     )
     backend.check(plan)
     return plan
+
+
+def _with_upstream(spec: BottleSpec, bottle: ManifestBottle) -> BottleSpec:
+    """Put the URL of a declared remote for its name in ``--repo``; raises ``UsageError`` for what is none."""
+    if not spec.repo:
+        return spec
+    declared = named_remotes(bottle.git.remotes)
+    named = [remote.upstream for remote in declared if spec.repo in {remote.name, remote.host}]
+    if len(named) == 1:
+        return replace(spec, repo=named[0])
+    if named or not is_spelling(declared, spec.repo):
+        known = ", ".join(f"{remote.name} ({remote.upstream})" for remote in declared) or "none"
+        wrong = "several remotes have that name" if named else f"is no remote of bottle {bottle.name}"
+        raise UsageError(
+            f"--repo {bottle_state.printable(spec.repo)}: {wrong}, and what a bottle may clone stands in its "
+            f"git.remotes; write the name or URL of one of: {known}"
+        )
+    return spec
+
+
+def _written_at(bottle: ManifestBottle) -> dict[str, str]:
+    """Say of the variables that the provider's own routes get their credentials from where they are named."""
+    provider = bottle.agent_provider
+    keys = {provider.auth_token: "agent_provider.auth_token", provider.api_key: "agent_provider.api_key"}
+    block = bottle.sources.get("agent_provider")
+    return {ref: f"{key}, {block}" if block else key for ref, key in keys.items() if ref}
 
 
 def _tried(missing: list[str], step: Callable[[], Value], otherwise: Value) -> Value:

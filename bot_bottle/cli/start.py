@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     help="Put a private copy of the current folder in the bottle, or not (default: the bottle's workspace).",
 )
 @click.option(
-    "--repo", metavar="URL", default="", help="Clone one of the bottle's git.remotes, through the gate."
+    "--repo",
+    metavar="NAME|URL",
+    default="",
+    help="Clone one of the bottle's git.remotes, by its name or URL, through the gate.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would start, and start nothing.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before starting.")

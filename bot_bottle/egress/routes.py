@@ -183,8 +183,10 @@ def egress_token_refs(routes: Iterable[EgressRoute]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(route.auth.token_ref for route in routes if route.auth))
 
 
-def egress_resolve_token_values(routes: Iterable[EgressRoute], env: Mapping[str, str]) -> dict[str, Secret]:
-    """Look up each route's credential in ``env``.
+def egress_resolve_token_values(
+    routes: Iterable[EgressRoute], env: Mapping[str, str], *, places: Mapping[str, str] | None = None
+) -> dict[str, Secret]:
+    """Look up each route's credential in ``env``; ``places`` says of some where their names are written.
 
     Raises ``UsageError`` naming every variable that is unset or empty, never a value. A value with
     control characters is refused too, since it could not be sent in one header line (RFC 9110, 5.5).
@@ -192,14 +194,19 @@ def egress_resolve_token_values(routes: Iterable[EgressRoute], env: Mapping[str,
     routes = tuple(routes)
     refs = egress_token_refs(routes)
     missing = [
-        f"{route.auth.token_ref} (the credential for {route.host}, declared in {route.origin})"
+        (route.auth.token_ref, route)
         for route in routes
         if route.auth and not env.get(route.auth.token_ref, "").strip()
     ]
     if missing:
+        told = ", ".join(
+            f"{ref} (the credential for {route.host}, declared in {(places or {}).get(ref, route.origin)})"
+            for ref, route in missing
+        )
+        write = " ".join(f"{ref}=..." for ref in dict.fromkeys(ref for ref, _route in missing))
         raise UsageError(
-            f"not set (or empty) in the environment: {', '.join(missing)}; "
-            "export what is missing before starting, or remove that credential from the bottle"
+            f"not set (or empty) in the environment: {told}; "
+            f"write export {write} before starting, or remove that credential from the bottle"
         )
     values: dict[str, Secret] = {}
     for ref in refs:

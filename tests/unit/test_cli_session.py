@@ -202,6 +202,7 @@ def test_a_repo_that_is_no_remote_is_told_first_and_all_that_is_missing_at_once(
     assert main(["start", "a", "--yes", "--headless", "--repo", "nonsense"]) == 2
     err = capsys.readouterr().err
     assert "--repo nonsense: is no remote of bottle b" in err
+    assert "p (https://h.example/p.git), q (https://i.example/q.git)" in err
     assert "API_TOKEN" not in err
     monkeypatch.chdir("/")
     assert main(["start", "a", "--yes", "--headless", "--cwd"]) == 2
@@ -209,6 +210,44 @@ def test_a_repo_that_is_no_remote_is_told_first_and_all_that_is_missing_at_once(
     told = ("GIT_TOKEN is", "GIT_TOKEN_OF_I is", "/nonexistent/key", "API_TOKEN", "HOST_X", "NOT_EXPORTED")
     assert [name for name in (*told, "--cwd copies a project folder") if name not in err] == []
     assert ScriptedBackend.launched == []
+
+
+def test_a_repo_is_named_as_its_remote_is(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TOKEN", "marked-git-token")
+    text = (home / "bottles" / "b.md").read_text()
+    remotes = ", ".join(
+        f"{name}.example: {{Name: {name[0]}, Upstream: 'https://{name}.example/{name}.git', "
+        "TokenRef: GIT_TOKEN}"
+        for name in ("one", "two")
+    )
+    write(home / "bottles" / "b.md", text.replace("env:", f"git: {{remotes: {{{remotes}}}}}\nenv:"))
+    for named in ("t", "two.example", "https://two.example/two.git"):
+        ScriptedBackend.launched.clear()
+        assert main(["start", "a", "--yes", "--headless", "--repo", named]) == 0
+        assert [plan.spec.repo for plan in ScriptedBackend.launched] == ["https://two.example/two.git"]
+
+
+@pytest.mark.parametrize("key", ["auth_token", "api_key"])
+def test_a_providers_credential_that_is_not_set_is_told_by_its_key_and_place(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    monkeypatch.delenv("MY_OWN", raising=False)
+    write(home / "bottles" / "b.md", f"---\nagent_provider:\n  template: claude\n  {key}: MY_OWN\n---\n")
+    assert main(["start", "a", "--yes", "--headless", "--prompt", "go"]) == 2
+    err = capsys.readouterr().err
+    assert (
+        f"MY_OWN (the credential for api.anthropic.com, declared in agent_provider.{key}, bottles/b.md:2)"
+        in err
+    )
+    assert "write export MY_OWN=... before starting" in err
+
+
+def test_a_bottle_with_a_credential_is_told_of_to_the_operators_command(home: Path, tmp_path: Path) -> None:
+    write(home / "config.toml", 'on_request = ["/bin/true"]\n')
+    assert main(["start", "a", "--yes", "--headless"]) == 0
+    write(home / "bottles" / "b.md", "---\nagent_provider: {template: command, argv: [x]}\n---\n")
+    assert main(["start", "a", "--yes", "--headless"]) == 0
+    assert [plan.on_request for plan in ScriptedBackend.launched] == [("/bin/true",), ()]
 
 
 def test_a_secret_that_must_be_asked_for_fails_unattended_by_name(
