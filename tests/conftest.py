@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from bot_bottle.backend.registry import known_backend_names
-from tests.support import container_tests, evidence, machine_tests
+from tests.support import container_tests, evidence, machine_tests, sharing
 from tests.support.container_tests import GVISOR
 from tests.support.engine import Engine, NoEngineError, gvisor_trouble
 from tests.support.lab import Lab
@@ -105,6 +105,24 @@ _NOT_RUN = (
     container_tests.is_left_out,
     container_tests.is_of_other_part,
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Run what this run takes, where it shares its tests with others; pytest's own way of it otherwise."""
+    if not sharing.is_shared() or session.testsfailed or session.config.option.collectonly:
+        return None
+    items = sharing.taken(session.items)
+    item = next(items, None)
+    while item is not None:
+        following = next(items, None)  # what the two have in common stays up between them
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        item = following
+    return True
 
 
 @pytest.hookimpl(wrapper=True)

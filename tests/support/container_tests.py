@@ -42,20 +42,23 @@ FOR_BOTH_TESTS = frozenset(
     }
 )
 
-#: Set to run one of two parts that together are everything and share nothing: ``containers`` or ``others``.
+#: Set to run one of two parts that together are everything: ``containers`` or ``others``.
 PART = "BOT_BOTTLE_TEST_PART"
-_PARTS = ("containers", "others")
+CONTAINERS = "containers"
+_PARTS = (CONTAINERS, "others")
+#: Set for runs that share the part ``others`` (tests.support.sharing).
+SHARED = "BOT_BOTTLE_TEST_SHARED"
 
 
 def is_left_out(item: pytest.Item) -> bool:
     """Tell whether another account's run of a test says the same of containers."""
-    if len(accounts()) == 1 or _parameter(item, "backend") not in _IN_CONTAINERS:
+    if len(accounts()) == 1 or parameter(item, "backend") not in _IN_CONTAINERS:
         return False
     file, _, name = item.nodeid.partition("::")
     if file in FOR_BOTH or name.partition("[")[0] in FOR_BOTH_TESTS:
         return False
     chosen = _ATTACKS_AS if file.startswith("tests/attacks/") else _WORK_AS
-    return _parameter(item, "account") not in {"", chosen}
+    return parameter(item, "account") not in {"", chosen}
 
 
 def is_of_other_part(item: pytest.Item) -> bool:
@@ -68,12 +71,19 @@ def is_of_other_part(item: pytest.Item) -> bool:
         return False
     if part not in _PARTS:
         raise pytest.UsageError(f"{PART}={part}: write {' or '.join(_PARTS)}, or leave it out for everything")
+    if part == CONTAINERS and os.environ.get(SHARED):
+        return False  # when its own are done it helps the other runs
+    return is_in_containers(item) != (part == CONTAINERS)
+
+
+def is_in_containers(item: pytest.Item) -> bool:
+    """Tell whether a test needs the tests' own engine."""
     own_file = item.nodeid.startswith("tests/integration/test_docker_")
-    in_containers = own_file or _parameter(item, "backend") in _IN_CONTAINERS
-    return in_containers != (part == "containers")
+    return own_file or parameter(item, "backend") in _IN_CONTAINERS
 
 
-def _parameter(item: pytest.Item, name: str) -> str:
+def parameter(item: pytest.Item, name: str) -> str:
+    """Name what a test was given of this kind; empty where it takes none."""
     spec = getattr(item, "callspec", None)
     value = spec.params.get(name, "") if spec is not None else ""
     return str(getattr(value, "name", value))
