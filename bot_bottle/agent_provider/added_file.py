@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field
 from bot_bottle.agent_provider.plan import ProvisionFile
 from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.egress.routes import egress_manifest_routes
-from bot_bottle.manifest import schema
+from bot_bottle.manifest import fields, schema
 from bot_bottle.manifest.build import manifest_route
 from bot_bottle.manifest.files import ManifestFolder
 from bot_bottle.manifest.model import ManifestAgentProvider, ManifestBottle, ManifestEgress
@@ -53,26 +53,26 @@ HomePath = Annotated[str, AfterValidator(_home_path)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 
 
-class FileKeys(schema._Keys):
+class FileKeys(fields.Keys):
     """``files[]``: one file to place in the agent's home."""
 
     path: HomePath = Field(description="where, below the agent's home", examples=[".my-agent/settings.json"])
     source: FileName = Field(description=f"a text file beside {FILE_NAME}", examples=["settings.json"])
 
 
-class ProviderKeys(schema._Keys):
+class ProviderKeys(fields.Keys):
     """A whole ``provider.yaml``."""
 
-    argv: list[schema.Argument] = Field(
+    argv: list[fields.Argument] = Field(
         min_length=1, description="program and arguments on a terminal", examples=[["my-agent"]]
     )
-    headless: list[schema.Argument] = Field(
+    headless: list[fields.Argument] = Field(
         default=[],
         min_length=1,
         description="program and arguments of an unattended run; none means argv",
         examples=[["my-agent", "--run"]],
     )
-    resume: list[schema.Argument] = Field(
+    resume: list[fields.Argument] = Field(
         default=[], description="arguments added to go on with the last session", examples=[["--continue"]]
     )
     prompt: Literal["argument", "stdin", "file"] = Field(
@@ -89,7 +89,7 @@ class ProviderKeys(schema._Keys):
     skills: Annotated[str, AfterValidator(lambda text: _home_path(text) if text else "")] = Field(
         default="", description="the program's folder of skills", examples=[".my-agent/skills"]
     )
-    env: dict[schema.EnvName, schema.EnvValue] = Field(default={}, examples=[{"NAME": "value"}])
+    env: dict[fields.EnvName, fields.EnvValue] = Field(default={}, examples=[{"NAME": "value"}])
     files: list[FileKeys] = Field(
         default=[], examples=[[{"path": ".my-agent/settings.json", "source": "settings.json"}]]
     )

@@ -8,80 +8,50 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import Field
 
-from bot_bottle.agent_provider.registry import known_templates
-from bot_bottle.egress.routes import PRESET_METHODS, USAGE_API_NAMES
 from bot_bottle.git_gate.policy import DEFAULT_BRANCHES, DEFAULT_MAX_BYTES, DEFAULT_MAX_OBJECTS
-from bot_bottle.manifest import values
-from bot_bottle.manifest.hosts import parse_host_pattern, parse_remote_host
-from bot_bottle.manifest.remotes import known_host_key, upstream_text
+from bot_bottle.manifest.fields import (
+    Argument,
+    AuthName,
+    Detector,
+    Engine,
+    EnvName,
+    EnvValue,
+    GitText,
+    HostKey,
+    HostPath,
+    HostPattern,
+    Image,
+    Keys,
+    Memory,
+    Method,
+    Name,
+    Network,
+    OneOrSeveral,
+    OnMatch,
+    OnOpaque,
+    PathPrefix,
+    Placeholder,
+    Port,
+    Positive,
+    PresetName,
+    RefPattern,
+    RemoteHost,
+    RemoteName,
+    Responses,
+    Scheme,
+    SkillName,
+    Template,
+    TokenName,
+    UpstreamUrl,
+    UsageApi,
+    Workspace,
+)
 from bot_bottle.pipelock.selection import DETECTORS
 
 
-def _text(pattern: str) -> WithJsonSchema:
-    """Say in JSON Schema what a validator below enforces; JSON Schema patterns are not anchored."""
-    return WithJsonSchema({"type": "string", "pattern": f"^(?:{pattern})$"})
-
-
-_NAMED = f"^(?:{values.NAME_PATTERN.pattern})$"
-Name = Annotated[str, AfterValidator(values.name_reference), _text(values.NAME_PATTERN.pattern)]
-EnvName = Annotated[str, AfterValidator(values.env_name), _text(values.ENV_NAME.pattern)]
-EnvValue = Annotated[str, AfterValidator(values.env_value)]
-TokenName = Annotated[str, AfterValidator(values.token_name), _text(values.ENV_NAME.pattern)]
-Argument = Annotated[str, AfterValidator(values.text_without_nul)]
-GitText = Annotated[str, AfterValidator(values.git_text), _text(r"[^<>\x00-\x1f]{1,200}")]
-RemoteHost = Annotated[str, AfterValidator(parse_remote_host)]
-RemoteName = Annotated[str, AfterValidator(values.remote_name), _text(values.REMOTE_NAME.pattern)]
-SkillName = Annotated[str, AfterValidator(values.skill_name), _text(values.SKILL_NAME.pattern)]
-HostPath = Annotated[str, AfterValidator(values.host_path), _text("(/|~/).*")]
-Image = Annotated[str, AfterValidator(values.image)]
-RefPattern = Annotated[str, AfterValidator(values.ref_pattern)]
-Positive = Annotated[
-    int,
-    AfterValidator(values.positive),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 1 << 40}),
-]
-Memory = Annotated[str, AfterValidator(values.memory_text), _text(values.MEMORY.pattern)]
-Method = Annotated[str, AfterValidator(values.http_method), _text(values.METHOD.pattern)]
-PathPrefix = Annotated[str, AfterValidator(values.path_prefix), _text(f"/({values.PATH_CHARS.pattern})?")]
-Port = Annotated[
-    int, AfterValidator(values.port), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})
-]
-Scheme = Annotated[
-    str, AfterValidator(values.auth_scheme), WithJsonSchema({"enum": list(values.AUTH_SCHEMES)})
-]
-AuthName = Annotated[str, AfterValidator(values.auth_name), _text(values.AUTH_NAME.pattern)]
-Placeholder = Annotated[str, AfterValidator(values.placeholder), _text(values.PLACEHOLDER.pattern)]
-Detector = Annotated[str, AfterValidator(values.detector), WithJsonSchema({"enum": list(DETECTORS)})]
-OnMatch = Annotated[
-    str, AfterValidator(values.on_match), WithJsonSchema({"enum": ["block", "redact", "ask"]})
-]
-Engine = Annotated[str, AfterValidator(values.engine), WithJsonSchema({"enum": ["builtin", "external"]})]
-OnOpaque = Annotated[str, AfterValidator(values.on_opaque), WithJsonSchema({"enum": ["deny", "allow"]})]
-PresetName = Annotated[str, AfterValidator(values.preset), WithJsonSchema({"enum": list(PRESET_METHODS)})]
-UsageApi = Annotated[str, AfterValidator(values.usage_api), WithJsonSchema({"enum": list(USAGE_API_NAMES)})]
-Responses = Annotated[
-    str, AfterValidator(values.responses), WithJsonSchema({"enum": ["off", "warn", "block"]})
-]
-Workspace = Annotated[str, AfterValidator(values.workspace), WithJsonSchema({"enum": ["copy", "empty"]})]
-#: An operator's own providers have names too, which a schema made elsewhere cannot know.
-Template = Annotated[
-    str, WithJsonSchema({"anyOf": [{"enum": list(known_templates())}, {"type": "string", "pattern": _NAMED}]})
-]
-
-
-class _Keys(BaseModel):
-    """Known keys only, no conversions: what is written is what holds."""
-
-    # Built at the first file: half of these are parts of another and never needed by themselves. A default is
-    # made by model_construct, which needs no validator: each would be built by itself first, for nothing.
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True
-    )
-
-
-class AuthKeys(_Keys):
+class AuthKeys(Keys):
     """``egress.routes[].auth``: the credential egress adds on the way out."""
 
     scheme: Scheme = Field(
@@ -101,13 +71,13 @@ class AuthKeys(_Keys):
     )
 
 
-class PipelockKeys(_Keys):
+class PipelockKeys(Keys):
     """``egress.routes[].pipelock``: content scanning of one host."""
 
     tls_passthrough: bool = Field(
         default=False, description="switch content rules off for this host", examples=[True]
     )
-    ssrf_ip_allowlist: list[Annotated[str, AfterValidator(values.network)]] = Field(
+    ssrf_ip_allowlist: list[Network] = Field(
         default=[], description="private networks this host may resolve to", examples=[["10.1.2.0/24"]]
     )
     detectors: list[Detector] = Field(
@@ -134,7 +104,7 @@ class PipelockKeys(_Keys):
     )
 
 
-class EngineKeys(_Keys):
+class EngineKeys(Keys):
     """``pipelock``: what scans the content of a whole bottle."""
 
     engine: Engine = Field(
@@ -144,10 +114,10 @@ class EngineKeys(_Keys):
     )
 
 
-class RouteKeys(_Keys):
+class RouteKeys(Keys):
     """``egress.routes[]``: one permitted destination."""
 
-    host: Annotated[str, AfterValidator(parse_host_pattern)] = Field(
+    host: HostPattern = Field(
         description="host name, *.name for every name below it, or an IP address",
         examples=["api.example.com"],
     )
@@ -189,7 +159,7 @@ class RouteKeys(_Keys):
 _ROUTE = {"host": "api.example.com"}
 
 
-class EgressKeys(_Keys):
+class EgressKeys(Keys):
     """``egress``: every way out."""
 
     routes: list[RouteKeys] = Field(
@@ -200,25 +170,25 @@ class EgressKeys(_Keys):
     )
 
 
-class GitUserKeys(_Keys):
+class GitUserKeys(Keys):
     """``git.user``: who commits claim to be from."""
 
     name: GitText = Field(default="", description="author and committer", examples=["Some One"])
     email: GitText = Field(default="", description="their address", examples=["someone@example.com"])
 
 
-class GitRemoteKeys(_Keys):
+class GitRemoteKeys(Keys):
     """``git.remotes.HOST``: one upstream behind the git gate."""
 
     Name: RemoteName = Field(description="its label, unique in the bottle", examples=["project"])
-    Upstream: Annotated[str, AfterValidator(upstream_text)] = Field(
+    Upstream: UpstreamUrl = Field(
         description="ssh://user@host[:port]/path or https://host[:port]/path",
         examples=["ssh://git@git.example.com/me/project.git"],
     )
     IdentityFile: HostPath = Field(
         default="", description="the host's ssh key for it (ssh only)", examples=["~/.ssh/id_ed25519"]
     )
-    KnownHostKey: Annotated[str, AfterValidator(known_host_key)] = Field(
+    KnownHostKey: HostKey = Field(
         default="", description="the upstream's host key (ssh only)", examples=["ssh-ed25519 AAAA..."]
     )
     TokenRef: TokenName = Field(
@@ -246,7 +216,7 @@ class GitRemoteKeys(_Keys):
     )
 
 
-class GitKeys(_Keys):
+class GitKeys(Keys):
     """``git``: identity and remotes."""
 
     user: GitUserKeys = Field(default=GitUserKeys.model_construct(), examples=[{"name": "Some One"}])
@@ -257,13 +227,13 @@ class GitKeys(_Keys):
     )
 
 
-class AgentGitKeys(_Keys):
+class AgentGitKeys(Keys):
     """``git`` of an agent: its identity only."""
 
     user: GitUserKeys = Field(default=GitUserKeys.model_construct(), examples=[{"name": "Some Bot"}])
 
 
-class AgentProviderKeys(_Keys):
+class AgentProviderKeys(Keys):
     """``agent_provider``: the program that runs. Which keys go with which template its provider says."""
 
     template: Template = Field(default="", description="the program's template", examples=["command"])
@@ -309,7 +279,7 @@ class AgentProviderKeys(_Keys):
     )
 
 
-class LimitsKeys(_Keys):
+class LimitsKeys(Keys):
     """``limits``: what one bottle may use of the machine."""
 
     memory: Memory = Field(default="", examples=["4GiB"])
@@ -318,20 +288,10 @@ class LimitsKeys(_Keys):
     open_files: Annotated[int, Field(ge=64, le=1048576)] = Field(default=0, examples=[4096])
 
 
-def _one_or_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-_NAME_SCHEMA = {"type": "string", "pattern": f"^(?:{values.NAME_PATTERN.pattern})$"}
-_ONE_OR_LIST = WithJsonSchema(
-    {"anyOf": [_NAME_SCHEMA, {"type": "array", "minItems": 1, "uniqueItems": True, "items": _NAME_SCHEMA}]}
-)
-
-
-class BottleKeys(_Keys):
+class BottleKeys(Keys):
     """A bottle's frontmatter."""
 
-    extends: Annotated[list[Name], BeforeValidator(_one_or_list), _ONE_OR_LIST] = Field(
+    extends: OneOrSeveral = Field(
         default=[], min_length=1, description="one bottle or several, folded left to right", examples=["base"]
     )
     env: dict[EnvName, EnvValue] = Field(
@@ -357,7 +317,7 @@ class BottleKeys(_Keys):
     limits: LimitsKeys = Field(default=LimitsKeys.model_construct(), examples=[{"memory": "4GiB"}])
 
 
-class AgentKeys(_Keys):
+class AgentKeys(Keys):
     """An agent's frontmatter. The last five belong to other programs and are accepted without meaning."""
 
     bottle: Name = Field(description="the bottle this agent runs in", examples=["my-bottle"])
@@ -376,57 +336,7 @@ class AgentKeys(_Keys):
     memory: object = None
 
 
-class RoutesFileKeys(_Keys):
+class RoutesFileKeys(Keys):
     """The file of ``bot-bottle proxy --routes``."""
 
     routes: list[RouteKeys] = Field(examples=[[{"host": "api.example.com"}]])
-
-
-_NOW_A_ROUTE = "has been replaced; write a route under egress.routes with auth: {scheme, token_ref}"
-_NOT_AN_AGENTS = (
-    "belongs to the bottle: what a bottle may do is the operator's to say; write it in the bottle's file"
-)
-_NO_CREDENTIAL = (
-    "belongs to the bottle: an agent may come with a repository, and no repository chooses which of the "
-    "operator's credentials are used; write it in the bottle's file"
-)
-_NO_REMOTES = (
-    "belongs to the bottle: a remote carries a credential and trust in a host, which are the operator's to "
-    "give; an agent may declare git.user only"
-)
-_NOT_A_BOTTLES = "belongs to an agent, not to a bottle"
-
-#: Keys that never will be, with the sentence that says what to write instead.
-REFUSED: dict[type[BaseModel], dict[str, str]] = {
-    BottleKeys: {
-        "git_user": "has moved to git.user",
-        "cred_proxy": _NOW_A_ROUTE,
-        "tokens": _NOW_A_ROUTE,
-        "ssh": "has been removed; git remotes are reached through the git gate only",
-        "runtime": "has been removed; the machine decides how a bottle is isolated (see --backend)",
-        "backend": "is not the manifest's to say; use --backend or the operator's config file",
-        "bottle": _NOT_A_BOTTLES,
-        "skills": _NOT_A_BOTTLES,
-    },
-    EgressKeys: {"allowlist": "has been replaced; list the hosts under egress.routes as - host: NAME"},
-    RouteKeys: {
-        "role": "unknown role: no route has one; a provider adds its own routes (see agent_provider)"
-    },
-    GitKeys: {"repos": "has another name; write git.remotes", "name": "belongs to git.user"},
-    AgentKeys: {
-        **dict.fromkeys(
-            ("env", "egress", "limits", "extends", "pipelock", "supervise", "workspace", "backend"),
-            _NOT_AN_AGENTS,
-        ),
-        **dict.fromkeys(
-            ("agent_provider", "auth", "auth_token", "token_ref", "tokens", "forward_host_credentials"),
-            _NO_CREDENTIAL,
-        ),
-        **dict.fromkeys(("remotes", "IdentityFile", "KnownHostKey"), _NO_REMOTES),
-        "api_key": _NO_CREDENTIAL,
-        "token_command": _NO_CREDENTIAL,
-        "token_file": _NO_CREDENTIAL,
-        "git_user": "has moved to git.user",
-    },
-    AgentGitKeys: {"remotes": _NO_REMOTES},
-}

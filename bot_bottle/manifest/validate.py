@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from bot_bottle.manifest.problem import KeyPath, Problem, key_text, shown
-from bot_bottle.manifest.schema import REFUSED
+from bot_bottle.manifest.refused import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

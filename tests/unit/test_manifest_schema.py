@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bot_bottle.cli import main
-from bot_bottle.manifest import schema
 from bot_bottle.manifest.json_schema import KINDS, json_schema
+from bot_bottle.manifest.refused import REFUSED
 from bot_bottle.manifest.yaml_tree import parse_yaml
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def test_every_mapping_is_closed_and_every_key_has_words_or_an_example() -> None
 
 
 def test_no_refused_key_is_offered() -> None:
-    for model, keys in schema.REFUSED.items():
+    for model, keys in REFUSED.items():
         assert not set(keys) & set(model.model_fields)
 
 
