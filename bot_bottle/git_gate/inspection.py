@@ -8,6 +8,7 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
+from bot_bottle.git_gate.merges import overruled
 from bot_bottle.git_gate.quarantine import UNFOLDED, TooLargeError
 from bot_bottle.git_gate.report import PushFinding
 from bot_bottle.git_gate.scanning import Content
@@ -58,6 +59,8 @@ async def inspect(
     changes = await quarantine.changes(commits[::-1]) if commits else ()
     plain = ((one.commit, one.path) for one in changes if not one.folder)
     if denied := rules.judge_paths(plain):
+        return (), denied
+    if denied := rules.judge_merges(await overruled(quarantine, commits[::-1], rules.guards)):
         return (), denied
     size = sum(one.size for one in new)
     await say(f"bot-bottle: looking through {counted(len(commits), 'commit')}, {_amount(size)}")

@@ -150,12 +150,28 @@ class Rules:
     def judge_paths(self, changed: Iterable[tuple[str, str]]) -> Deny | None:
         """Judge the paths a push changes, as (commit, path), once all its commands were judged."""
         for commit, path in changed:
-            if is_protected(path) and not matches(path, self.policy.paths) and not self._opened_path(path):
-                message = (
-                    f"commit {commit[:12]} changes {path}, which the upstream may run or follow by itself"
-                )
-                return self._deny("path_denied", "paths", message, "a list that covers the path")
+            if self._closes(path):
+                return self._deny_path(f"commit {commit[:12]} changes {path}")
         return None
+
+    def judge_merges(self, overruled: Iterable[tuple[str, str]]) -> Deny | None:
+        """Judge the paths that merges take from one side against another, as (commit, path)."""
+        for commit, path in overruled:
+            if self._closes(path):
+                return self._deny_path(f"merge {commit[:12]} drops what a parent of it changed in {path}")
+        return None
+
+    def guards(self, path: str) -> bool:
+        """Tell a path that the policy protects, whatever a human opened besides."""
+        return not matches(path, self.policy.paths) and is_protected(path)
+
+    def _closes(self, path: str) -> bool:
+        """Tell a path that may not be changed, and note the opening that lets another be."""
+        return self.guards(path) and not self._opened_path(path)
+
+    def _deny_path(self, what: str) -> Deny:
+        message = f"{what}, which the upstream may run or follow by itself"
+        return self._deny("path_denied", "paths", message, "a list that covers the path")
 
     def judge_size(self, *, bytes_seen: int = 0, objects: int = 0) -> Deny | None:
         """Judge how much a push brings."""

@@ -152,12 +152,12 @@ class Quarantine:
         if not tips:
             return ()
         given = "".join(f"{tip}\n" for tip in tips).encode()
-        done = await self._git("rev-list", "--objects", "--stdin", *_EXCLUDED, given=given)
+        done = await self.read("rev-list", "--objects", "--stdin", *_EXCLUDED, given=given)
         paths = dict(read_objects(done))
         if denied := self._rules.judge_size(objects=len(paths)):
             raise TooLargeError(denied)
         asked = "".join(f"{oid}\n" for oid in paths).encode()
-        found = read_kinds(await self._git("cat-file", "--batch-check", given=asked), paths) if paths else ()
+        found = read_kinds(await self.read("cat-file", "--batch-check", given=asked), paths) if paths else ()
         # Unfolded content is bounded too; the deny names the key that bounds both.
         if denied := self._rules.judge_size(bytes_seen=sum(one.size for one in found) // UNFOLDED):
             raise TooLargeError(denied)
@@ -167,12 +167,12 @@ class Quarantine:
         """List what each of these commits changed, directories included."""
         given = "".join(f"{commit}\n" for commit in commits).encode()
         form = ("--root", "--raw", "-z", "--no-abbrev", "--no-renames")
-        listing = await self._git("diff-tree", "--stdin", "-c", "-r", "-t", *form, given=given)
+        listing = await self.read("diff-tree", "--stdin", "-c", "-r", "-t", *form, given=given)
         return tuple(read_changes(listing))
 
     async def type_of(self, oid: str) -> str:
         """Give an object's type; raises ``GitError`` where it is not there."""
-        return (await self._git("cat-file", "-t", oid)).decode().strip()
+        return (await self.read("cat-file", "-t", oid)).decode().strip()
 
     async def is_ancestor(self, old: str, new: str) -> bool:
         """Tell whether ``new`` has all that ``old`` has; raises ``GitError`` where git cannot tell."""
@@ -217,9 +217,15 @@ class Quarantine:
         """Make the objects the mirror's own; the index comes last, since it is what git looks for."""
         await asyncio.to_thread(_migrate, self.path / "pack", self._mirror.path / "objects" / "pack")
 
-    async def _git(self, *arguments: str, given: bytes = b"") -> bytes:
+    async def read(self, *arguments: str, given: bytes = b"", empty: int = 0) -> bytes:
+        """Give what a command says that only looks at these objects, within bounds; raises ``GitError``.
+
+        ``empty`` is the exit code by which it says that there is nothing.
+        """
         way = git.Way(env=self.env, bounds=_LIST_BOUNDS)
-        done = await self._mirror.git(*arguments, given=given, way=way, seconds=_LIST_SECONDS)
+        done = await self._mirror.git(*arguments, given=given, way=way, check=False, seconds=_LIST_SECONDS)
+        if done.returncode not in {0, empty}:
+            raise GitError(git.last_words(done.stderr, f"git {arguments[0]} ended with {done.returncode}"))
         return done.stdout
 
 

@@ -418,6 +418,42 @@ def test_f3_a_protected_file_is_not_taken_away_and_a_folder_beside_it_is(gate_la
         assert ".github/workflows/ci.yml" in said
 
 
+def test_f3_no_merge_brings_an_old_ci_file_back_or_takes_one_away(gate_lab: GitLab) -> None:
+    """Each has the file as one of its parents has it, so that no commit of the push changes it."""
+    ci = ".github/workflows/ci.yml"
+    seed = Repo(gate_lab.folder / "seed-upstream.git", gate_lab.env)
+    old = seed.commit({ci: "on: pull_request_target\n"})
+    seed.commit({ci: "on: pull_request\n", "a.txt": "a\n"})
+    tip = seed.commit({"b.txt": "b\n"})
+    seed.git("push", "-q", str(gate_lab.upstream.path), "main", f"{old}:refs/heads/old")
+    gate_lab.start()
+    work = gate_lab.clone()
+
+    def merge(tree: str, *parents: str) -> str:
+        sides = [word for parent in parents for word in ("-p", parent)]
+        return work.git("commit-tree", *sides, "-m", "m", work.git("rev-parse", f"{tree}^{{tree}}"))
+
+    empty = work.git("commit-tree", "-m", "another root", work.git("mktree", given=b""))
+    work.git("read-tree", tip)
+    work.git("rm", "-q", "--cached", ci)
+    without = work.git("write-tree")
+    mine = work.commit({"mine.txt": "mine\n"})
+    for evil in (
+        merge(old, tip, old),
+        merge(old, mine, tip, old),
+        work.git("commit-tree", "-p", tip, "-p", empty, "-m", "m", without),
+    ):
+        work.git("update-ref", "HEAD", evil)
+        said = refused(gate_lab, work, "origin", "HEAD:bottle/x")
+        assert "AllowPaths" in said
+        assert f"merge {evil[:12]} drops what a parent of it changed in {ci}" in said
+    # Bringing a branch up to the upstream's newer CI file is what merges are for.
+    work.git("checkout", "-q", "-f", "-B", "bottle/good", old)
+    work.commit({"mine.txt": "mine\n"})
+    work.git("merge", "-q", "-m", "up to date", tip)
+    assert work.run("push", "origin", "HEAD:bottle/good").returncode == 0
+
+
 def test_the_upstreams_refusal_is_told_in_its_own_words(gate_lab: GitLab) -> None:
     hook = gate_lab.upstream.path / "hooks" / "pre-receive"
     hook.parent.mkdir(exist_ok=True)
