@@ -36,8 +36,10 @@ def no_identity(identity: str, known: Iterable[str] | None = None) -> str:
 
 
 def _near(identity: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Give those that begin so, as where the agent's name alone was written; else those that are alike."""
+    """Give those that begin so, as where the agent's name alone was written; else alike, or of its agent."""
     import difflib  # noqa: PLC0415 - few commands are told of an identity that is not there
 
     begun = [one for one in known if identity and one.startswith(identity)]
-    return tuple((begun or difflib.get_close_matches(identity, known, n=_NEAR, cutoff=_ALIKE))[:_NEAR])
+    alike = begun or difflib.get_close_matches(identity, known, n=_NEAR, cutoff=_ALIKE)
+    agent = identity[:-5]
+    return tuple((alike or [one for one in known if agent and one[:-5] == agent])[:_NEAR])

@@ -326,9 +326,23 @@ def _note_end(identity: str, exit_code: int | None, words: str) -> None:
 def _say_resume(identity: str, what: str) -> None:
     _say(
         f"{what}; its home and workspace are kept{_where(identity)}. See the work: bot-bottle diff "
-        f"{identity}; bring it home: bot-bottle pull {identity} (--uncommitted: also what is in no commit); "
+        f"{identity}; bring it home: bot-bottle pull {identity} (--uncommitted: also what is in no commit"
+        f"{_stashed(identity)}); "
         f"go on with: bot-bottle resume {identity}"
     )
+
+
+def _stashed(identity: str) -> str:
+    """Say how to bring what stands in git's stash, where the workspace is a folder of this machine."""
+    from bot_bottle.retrieval.tree import FolderTree  # noqa: PLC0415 - at the end of a session alone
+
+    with suppress(OSError, BotBottleError):
+        place = bottle_state.bottle_state_dir(identity) / "workspace"
+        if place.is_dir():
+            with FolderTree(place) as tree:
+                if tree.kind(b".git/logs/refs/stash") == "file":
+                    return "; --from 'stash@{0}': what it put into git's stash"
+    return ""
 
 
 def _say_refused(plan: BottlePlan) -> None:

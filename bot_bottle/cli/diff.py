@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 @click.command("diff")
 @click.argument("identity", shell_complete=complete.identities)
 @click.option(
-    "--from", "branch", metavar="BRANCH", default="", help="A branch of the bottle's, not the current."
+    "--from",
+    "branch",
+    metavar="BRANCH",
+    default="",
+    help="A branch of the bottle's, or one of its stashes (stash@{0}), not the current branch.",
 )
 @click.option("--path", "inside", metavar="FOLDER", default="", help="A repository below the workspace.")
 @click.option(

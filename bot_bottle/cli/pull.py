@@ -26,7 +26,11 @@ _FOUND = 1
 @click.argument("identity", shell_complete=complete.identities)
 @click.option("--branch", "name", metavar="NAME", help="Your new branch, below bottle/ (default: IDENTITY).")
 @click.option(
-    "--from", "branch", metavar="BRANCH", default="", help="A branch of the bottle's, not the current."
+    "--from",
+    "branch",
+    metavar="BRANCH",
+    default="",
+    help="A branch of the bottle's, or one of its stashes (stash@{0}), not the current branch.",
 )
 @click.option("--uncommitted", is_flag=True, help="Bring what is not committed too, as one more commit.")
 @click.option("--path", "inside", metavar="FOLDER", default="", help="A repository below the workspace.")
@@ -62,7 +66,8 @@ def command(  # noqa: PLR0913 - one for each option
     from bot_bottle.retrieval.source import guarded_secrets, open_source  # noqa: PLC0415
 
     metadata = bottle_state.require_metadata(identity)
-    target = branch_name(name or identity)
+    if name:
+        branch_name(name)  # a name that git refuses is told before anything is read
     home = retrieved.repository_of(metadata, into, needed=True)
     assert home is not None  # noqa: S101 - needed
     secrets = guarded_secrets(metadata, home.folder)
@@ -76,6 +81,7 @@ def command(  # noqa: PLR0913 - one for each option
             async with arrive(source, home, branch=branch, rest=rest) as arrival:
                 if not as_json:
                     terminal.say(retrieved.notes(arrival, identity, home))
+                target = branch_name(name or retrieved.default_name(arrival, identity, branch))
                 changed = 0 if uncommitted else arrival.uncommitted.changed
                 why = nothing_new(arrival, home, target, changed, named=bool(name))
                 if why:

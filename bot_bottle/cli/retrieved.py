@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle.cli import terminal
+from bot_bottle.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,7 +38,7 @@ def repository_of(metadata: BottleMetadata, into: str | None, *, needed: bool) -
 
 
 def notes(arrival: Arrival, identity: str, home: Repository | None) -> list[str]:
-    """Say which submodules changed, what was left out, and which other branches there are."""
+    """Say which submodules changed, what was left out, which stashes and other branches there are."""
     from bot_bottle.retrieval.changes import visible  # noqa: PLC0415
 
     out = arrival.uncommitted.left_out
@@ -50,9 +51,16 @@ def notes(arrival: Arrival, identity: str, home: Repository | None) -> list[str]
     lines += [f"left out: {visible(line)}" for line in out[:_MOST_LEFT_OUT]]
     if len(out) > _MOST_LEFT_OUT:
         lines.append(f"left out: and {len(out) - _MOST_LEFT_OUT} more")
-    if arrival.refs.stash:
-        lines.append("the bottle has work in git's stash, which stays there; have the agent commit it")
     known = set(arrival.view.known)
+    stashes = [oid for oid in arrival.refs.stashes if oid not in known and oid != arrival.committed]
+    if stashes:
+        first = shlex.quote(f"stash@{{{arrival.refs.stashes.index(stashes[0])}}}")
+        are = "is" if len(stashes) == 1 else "are"
+        lines.append(
+            f"{counted(len(stashes), 'stash', 'stashes')} of the bottle's git {are} not taken along; "
+            f"see one: bot-bottle diff {identity} --from {first}; bring it as a branch of its own: "
+            f"bot-bottle pull {identity} --from {first}"
+        )
     others = sorted(
         name for name, oid in arrival.refs.branches.items() if oid not in known and oid != arrival.committed
     )
@@ -68,12 +76,19 @@ def _place(submodule: ChangedSubmodule, identity: str, home: Repository | None) 
     return f"{identity} --path {path} --into {into}"
 
 
+def default_name(arrival: Arrival, identity: str, branch: str) -> str:
+    """Name the operator's branch where they did not; a stash keeps its name when others come before it."""
+    is_stash = bool(branch) and branch not in arrival.refs.branches
+    return f"{identity}-stash-{arrival.committed[:8]}" if is_stash else identity
+
+
 def facts(arrival: Arrival, commits: Sequence[NewCommit], files: Iterable[FileChange]) -> dict[str, object]:
     """Describe work as plain data."""
     return {
         "compared_with": arrival.base,
         "branch": arrival.refs.branch,
         "branches": dict(arrival.refs.branches),
+        "stashes": list(arrival.refs.stashes),
         "commit": arrival.committed,
         "tip": arrival.tip,
         "uncommitted": arrival.uncommitted.changed,

@@ -88,9 +88,9 @@ async def arrive(
 ) -> AsyncIterator[Arrival]:
     """Read a bottle's work and hold it in quarantine until the body ends; nothing of it stays.
 
-    ``branch`` is one of the bottle's, the current one where it is empty. ``rest`` is about work that
-    is not committed: once it is brought, a part of it that git cannot take keeps everything out. Raises
-    ``UsageError`` for what cannot be taken.
+    ``branch`` is one of the bottle's or of its stashes, the current one where it is empty. ``rest`` is
+    about work that is not committed: once it is brought, a part of it that git cannot take keeps everything
+    out. Raises ``UsageError`` for what cannot be taken.
     """
     with tempfile.TemporaryDirectory(prefix="bot-bottle-retrieval-") as temporary:
         try:
@@ -171,7 +171,7 @@ def _is_copy_of(source: Source, home: Repository | None) -> bool:
 def _choose(refs: BottleRefs | None, branch: str) -> str:
     if not branch:
         return refs.commit if refs else ""
-    oid = refs.branches.get(branch) if refs else None
+    oid = refs.find(branch) if refs else None
     if oid is None:
         there = ", ".join(sorted(refs.branches)[:20]) if refs and refs.branches else "none"
         raise UsageError(f"the bottle has no branch {branch!r}; those that exist: {there}")

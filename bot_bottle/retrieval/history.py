@@ -30,7 +30,11 @@ _HEADS = "refs/heads/"
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _LOOSE = re.compile(rb"[0-9a-f]{2}/(?:[0-9a-f]{38}|[0-9a-f]{62})")
 _PACK = re.compile(rb"pack/pack-(?:[0-9a-f]{40}|[0-9a-f]{64})\.pack")
+_STASH = re.compile(r"stash(?:@\{([0-9]{1,4})\})?", re.ASCII)
+_PACKED_STASH = re.compile(rb"^([0-9a-f]{40,64}) refs/stash$", re.MULTILINE)
 _MAX_REF = 4096
+_MAX_STASH_LOG = 4 << 20
+_MAX_STASHES = 1000
 _MAX_PACKED_REFS = 64 << 20
 _MAX_BRANCHES = 10_000
 _MAX_BYTES = 32 << 30
@@ -46,14 +50,22 @@ _BOUNDS = {resource.RLIMIT_AS: 3 << 30, resource.RLIMIT_CPU: 1800}
 class BottleRefs:
     """Where a repository stands: its current branch (``""`` where it is on none), that commit, all branches.
 
-    Branch names are without ``refs/heads/``; ``commit`` is ``""`` where nothing was committed yet. ``stash``:
-    there is work in git's stash, which is on no branch.
+    Branch names are without ``refs/heads/``; ``commit`` is ``""`` where nothing was committed yet.
+    ``stashes`` are the commits of git's stash, which no branch has, the newest (``stash@{0}``) first.
     """
 
     branch: str = ""
     commit: str = ""
     branches: Mapping[str, str] = field(default_factory=dict)
-    stash: bool = False
+    stashes: tuple[str, ...] = ()
+
+    def find(self, name: str) -> str | None:
+        """Give the commit of a branch, or of a stash by git's own name for it; None where there is none."""
+        stash = _STASH.fullmatch(name)
+        if name in self.branches or stash is None:
+            return self.branches.get(name)
+        number = int(stash[1] or 0)
+        return self.stashes[number] if number < len(self.stashes) else None
 
 
 def read_refs(tree: Tree) -> BottleRefs | None:
@@ -71,19 +83,30 @@ def read_refs(tree: Tree) -> BottleRefs | None:
         )
     head = (read_small(tree, GIT_DIR + b"/HEAD", _MAX_REF) or b"").decode("utf-8", "replace").strip()
     branches = _branches(tree)
-    stash = _has_stash(tree)
+    stashes = _stashes(tree)
     if _OID.fullmatch(head):
-        return BottleRefs(commit=head, branches=branches, stash=stash)
+        return BottleRefs(commit=head, branches=branches, stashes=stashes)
     name = head.removeprefix("ref:").strip()
     if not head.startswith("ref:") or not name.startswith(_HEADS) or not is_ref_name(name):
         raise UsageError("the HEAD of the bottle's repository names no branch and no commit")
     branch = name.removeprefix(_HEADS)
-    return BottleRefs(branch=branch, commit=branches.get(branch, ""), branches=branches, stash=stash)
+    return BottleRefs(branch=branch, commit=branches.get(branch, ""), branches=branches, stashes=stashes)
 
 
-def _has_stash(tree: Tree) -> bool:
+def _stashes(tree: Tree) -> tuple[str, ...]:
+    """Give what git's stash holds: the ref is the newest, and its log (git-stash(1)) is the list of all."""
     packed = read_small(tree, GIT_DIR + b"/packed-refs", _MAX_PACKED_REFS) or b""
-    return tree.kind(GIT_DIR + b"/refs/stash") == "file" or b" refs/stash\n" in packed
+    newest = (read_small(tree, GIT_DIR + b"/refs/stash", _MAX_REF) or b"").decode("ascii", "replace").strip()
+    if not newest:
+        found = _PACKED_STASH.search(packed)
+        newest = found[1].decode("ascii") if found else ""
+    if not _OID.fullmatch(newest):
+        return ()
+    log = (read_small(tree, GIT_DIR + b"/logs/refs/stash", _MAX_STASH_LOG) or b"").decode("utf-8", "replace")
+    # OLD NEW WHO TIME ZONE, a tab and a message; a line for each, the newest last.
+    listed = [fields[1] for line in log.split("\n") if len(fields := line.split(" ", 2)) == 3]
+    stashes = [oid for oid in reversed(listed) if _OID.fullmatch(oid)][:_MAX_STASHES]
+    return tuple(stashes) if stashes and stashes[0] == newest else (newest, *stashes)
 
 
 def _branches(tree: Tree) -> dict[str, str]:

@@ -178,9 +178,34 @@ def test_an_index_that_cannot_be_read_is_said_and_work_that_stays_in_the_bottle_
         "left out: .git/index: cannot be read",
         "left out: other/: is another work tree; have the agent commit in it, and bring its branch with",
         "d/d/: cannot be read, or lies too deep",
-        "the bottle has work in git's stash, which stays there",
+        "1 stash of the bottle's git is not taken along; see one: bot-bottle diff worker-abcde --from",
     ):
         assert words in done.err, (words, done.err)
+
+
+def test_a_stash_comes_home_as_a_branch_of_its_own(work: KeptWork) -> None:
+    for name in ("one", "two"):
+        (work.workspace / "kept.txt").write_text(f"{name}\n")
+        (work.workspace / f"{name}.txt").write_text("untracked\n")
+        git(work.workspace, "stash", "--include-untracked")
+    stashes = [git(work.workspace, "rev-parse", f"stash@{{{number}}}") for number in range(2)]
+    nothing = work.run("pull", IDENTITY)
+    assert nothing.code == 0
+    assert "2 stashes of the bottle's git are not taken along" in nothing.err
+    assert json.loads(work.run("diff", IDENTITY, "--json").out)["stashes"] == stashes
+    assert "+two" in work.run("diff", IDENTITY, "--from", "stash@{0}").out
+    git(work.workspace, "pack-refs", "--all")
+    for number, name in enumerate(("two", "one")):
+        done = work.run("pull", IDENTITY, "--from", f"stash@{{{number}}}")
+        assert done.code == 0, done.err
+        branch = f"bottle/{IDENTITY}-stash-{stashes[number][:8]}"
+        assert work.branch(branch) == stashes[number], done.out
+        assert git(work.project, "show", f"{branch}:kept.txt") == name
+        assert git(work.project, "show", f"{branch}^3:{name}.txt") == "untracked"
+    assert "stash" not in work.run("pull", IDENTITY).err
+    assert "the bottle has no branch 'stash@{7}'" in work.run("pull", IDENTITY, "--from", "stash@{7}").err
+    (work.workspace / ".git/logs/refs/stash").unlink()  # then the ref alone tells of the newest
+    assert json.loads(work.run("diff", IDENTITY, "--json").out)["stashes"] == stashes[:1]
 
 
 def test_where_nothing_is_committed_the_sentence_says_what_would_help(work: KeptWork) -> None:

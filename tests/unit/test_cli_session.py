@@ -242,6 +242,22 @@ def test_a_providers_credential_that_is_not_set_is_told_by_its_key_and_place(
     assert "write export MY_OWN=... before starting" in err
 
 
+def test_the_last_words_tell_of_a_stash(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(*_any: object, **_more: object) -> int:
+        log = ScriptedBackend.launched[-1].state_dir / "workspace/.git/logs/refs/stash"
+        if len(ScriptedBackend.launched) > 1:
+            log.parent.mkdir(parents=True)
+            log.write_text("")
+        return 3
+
+    monkeypatch.setattr("tests.support.scripted_backend.ScriptedBottle.exec_agent", work)
+    for told in (False, True):
+        assert main(["start", "a", "--yes", "--headless"]) == 3
+        assert ("--from 'stash@{0}'" in capsys.readouterr().err) is told
+
+
 def test_a_bottle_with_a_credential_is_told_of_to_the_operators_command(home: Path, tmp_path: Path) -> None:
     write(home / "config.toml", 'on_request = ["/bin/true"]\n')
     assert main(["start", "a", "--yes", "--headless"]) == 0
