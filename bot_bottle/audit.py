@@ -7,8 +7,8 @@ the chain. A clean end writes an ``end`` event, so a log cut short is told from 
 
 The log is only ever appended to. Where a crash or a full disk tore the last line, the next
 :meth:`AuditLog.open` ends the fragment with a line feed and writes a ``recovered`` event that holds the
-fragment's SHA-256 and length; the chain goes on from the last whole line, and :func:`verify` accepts the
-fragment only because that record vouches for it.
+fragment's SHA-256 and length; the chain goes on from the last whole line, and
+:func:`~bot_bottle.audit_reading.verify` accepts the fragment only because that record vouches for it.
 
 One file holds at most :data:`MAX_LOG_BYTES`. What would go beyond is not accepted, nor anything after it
 but the ``end``, so that who fills the log is refused everything from then on.
@@ -21,17 +21,15 @@ import json
 import os
 import stat
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote
 
-from bot_bottle.audit_chain import GENESIS, ChainEnd, canonical, fault, parse, sha256, stand
-from bot_bottle.words import counted
+from bot_bottle.audit_chain import GENESIS, ChainEnd, canonical, sha256, stand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from bot_bottle.secret import Secret
@@ -276,74 +274,6 @@ def open_log_file(path: Path) -> int:
     return fd
 
 
-def is_written(path: Path) -> bool:
-    """Tell whether a process has the log at ``path`` open for writing now; raises ``OSError``."""
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditVerdict:
-    """What :func:`verify` found.
-
-    ``records`` counts the valid records before the first error; ``ended`` says whether the last record is
-    an ``end``; ``error_line`` is the 1-based number of the line that breaks the chain, or ``None``.
-    """
-
-    ok: bool
-    records: int
-    ended: bool
-    error_line: int | None
-    message: str
-
-
-def verify(path: Path) -> AuditVerdict:
-    """Prove or disprove the chain of the log at ``path``; raises ``OSError`` where it cannot be read."""
-    prev, records, last_event = GENESIS, 0, ""
-    torn: tuple[int, str, int] | None = None
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            record = parse(line)
-            if record is None:
-                if torn:
-                    return _broken(records, torn[0], "is not a whole record")
-                torn = (number, sha256(line.rstrip(b"\n")), len(line.rstrip(b"\n")))
-                continue
-            wrong = fault(record, seq=records, prev=prev)
-            if not wrong and torn and not _vouches(record, torn):
-                number, wrong = torn[0], "is not a whole record"  # noqa: PLW2901 - the torn line is the one to name
-            if wrong:
-                return _broken(records, number, wrong)
-            torn = None
-            prev, last_event = str(record["hash"]), str(record["event"])
-            records += 1
-    if torn:
-        return _broken(records, torn[0], "is not a whole record (the log was cut while it was written)")
-    ended = last_event == "end"
-    message = f"{counted(records, 'record')}, chain intact, " + (
-        "ended cleanly" if ended else "no end record: still open, or cut short"
-    )
-    return AuditVerdict(ok=True, records=records, ended=ended, error_line=None, message=message)
-
-
-def read_records(path: Path, *, offset: int = 0, event: str = "") -> Iterator[dict[str, object]]:
-    """Give the records from byte ``offset`` on; what is no record is left out (see :func:`verify`).
-
-    With ``event`` only those of that event: a long log is gone through at the disk's pace.
-    """
-    mark = f'"event":"{event}"'.encode() if event else b""
-    with path.open("rb") as file:
-        file.seek(offset)
-        for line in file:
-            record = parse(line) if mark in line else None
-            if record is not None and (not event or record.get("event") == event):
-                yield record
-
-
 def _encode(record: Mapping[str, AuditValue]) -> str:
     """Write what :data:`canonical` writes, in half the time: a record has few fields, nearly all text."""
     parts = []
@@ -384,19 +314,3 @@ def _second(seconds: int) -> str:
 def _forms(secret: str) -> set[str]:
     """List how a secret may stand in a line: as it is and JSON-escaped."""
     return {secret, canonical(secret)[1:-1]} if secret else set()
-
-
-def _vouches(record: dict[str, object], torn: tuple[int, str, int]) -> bool:
-    return (
-        record["event"] == "recovered" and (record.get("torn_sha256"), record.get("torn_bytes")) == torn[1:]
-    )
-
-
-def _broken(records: int, line: int, wrong: str) -> AuditVerdict:
-    return AuditVerdict(
-        ok=False,
-        records=records,
-        ended=False,
-        error_line=line,
-        message=f"line {line} {wrong}; {counted(records, 'record')} before it hold",
-    )

@@ -49,7 +49,7 @@ class Decided:
 
 
 def decided(records: Iterable[Mapping[str, object]]) -> Decided:
-    """Sum up audit records, as :func:`bot_bottle.audit.read_records` gives them."""
+    """Sum up audit records, as :func:`bot_bottle.audit_reading.read_records` gives them."""
     counts: Counter[str] = Counter()
     denials: Counter[tuple[str, str]] = Counter()
     pushes: list[Push] = []

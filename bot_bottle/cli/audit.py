@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot_bottle import audit, bottle_state
+from bot_bottle import bottle_state
+from bot_bottle.audit_reading import AuditVerdict, is_written, read_records, verify
 from bot_bottle.cli import complete
 from bot_bottle.cli.output import print_json
 from bot_bottle.cli.records import record_line
@@ -65,8 +66,8 @@ def _file(word: str) -> Path | None:
 
 
 def _verify_file(path: Path, *, as_json: bool) -> int:
-    verdict = audit.verify(path)
-    whole = verdict.ok and (verdict.ended or audit.is_written(path))
+    verdict = verify(path)
+    whole = verdict.ok and (verdict.ended or is_written(path))
     if as_json:
         print_json({"file": str(path), **_object(verdict, whole)})
     else:
@@ -74,12 +75,12 @@ def _verify_file(path: Path, *, as_json: bool) -> int:
     return 0 if whole else 1
 
 
-def _word(verdict: audit.AuditVerdict, whole: bool) -> str:  # noqa: FBT001 - one of a pair
+def _word(verdict: AuditVerdict, whole: bool) -> str:  # noqa: FBT001 - one of a pair
     return "ok" if whole else "BROKEN" if not verdict.ok else "INCOMPLETE"
 
 
 def _verify(paths: Sequence[Path], identity: str, *, as_json: bool) -> int:
-    verdicts = [audit.verify(path) for path in paths]
+    verdicts = [verify(path) for path in paths]
     running = bottle_state.is_running(identity)
     whole = [one.ok and (one.ended or (number == 0 and running)) for number, one in enumerate(verdicts)]
     if as_json:
@@ -94,7 +95,7 @@ def _verify(paths: Sequence[Path], identity: str, *, as_json: bool) -> int:
     return 0 if all(whole) else 1
 
 
-def _object(verdict: audit.AuditVerdict, whole: bool) -> dict[str, object]:  # noqa: FBT001 - one of a pair
+def _object(verdict: AuditVerdict, whole: bool) -> dict[str, object]:  # noqa: FBT001 - one of a pair
     return {
         "ok": whole,
         "chain_intact": verdict.ok,
@@ -107,9 +108,9 @@ def _object(verdict: audit.AuditVerdict, whole: bool) -> dict[str, object]:  # n
 
 def _show(paths: Sequence[Path], *, as_json: bool) -> int:
     """Show the bottle's records, and among them, by their time, what the operator did."""
-    own = ({**record, "by": "operator"} for path in paths[1:] for record in audit.read_records(path))
+    own = ({**record, "by": "operator"} for path in paths[1:] for record in read_records(path))
     acts = (record for record in own if record["event"] != "end")
-    records = heapq.merge(audit.read_records(paths[0]), acts, key=lambda record: str(record.get("time", "")))
+    records = heapq.merge(read_records(paths[0]), acts, key=lambda record: str(record.get("time", "")))
     if as_json:
         print_json(list(records))
         return 0

@@ -123,11 +123,11 @@ def _identity(identity: str, *, as_json: bool) -> None:
 
 def _used(audit_path: Path) -> UsedByModel:
     """Sum up what answers said they used, in all sessions of an identity, as far as it can be read."""
-    from bot_bottle import audit, usage  # noqa: PLC0415
+    from bot_bottle import audit_reading, usage  # noqa: PLC0415
 
     used = usage.UsedByModel()
     with contextlib.suppress(OSError):
-        for record in audit.read_records(audit_path, event=usage.EVENT):
+        for record in audit_reading.read_records(audit_path, event=usage.EVENT):
             if one := usage.usage_of(record):
                 used.add(one)
     return used

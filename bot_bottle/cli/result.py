@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from bot_bottle import audit, bottle_state
+from bot_bottle import audit_reading, bottle_state
 from bot_bottle.cli.output import print_json
 from bot_bottle.errors import BotBottleError
 from bot_bottle.session_result import Decided, SessionResult, decided
@@ -105,7 +105,7 @@ def _size(path: Path) -> int:
 
 def _decided(path: Path, log_began: int) -> Decided:
     try:
-        return decided(audit.read_records(path, offset=log_began))
+        return decided(audit_reading.read_records(path, offset=log_began))
     except OSError:  # a launch that failed before its sidecar was up has no record
         return Decided()
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from bot_bottle.audit import verify
+from bot_bottle.audit_reading import verify
 from bot_bottle.backend.registry import get_bottle_backend
 from bot_bottle.demo.evidence import SECONDS, decided, error_text, last_line, places_of, text, whereabouts
 from bot_bottle.demo.git_scene import push_scanned

@@ -24,6 +24,13 @@ from bot_bottle.egress.policy import (
     may_object,
 )
 from bot_bottle.egress.precedent import Precedent, Precedents
+from bot_bottle.egress.recorded import (
+    MAX_RECORDED_PATH,
+    audit_failed,
+    credential_name,
+    grant_used_up,
+    record_fields,
+)
 from bot_bottle.egress.sent import sent_by_git
 from bot_bottle.egress.table import RouteTable, Verdict
 from bot_bottle.refused_credentials import LIKELY
@@ -32,7 +39,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from bot_bottle.audit import AuditLog, AuditValue
+    from bot_bottle.audit import AuditLog
     from bot_bottle.egress.counters import Tally
     from bot_bottle.egress.guarded import Guarded
     from bot_bottle.egress.headers import RequestHeaders
@@ -48,8 +55,6 @@ if TYPE_CHECKING:
     from bot_bottle.egress.websocket import Conversation
     from bot_bottle.sidecar.config import SidecarConfig
     from bot_bottle.usage import Usage
-
-_MAX_RECORDED_PATH = 1024
 
 
 class Decisions:
@@ -114,11 +119,11 @@ class Decisions:
         if self.counted:
             verdict = self._counted(verdict)
         decision = verdict.decision
-        injected = _injected(verdict.route) if verdict.route and isinstance(decision, Allow) else None
+        injected = credential_name(verdict.route) if verdict.route and isinstance(decision, Allow) else None
         try:
             self._record(shown, decision, injected=injected)
         except OSError:
-            return Verdict(_unrecorded())
+            return Verdict(audit_failed())
         if verdict.changed and (unrecorded := self.record_notices(request, verdict.changed.notices)):
             return Verdict(unrecorded)
         if verdict.route and isinstance(decision, Allow):
@@ -147,7 +152,7 @@ class Decisions:
         if route is None or isinstance(verdict.decision, Deny):
             return verdict
         use = self.counted.get(route.origin)
-        return verdict if use is None or use() else Verdict(_used_up(route))
+        return verdict if use is None or use() else Verdict(grant_used_up(route))
 
     def set_precedent(
         self,
@@ -165,7 +170,7 @@ class Decisions:
             return  # what a human let pass of a head is let pass for a time
         if self.table.candidates(request.host) != (route,):
             return  # which of several routes it is depends on the target
-        fields = _fields(request, Allow(rule=route.origin), injected=_injected(route))
+        fields = record_fields(request, Allow(rule=route.origin), injected=credential_name(route))
         del fields["path"]
         precedent = Precedent(
             table=self.table,
@@ -194,7 +199,7 @@ class Decisions:
         if self.content.again(request, precedent.facts, precedent.route) is not None:
             return None
         try:
-            self._audit.fill(precedent.form, path[:_MAX_RECORDED_PATH])
+            self._audit.fill(precedent.form, path[:MAX_RECORDED_PATH])
         except OSError:
             return None
         self.counters.of(precedent.route.host).requests += 1
@@ -206,7 +211,7 @@ class Decisions:
         try:
             self._record(request, verdict or Allow(rule="egress.local"), via="local")
         except OSError:
-            return _unrecorded()
+            return audit_failed()
         return verdict
 
     def record_refusal(
@@ -301,7 +306,7 @@ class Decisions:
 
     def credential_refused(self, destination: Destination | None, status: int) -> None:
         """Put on record that a server refused a request that carried a credential of ours."""
-        name = _injected(destination.route) if destination is not None else None
+        name = credential_name(destination.route) if destination is not None else None
         if destination is None or name is None:
             return
         tally = self.counters.of(destination.route.host)
@@ -328,7 +333,7 @@ class Decisions:
             for one in said:
                 self._audit.append(one.what, host=request.host, method=request.method, **one.fields())
         except OSError:
-            return _unrecorded()
+            return audit_failed()
         return None
 
     def conversation(self, destination: Destination) -> Conversation:
@@ -358,51 +363,6 @@ class Decisions:
         via: str = "",
         injected: str | None = None,
     ) -> None:
-        self._audit.append("request", **_fields(request, decision, kind=kind, via=via, injected=injected))
-
-
-def _fields(
-    request: EgressRequest,
-    decision: Allow | Deny,
-    *,
-    kind: str = "deny",
-    via: str = "",
-    injected: str | None = None,
-) -> dict[str, AuditValue]:
-    """List what the record of a decision holds; ``kind`` is ``deny`` or ``error`` for what is refused."""
-    denied = decision if isinstance(decision, Deny) else None
-    return {
-        "decision": kind if denied else "allow",
-        "reason": denied.reason if denied else None,
-        "rule": decision.rule,
-        "message": denied.message if denied else None,
-        "scheme": request.scheme,
-        "method": request.method,
-        "host": request.host,
-        "port": request.port,
-        "path": request.path[:_MAX_RECORDED_PATH],
-        "via": via or request.via,
-        "injected": injected,
-    }
-
-
-def _injected(route: EgressRoute) -> str | None:
-    return route.auth.token_ref if route.auth else None
-
-
-def _used_up(route: EgressRoute) -> Deny:
-    return Deny(
-        reason="grant_used_up",
-        rule=route.origin,
-        message=f"what was granted for {route.host} has been used",
-        next_step="Ask again with request_egress where the supervise server is at hand, or ask the operator",
-    )
-
-
-def _unrecorded() -> Deny:
-    return Deny(
-        reason="audit_failed",
-        rule="egress.audit",
-        message="the decision could not be put on record, so the request is refused",
-        next_step="Have the operator free disk space or move a full audit log away, then start again",
-    )
+        self._audit.append(
+            "request", **record_fields(request, decision, kind=kind, via=via, injected=injected)
+        )

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot_bottle.audit import verify
+from bot_bottle.audit_reading import verify
 from bot_bottle.errors import BotBottleError
 from bot_bottle.manifest.model import Manifest
 from bot_bottle.verify import inside

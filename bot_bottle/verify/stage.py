@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bot_bottle import paths
-from bot_bottle.audit import read_records
+from bot_bottle.audit_reading import read_records
 from bot_bottle.backend.launch import launch_bottle, settle
 from bot_bottle.backend.plan import BottleSpec
 from bot_bottle.backend.prepare import prepare_plan

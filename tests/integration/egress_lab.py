@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import uvloop
 
-from bot_bottle.audit import AuditLog, read_records, verify
+from bot_bottle.audit import AuditLog
 from bot_bottle.audit_events import deviations
+from bot_bottle.audit_reading import read_records, verify
 from bot_bottle.demo.authority import Authority
 from bot_bottle.egress.ca import CertificateAuthority
 from bot_bottle.egress.clients import MAX_CLIENTS

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot_bottle.agent_provider.claude_login import PLACEHOLDER_TOKEN
-from bot_bottle.audit import read_records
+from bot_bottle.audit_reading import read_records
 from bot_bottle.demo.messages_api import tool_results
 from tests.support.outside import new_marker
 from tests.support.watch import Watch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bot_bottle.audit import verify
+from bot_bottle.audit_reading import verify
 from tests.support.clock import DAY, VARIABLE, Clock
 from tests.support.family import wait_until
 from tests.support.lab import Lab

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot_bottle.audit import read_records
+from bot_bottle.audit_reading import read_records
 from bot_bottle.renewal import MARGIN
 from tests.support.codex_login import CodexLogin
 from tests.support.engine import engine_api

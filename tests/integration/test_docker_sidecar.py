@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from bot_bottle.audit import read_records, verify
+from bot_bottle.audit_reading import read_records, verify
 from bot_bottle.backend.docker.engine import Engine, connect
 from bot_bottle.backend.docker.labels import label_filter, make_labels
 from bot_bottle.backend.docker.progress import Progress

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from bot_bottle.audit import AuditLog, verify
+from bot_bottle.audit import AuditLog
+from bot_bottle.audit_reading import verify
 from bot_bottle.egress import proxy
 from bot_bottle.egress.stalled import Stalled
 from tests.integration.egress_lab import (

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot_bottle.audit import verify
+from bot_bottle.audit_reading import verify
 from tests.integration.egress_lab import SECONDS, Sidecar, Stream, Upstream, config, ok, route, serve
 from tests.support.family import wait_until
 

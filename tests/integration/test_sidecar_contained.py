@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from bot_bottle.audit import read_records, verify
 from bot_bottle.audit_chain import ChainEnd
+from bot_bottle.audit_reading import read_records, verify
 from bot_bottle.sidecar import handover, stdio
 from bot_bottle.sidecar.config import SidecarConfig
 from bot_bottle.sidecar.listeners import close_listeners, send_listeners

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from bot_bottle.audit import AuditLog, read_records, verify
+from bot_bottle.audit import AuditLog
+from bot_bottle.audit_reading import read_records, verify
 from bot_bottle.backend.host_sidecar import HostSidecar
 from bot_bottle.errors import LaunchError
 from bot_bottle.secret import Secret

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot_bottle.audit import AuditLog, AuditValue, _encode, read_records, verify
+from bot_bottle.audit import AuditLog, AuditValue, _encode
+from bot_bottle.audit_reading import read_records, verify
 from bot_bottle.secret import Secret
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot_bottle.audit import AuditLog, read_records, verify
+from bot_bottle.audit import AuditLog
 from bot_bottle.audit_chain import GENESIS, ChainEnd
 from bot_bottle.audit_copy import AuditCopy, complete
+from bot_bottle.audit_reading import read_records, verify
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.config import SidecarConfig
 

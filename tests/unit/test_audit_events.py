@@ -6,8 +6,9 @@ import ast
 from pathlib import Path
 
 import bot_bottle
-from bot_bottle.audit import AuditLog, read_records
+from bot_bottle.audit import AuditLog
 from bot_bottle.audit_events import EVENTS, deviations
+from bot_bottle.audit_reading import read_records
 
 
 def test_a_log_is_as_the_catalogue_says(tmp_path: Path) -> None:

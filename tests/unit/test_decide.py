@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot_bottle import bottle_state, paths
-from bot_bottle.audit import verify
 from bot_bottle.audit_copy import complete
+from bot_bottle.audit_reading import verify
 from bot_bottle.cli import main
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.supervise import decide

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot_bottle.audit import AuditLog, RecordForm, read_records, verify
+from bot_bottle.audit import AuditLog, RecordForm
+from bot_bottle.audit_reading import read_records, verify
 from bot_bottle.decision import Allow
 from bot_bottle.egress.policy import (
     POLICIES,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bot_bottle.audit import AuditLog, verify
+from bot_bottle.audit import AuditLog
+from bot_bottle.audit_reading import verify
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
 from bot_bottle.supervise.grant import Grant, grant_route, warnings
 from bot_bottle.supervise.ledger import Answer
