@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bot_bottle import extras
 from bot_bottle.cli import terminal
 from bot_bottle.cli.output import print_json, print_table
 from bot_bottle.errors import UnavailableError, UsageError
@@ -16,8 +17,6 @@ from bot_bottle.errors import UnavailableError, UsageError
 if TYPE_CHECKING:
     from bot_bottle.backend.base import Bottle
     from bot_bottle.dashboard.board import Board
-
-_INSTALL = "pip install 'bot-bottle[dashboard]'"
 
 
 @click.command("dashboard")
@@ -51,8 +50,8 @@ def command(*, once: bool, as_json: bool) -> int:
         if error.name is None or error.name.partition(".")[0] != "textual":
             raise
         raise UnavailableError(
-            f"the dashboard needs the package textual; install it with: {_INSTALL} "
-            "(bot-bottle dashboard --once works without)"
+            "the dashboard needs the package textual (bot-bottle dashboard --once works without); "
+            f"install it with: {extras.install_command('dashboard')}"
         ) from error
     with Board() as board:
         app = Dashboard(board, bottle_for=_bottle_for_slug, cwd=terminal.current_folder())

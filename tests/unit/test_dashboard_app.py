@@ -450,4 +450,4 @@ def test_without_its_library_one_sentence_says_what_to_install(
     monkeypatch.delitem(sys.modules, "bot_bottle.dashboard.app")
     monkeypatch.setattr(terminal, "owns_terminal", lambda: True)
     assert main(["dashboard"]) == 3
-    assert "pip install 'bot-bottle[dashboard]'" in capsys.readouterr().err
+    assert "install 'textual>=" in capsys.readouterr().err

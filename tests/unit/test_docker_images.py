@@ -376,7 +376,7 @@ def test_every_library_of_the_sidecar_is_named() -> None:
 @pytest.mark.parametrize(
     ("stderr", "said"),
     [
-        (b"/usr/bin/python3: No module named pip\n", "install it with: pip install 'bot-bottle[docker]'"),
+        (b"/usr/bin/python3: No module named pip\n", f"install it with: {sys.executable} -m ensurepip"),
         (
             b"WARNING: slow\nERROR: Ignored: 1, 2\nERROR: No matching distribution found for uvloop==9\n",
             "pip says: ERROR: No matching distribution found for uvloop==9",

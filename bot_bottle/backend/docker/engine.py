@@ -8,6 +8,7 @@ import re
 import socket
 from typing import TYPE_CHECKING, Self
 
+from bot_bottle import extras
 from bot_bottle.backend.docker import endpoint as endpoints
 from bot_bottle.backend.docker.facts import EngineFacts, read_facts
 from bot_bottle.backend.docker.ssh import SshBridge, parse_ssh
@@ -26,11 +27,6 @@ _MIN_API = (1, 41)
 #: An engine that is there answers its version at once.
 _HELLO_SECONDS = 15
 _CALL_SECONDS = 120
-
-_NO_SDK = (
-    "the docker backend needs the Docker SDK for Python, which is not installed; "
-    "install it with: pip install 'bot-bottle[docker]'"
-)
 
 
 class Engine:
@@ -106,7 +102,10 @@ def _require_sdk() -> None:
     try:
         import docker  # noqa: F401, PLC0415 - only this backend pays for it
     except ImportError as error:
-        raise UnavailableError(_NO_SDK) from error
+        raise UnavailableError(
+            "the docker backend needs the Docker SDK for Python, which is not installed; "
+            f"install it with: {extras.install_command('docker')}"
+        ) from error
 
 
 def _client(base_url: str, endpoint: Endpoint, version: str, timeout: int = _CALL_SECONDS) -> APIClient:

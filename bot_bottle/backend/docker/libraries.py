@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -231,7 +232,7 @@ def explain_pip(stderr: bytes, libraries: Sequence[Pinned], facts: BaseFacts) ->
     if b"No module named pip" in stderr:
         return (
             "pip is needed to fetch the sidecar's libraries and is not installed here; "
-            "install it with: pip install 'bot-bottle[docker]', or: python3 -m ensurepip"
+            f"install it with: {shlex.quote(sys.executable)} -m ensurepip"
         )
     # The last error is the conclusion; those before it list what was looked at.
     errors = [line for line in stderr.splitlines() if line.startswith(b"ERROR")]

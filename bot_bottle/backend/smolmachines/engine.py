@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bot_bottle import extras
 from bot_bottle.bottle_state import printable
 from bot_bottle.errors import LaunchError, UnavailableError
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 PACKAGE = "smolmachines"
-INSTALL = "pip install 'bot-bottle[smolmachines]'"
 
 _CLIENT = "smol-vmm"
 _AGENT_ROOT = "agent-rootfs.tar.zst"
@@ -54,7 +54,7 @@ def sdk() -> ModuleType:
         import smol  # noqa: PLC0415 - an extra, and heavy
     except ImportError as error:
         raise UnavailableError(
-            f"the package {PACKAGE} is not installed; install it with: {INSTALL}"
+            f"the package {PACKAGE} is not installed; install it with: {extras.install_command(PACKAGE)}"
         ) from error
     return smol  # type: ignore[no-any-return,unused-ignore]  # without the extra mypy knows nothing of it
 
@@ -127,7 +127,9 @@ def client_env() -> dict[str, str]:
 def _folder() -> Path:
     place = sdk().__file__
     if place is None:
-        raise UnavailableError(f"the package {PACKAGE} is not whole; install it again with: {INSTALL}")
+        raise UnavailableError(
+            f"the package {PACKAGE} is not whole; install it again with: {extras.install_command(PACKAGE)}"
+        )
     return Path(place).parent
 
 
