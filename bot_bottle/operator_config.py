@@ -99,13 +99,14 @@ class OperatorConfig:
     """The config file's settings; the empty one is what a missing file means.
 
     ``on_request`` is an argv that is run for each request of an agent's, ``notify`` asks for a notification
-    on the desktop. ``lenders`` are folders with repositories that others may borrow from, None where the file
-    does not say.
+    on the desktop, ``keep`` keeps each bottle's work after exit code 0, as if every start said ``--keep``.
+    ``lenders`` are folders with repositories that others may borrow from, None where the file does not say.
     """
 
     backend: str = ""
     on_request: tuple[str, ...] = ()
     notify: bool = False
+    keep: bool = False
     lenders: tuple[str, ...] | None = None
     upstream_ca: str = ""
     upstream_ca_pem: str = field(default="", repr=False)
@@ -147,7 +148,7 @@ def read_ca_file(path: Path) -> str:
 
 def parse_operator_config(data: Mapping[str, object], path: Path) -> OperatorConfig:
     """Read what stands in the config file ``path``; raises as :func:`load_operator_config`."""
-    _known(data, ("backend", "on_request", "notify", "lenders", *TABLES), path, "")
+    _known(data, ("backend", "on_request", "notify", "keep", "lenders", *TABLES), path, "")
     egress = _table(data, "egress", path)
     _known(egress, ("upstream_ca", *PROXY_KEYS), path, "egress.")
     upstream_ca, pem = _cas(egress, "upstream_ca", path, "egress.")
@@ -156,6 +157,7 @@ def parse_operator_config(data: Mapping[str, object], path: Path) -> OperatorCon
         backend=_text(data, "backend", path, ""),
         on_request=_argv(data, "on_request", path),
         notify=_flag(data, "notify", path, ""),
+        keep=_flag(data, "keep", path, ""),
         lenders=_lenders(data, path),
         upstream_ca=upstream_ca,
         upstream_ca_pem=pem,

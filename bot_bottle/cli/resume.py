@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bot_bottle.cli import complete, session, terminal
-from bot_bottle.cli.task import detach_option, headless_options
+from bot_bottle.cli.task import detach_option, headless_options, keep_option
 
 if TYPE_CHECKING:
     from bot_bottle.cli.task import Unattended
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before starting.")
 @detach_option
 @headless_options
-@click.option("--keep", is_flag=True, help="Keep home and workspace after exit code 0 too.")
+@keep_option
 def command(
     *,
     identity: str,
     dry_run: bool,
     yes: bool,
     unattended: Unattended,
-    keep: bool,
+    keep: bool | None,
 ) -> int:
     """Go on with the preserved bottle IDENTITY, on the backend it was made by.
 
@@ -61,7 +61,7 @@ def command(
             identity=identity,
             headless=unattended.headless,
             prompt=unattended.task,
-            keep=keep,
+            keep=config.keep if keep is None else keep,
         )
         return session.launch(
             spec,

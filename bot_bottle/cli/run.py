@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bot_bottle.cli import complete, session, terminal
-from bot_bottle.cli.task import headless_options
+from bot_bottle.cli.task import headless_options, keep_option
 from bot_bottle.errors import UsageError
 from bot_bottle.words import counted
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--yes", "-y", is_flag=True, help="Do not show the plans and ask before starting.")
 @click.option("--backend", default="", metavar="NAME", shell_complete=complete.backends, help="As of start.")
 @headless_options
-@click.option("--keep", is_flag=True, help="Keep home and workspace after exit code 0 too.")
+@keep_option
 def command(
     *,
     names: tuple[str, ...],
@@ -30,7 +30,7 @@ def command(
     yes: bool,
     backend: str,
     unattended: Unattended,
-    keep: bool,
+    keep: bool | None,
 ) -> int:
     """Run the agents unattended and show a table of how they fare; what each writes goes to a file.
 
@@ -51,6 +51,7 @@ def command(
     options = [
         *(() if copy_cwd is None else ("--cwd" if copy_cwd else "--no-cwd",)),
         *(("--backend", backend) if backend else ()),
+        *(() if keep is None else ("--keep" if keep else "--no-keep",)),
     ]
     if not yes:
         for name in dict.fromkeys(names):
@@ -59,8 +60,6 @@ def command(
         if not terminal.confirm(f"Start {counted(len(names), 'bottle')}?"):
             terminal.say(["bot-bottle: nothing was started"])
             return 1
-    if keep:
-        options.append("--keep")
     if unattended.timeout is not None:
         options += ["--timeout", f"{unattended.timeout:g}"]
     terminal.end_in_order_on_signals()

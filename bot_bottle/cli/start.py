@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bot_bottle.cli import complete, session, terminal
-from bot_bottle.cli.task import detach_option, headless_options
+from bot_bottle.cli.task import detach_option, headless_options, keep_option
 
 if TYPE_CHECKING:
     from bot_bottle.cli.task import Unattended
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @detach_option
 @headless_options
-@click.option("--keep", is_flag=True, help="Keep home and workspace after exit code 0 too.")
+@keep_option
 def command(
     *,
     name: str,
@@ -49,7 +49,7 @@ def command(
     yes: bool,
     backend: str,
     unattended: Unattended,
-    keep: bool,
+    keep: bool | None,
 ) -> int:
     """Run the agent NAME in a new bottle and take everything down when it ends.
 
@@ -85,7 +85,7 @@ def command(
             repo=repo,
             headless=unattended.headless,
             prompt=unattended.task,
-            keep=keep,
+            keep=config.keep if keep is None else keep,
         )
         return session.launch(
             spec,

@@ -109,6 +109,12 @@ _OPTIONS = (
 )
 
 
+keep_option = click.option(
+    "--keep/--no-keep",
+    default=None,
+    help="Keep home and workspace after exit code 0 too (default: keep in config.toml, else no).",
+)
+
 detach_option = click.option(
     "--detach",
     "-d",

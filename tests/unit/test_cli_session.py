@@ -99,6 +99,19 @@ def test_a_launch_shows_the_preflight_runs_and_leaves_nothing(
     assert "vi" not in [word for line in err.splitlines() for word in line.split()]
 
 
+def test_config_can_keep_the_work_of_every_start(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(home / "config.toml", "keep = true\n")
+    assert main(["start", "a", "--yes", "--headless", "--no-keep"]) == 0
+    assert bottle_state.list_states() == ()
+    assert main(["start", "a", "--yes", "--headless"]) == 0
+    (state,) = bottle_state.list_states()
+    assert "(--cwd copies the current folder in), kept\n" in capsys.readouterr().err
+    assert main(["resume", state.identity, "--yes", "--headless"]) == 0
+    assert [kept.status for kept in bottle_state.list_states()] == ["preserved"]
+    assert main(["resume", state.identity, "--yes", "--headless", "--no-keep"]) == 0
+    assert bottle_state.list_states() == ()
+
+
 def test_an_agents_exit_code_passes_through_and_its_state_is_kept(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

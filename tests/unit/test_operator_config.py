@@ -35,7 +35,7 @@ def test_a_missing_file_is_an_empty_one(tmp_path: Path) -> None:
 def test_everything_it_can_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ca = write(tmp_path / "ca.pem", f"a comment\n{PEM}junk\n{PEM}")
     text = (
-        'backend = "bubblewrap"\non_request = ["tell", "a b"]\nnotify = true\n'
+        'backend = "bubblewrap"\non_request = ["tell", "a b"]\nnotify = true\nkeep = true\n'
         f'[egress]\nupstream_ca = "{ca}"\n[pins]\n'
         '"API.Example.com" = "127.0.0.1:8443"\n"a.example" = "10.0.0.1"\n"b.example" = "[::1]:443"\n'
         '"c.example" = "2001:DB8::1"\n'
@@ -44,7 +44,7 @@ def test_everything_it_can_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     write(tmp_path / "config.toml", text)
     config = load_operator_config()
     assert config.backend == "bubblewrap"
-    assert (config.on_request, config.notify) == (("tell", "a b"), True)
+    assert (config.on_request, config.notify, config.keep) == (("tell", "a b"), True, True)
     assert config.upstream_ca_pem == PEM.strip() + "\n" + PEM
     assert config.pins == {
         "api.example.com": Pin(address="127.0.0.1", port=8443),
@@ -66,6 +66,7 @@ def test_everything_it_can_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("lenders = '/srv'", "lenders: must be a list of absolute paths"),
         ("lenders = ['srv']", "lenders: must be a list of absolute paths"),
         ("notify = 'yes'", "notify: must be true or false, without quotes"),
+        ("keep = 'yes'", "keep: must be true or false, without quotes"),
         ("egress = 1", r"write \[egress\]"),
         ("[egress]\nupstreamca = 'x'", "egress.upstreamca: unknown key; did you mean upstream_ca?"),
         ("[egress]\nupstream_ca = 'ca.pem'", "absolute path"),
