@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from bot_bottle import paths
+from bot_bottle.agent_account import AGENT_HOME
 from bot_bottle.agent_provider.guide import standing
 from bot_bottle.agent_provider.plan import AgentProvisionPlan, ProvisionFile
-from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.errors import ManifestError, UsageError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from bot_bottle.agent_account import AGENT_HOME
 from bot_bottle.agent_provider.plan import ProvisionFile
-from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.egress.routes import egress_manifest_routes
 from bot_bottle.manifest import fields, schema
 from bot_bottle.manifest.build import manifest_route

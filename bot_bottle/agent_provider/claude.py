@@ -7,9 +7,9 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from bot_bottle.agent_account import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.agent_provider.guide import standing
 from bot_bottle.agent_provider.plan import AgentProvisionPlan, ProvisionFile
-from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.egress.routes import EgressRoute, RouteAuth
 from bot_bottle.errors import UsageError
 

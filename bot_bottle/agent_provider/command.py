@@ -9,8 +9,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from bot_bottle.agent_account import AGENT_HOME
 from bot_bottle.agent_provider.plan import AgentProvisionPlan, ProvisionFile
-from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.errors import UsageError
 
 if TYPE_CHECKING:

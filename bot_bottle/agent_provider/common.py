@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bot_bottle.agent_account import AGENT_HOME
 from bot_bottle.agent_provider.guide import guide_file
 from bot_bottle.agent_provider.plan import ProvisionFile
 from bot_bottle.agent_provider.registry import skills_folder
 from bot_bottle.agent_provider.skills import skill_files
-from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.errors import UsageError
 from bot_bottle.git_gate.spellings import gitconfig as gate_config
 from bot_bottle.manifest.problem import ManifestFileError, Problem

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bot_bottle.agent_account import AGENT_HOME
 from bot_bottle.agent_provider.plan import ProvisionFile
-from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.egress.hosts import EGRESS_LOCAL_HOST
 
 GUIDE_PATH = f"{AGENT_HOME}/.bot-bottle/BOTTLE.md"

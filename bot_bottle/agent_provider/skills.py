@@ -10,8 +10,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from bot_bottle.agent_account import AGENT_HOME
 from bot_bottle.agent_provider.plan import ProvisionFile
-from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.errors import UsageError
 from bot_bottle.manifest.problem import shown
 

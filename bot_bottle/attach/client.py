@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal
 from bot_bottle import bottle_state, local_socket
 from bot_bottle.attach import wire
 from bot_bottle.attach.detach_keys import DetachKeys
-from bot_bottle.backend.escapes import EscapeGuard
-from bot_bottle.backend.terminal import STDIN, STDOUT, has_terminal, own_terminal, window_size
+from bot_bottle.attach.escapes import EscapeGuard
+from bot_bottle.attach.terminal import STDIN, STDOUT, has_terminal, own_terminal, window_size
 from bot_bottle.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bot_bottle.backend.terminal import OwnTerminal
+    from bot_bottle.attach.terminal import OwnTerminal
 
 _SECONDS = 10.0
 #: How long the first of the two keys waits for the second, in milliseconds.

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Self
 
 from bot_bottle import local_socket
 from bot_bottle.attach import wire
+from bot_bottle.attach.escapes import EscapeGuard
 from bot_bottle.attach.output import KeptOutput
-from bot_bottle.backend.escapes import EscapeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ _NO_TERMINAL = "the agent has a terminal, and what attaches to it must be one; r
 
 
 class Console:
-    """What a detached agent is shown on and typed at; see :class:`bot_bottle.backend.terminal.OperatorSide`.
+    """What a detached agent is shown on and typed at; see :class:`bot_bottle.attach.terminal.OperatorSide`.
 
     ``begun`` is called once, when the agent runs. Use it as a context manager: the socket is there meanwhile.
     """

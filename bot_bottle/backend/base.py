@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from bot_bottle.agent_account import AGENT_USER
 from bot_bottle.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -17,16 +18,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from bot_bottle.attach.terminal import OperatorSide
     from bot_bottle.backend.plan import BottlePlan, BottleSpec, LimitStatus
-    from bot_bottle.backend.terminal import OperatorSide
     from bot_bottle.manifest.model import ManifestBottle
     from bot_bottle.operator_config import OperatorConfig
-
-#: The agent's account, home and working folder, the same inside every bottle of every backend.
-AGENT_USER = "agent"
-AGENT_UID = 1000
-AGENT_HOME = "/home/agent"
-AGENT_WORKSPACE = "/home/agent/workspace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,12 +13,12 @@ import termios
 from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle import process
-from bot_bottle.backend.terminal import leave_on_signals
+from bot_bottle.attach.terminal import leave_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bot_bottle.backend.terminal import OperatorSide
+    from bot_bottle.attach.terminal import OperatorSide
 
 _CHUNK = 1 << 16
 #: After the process ended, how long its terminal may still deliver what is on its way, in milliseconds.

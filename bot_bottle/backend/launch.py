@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bot_bottle import bottle_state
 from bot_bottle.attach.output import CURRENT
+from bot_bottle.attach.terminal import window_size
 from bot_bottle.backend.prepare import metadata_for
 from bot_bottle.backend.provision import clone_repository, provision
 from bot_bottle.backend.registry import get_bottle_backend, known_backend_names
-from bot_bottle.backend.terminal import window_size
 from bot_bottle.backend.util import log_ca_fingerprint, select_ca_cert
 from bot_bottle.control_client import note_session
 from bot_bottle.declared import write_declared

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bot_bottle import bottle_state, paths
+from bot_bottle.agent_account import AGENT_HOME, AGENT_USER
 from bot_bottle.agent_provider.common import with_common_files, with_git_gate
 from bot_bottle.agent_provider.registry import agent_provision_plan
-from bot_bottle.backend.base import AGENT_HOME, AGENT_USER
 from bot_bottle.backend.plan import BottlePlan
 from bot_bottle.backend.util import network_env
 from bot_bottle.egress.routes import egress_resolve_token_values, egress_routes_for_bottle

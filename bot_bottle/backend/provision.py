@@ -7,7 +7,7 @@ import sys
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
+from bot_bottle.agent_account import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.backend.copying import CopyProgress, tell_left_out
 from bot_bottle.backend.transfer import Streams, add_bytes, quote, send_archive, send_stream
 from bot_bottle.bottle_state import printable

@@ -7,7 +7,7 @@ import io
 import os
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-from bot_bottle.backend.escapes import EscapeGuard
+from bot_bottle.attach.escapes import EscapeGuard
 from bot_bottle.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:

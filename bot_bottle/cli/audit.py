@@ -12,10 +12,10 @@ from bot_bottle import bottle_state
 from bot_bottle.audit_reading import AuditVerdict, is_written, read_records, verify
 from bot_bottle.cli import complete
 from bot_bottle.cli.output import print_json
-from bot_bottle.cli.records import record_line
 from bot_bottle.errors import UsageError
 from bot_bottle.events import log_of
 from bot_bottle.operator_log import operator_log
+from bot_bottle.record_lines import record_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

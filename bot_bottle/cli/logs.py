@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import click
 
 from bot_bottle.cli import EXIT_INTERRUPTED, complete
-from bot_bottle.cli.records import RecordFilter, read_events_wanted, read_since, record_line
 from bot_bottle.errors import UsageError
 from bot_bottle.events import log_of, read_events
+from bot_bottle.record_lines import RecordFilter, read_events_wanted, read_since, record_line
 
 
 @click.command("logs")

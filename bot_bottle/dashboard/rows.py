@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bot_bottle.bottle_state import printable
-from bot_bottle.cli.records import record_line
+from bot_bottle.record_lines import record_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

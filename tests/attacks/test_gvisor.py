@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bot_bottle.backend.base import AGENT_UID
+from bot_bottle.agent_account import AGENT_UID
 from tests.attacks import inside
 from tests.attacks.conftest import TOKEN_REF
 from tests.attacks.test_a_control_plane import _NETLINK as NETLINK

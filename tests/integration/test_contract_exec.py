@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
+from bot_bottle.agent_account import AGENT_HOME, AGENT_WORKSPACE
 from tests.support.family import wait_until
 from tests.support.lab import RaisedError
 

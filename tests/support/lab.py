@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from bot_bottle.agent_account import AGENT_USER
 from bot_bottle.audit_events import deviations
-from bot_bottle.backend.base import AGENT_USER
 from bot_bottle.backend.registry import get_bottle_backend
 from tests.support.engine import BASE_IMAGE, image_with
 from tests.support.outside import BASE_PYTHON, PACE, REPO, Account, Completed, World

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bot_bottle.agent_account import AGENT_HOME
 from bot_bottle.agent_provider import added
 from bot_bottle.agent_provider.dockerfiles import provider_dockerfile
 from bot_bottle.agent_provider.guide import POINTER
 from bot_bottle.agent_provider.registry import check_provider_keys, provider_named, skills_folder
-from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.cli import main
 from bot_bottle.errors import ManifestError, UsageError
 from bot_bottle.manifest.model import ManifestAgentProvider

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bot_bottle
+from bot_bottle.agent_account import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.agent_provider.claude_login import PLACEHOLDER_KEY, PLACEHOLDER_TOKEN
 from bot_bottle.agent_provider.guide import GUIDE_PATH, POINTER
 from bot_bottle.agent_provider.registry import (
@@ -19,7 +20,6 @@ from bot_bottle.agent_provider.registry import (
     check_provider_keys,
     known_templates,
 )
-from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.egress.routes import RouteAuth, egress_resolve_token_values, egress_routes_for_bottle
 from bot_bottle.errors import UsageError
 from bot_bottle.manifest.model import (

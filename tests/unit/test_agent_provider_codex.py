@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot_bottle.agent_account import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.agent_provider.codex import CODEX_HOST_CREDENTIAL_TOKEN_REF
 from bot_bottle.agent_provider.codex_auth import PLACEHOLDER_KEY, login_from, placeholder_mark
 from bot_bottle.agent_provider.guide import POINTER
 from bot_bottle.agent_provider.registry import agent_provision_plan, check_provider_keys
-from bot_bottle.backend.base import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.backend.util import AGENT_CA_BUNDLE
 from bot_bottle.egress.routes import RouteAuth, egress_resolve_token_values, egress_routes_for_bottle
 from bot_bottle.errors import UsageError

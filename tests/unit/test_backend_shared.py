@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from bot_bottle import bottle_state
+from bot_bottle.agent_account import AGENT_HOME
 from bot_bottle.agent_provider.plan import AgentProvisionPlan, ProvisionFile
 from bot_bottle.backend import launch, registry, util
-from bot_bottle.backend.base import AGENT_HOME, ExecResult, ProbeLevel, ProbeResult
+from bot_bottle.backend.base import ExecResult, ProbeLevel, ProbeResult
 from bot_bottle.backend.plan import BottlePlan, BottleSpec
 from bot_bottle.backend.prepare import metadata_for
 from bot_bottle.backend.provision import provision, refusal_of

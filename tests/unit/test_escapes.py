@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot_bottle.backend.escapes import EscapeGuard
+from bot_bottle.attach.escapes import EscapeGuard
 
 #: Drawing, and what programs ask a terminal for.
 PASSES = [

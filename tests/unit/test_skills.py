@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bot_bottle.agent_account import AGENT_HOME
 from bot_bottle.agent_provider import skills
 from bot_bottle.agent_provider.common import with_common_files
 from bot_bottle.agent_provider.plan import AgentProvisionPlan
-from bot_bottle.backend.base import AGENT_HOME
 from bot_bottle.errors import UsageError
 from bot_bottle.manifest.model import (
     ManifestAgent,

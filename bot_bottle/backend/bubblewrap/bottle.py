@@ -5,11 +5,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, BinaryIO
 
-from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
-from bot_bottle.backend.carry import carry
-from bot_bottle.backend.pump import Pipes, pump
-from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
-from bot_bottle.backend.terminal import (
+from bot_bottle.agent_account import AGENT_USER, AGENT_WORKSPACE
+from bot_bottle.attach.terminal import (
     STDERR,
     STDIN,
     STDOUT,
@@ -18,14 +15,18 @@ from bot_bottle.backend.terminal import (
     leave_on_signals,
     own_terminal,
 )
+from bot_bottle.backend.base import Bottle, ExecResult
+from bot_bottle.backend.carry import carry
+from bot_bottle.backend.pump import Pipes, pump
+from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
 from bot_bottle.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from bot_bottle.attach.terminal import OperatorSide
     from bot_bottle.backend.bubblewrap.sandbox import Sandbox
     from bot_bottle.backend.streams import Input, Sink
-    from bot_bottle.backend.terminal import OperatorSide
 
 _SHELL = "/bin/sh"
 

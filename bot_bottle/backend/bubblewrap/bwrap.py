@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle import process
-from bot_bottle.backend.base import AGENT_UID, AGENT_WORKSPACE
+from bot_bottle.agent_account import AGENT_UID, AGENT_WORKSPACE
 from bot_bottle.backend.bubblewrap.layout import HOSTNAME, INIT_PATH, Bind, File, Link, Op, Raw, Tmpfs
 from bot_bottle.errors import UnavailableError
 

@@ -14,7 +14,7 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from bot_bottle.backend.base import AGENT_HOME, AGENT_UID, AGENT_USER, AGENT_WORKSPACE
+from bot_bottle.agent_account import AGENT_HOME, AGENT_UID, AGENT_USER, AGENT_WORKSPACE
 from bot_bottle.backend.limits import run_bytes, shared_memory_bytes, tmp_bytes
 from bot_bottle.backend.util import AGENT_CA_BUNDLE, AGENT_CA_DIR
 

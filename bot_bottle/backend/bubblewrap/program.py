@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot_bottle.backend.base import AGENT_HOME
+from bot_bottle.agent_account import AGENT_HOME
 from bot_bottle.backend.bubblewrap import elf, node_packages, shims
 from bot_bottle.backend.bubblewrap.layout import SYSTEM_ROOTS, ProgramFiles, is_below
 from bot_bottle.errors import UnavailableError, UsageError

@@ -11,8 +11,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bot_bottle.agent_account import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
 from bot_bottle.backend import inside
-from bot_bottle.backend.base import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
 from bot_bottle.backend.docker import dialect, loopback, seccomp
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.execs import Execs

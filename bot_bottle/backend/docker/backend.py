@@ -15,8 +15,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from bot_bottle import bottle_state, paths
+from bot_bottle.agent_account import AGENT_WORKSPACE
 from bot_bottle.backend import limits as shared_limits
-from bot_bottle.backend.base import AGENT_WORKSPACE, BottleBackend, ProbeResult
+from bot_bottle.backend.base import BottleBackend, ProbeResult
 from bot_bottle.backend.docker import dialect, images, leftovers, runtimes, volumes
 from bot_bottle.backend.docker import engine as engines
 from bot_bottle.backend.docker.agent import AgentContainer, AgentSettings

@@ -9,12 +9,8 @@ import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO
 
-from bot_bottle.backend import inside
-from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
-from bot_bottle.backend.carry import ClientOnTerminal, carry
-from bot_bottle.backend.docker.execs import AGENT, Command, NoProgramError
-from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
-from bot_bottle.backend.terminal import (
+from bot_bottle.agent_account import AGENT_USER, AGENT_WORKSPACE
+from bot_bottle.attach.terminal import (
     STDERR,
     STDIN,
     STDOUT,
@@ -23,15 +19,20 @@ from bot_bottle.backend.terminal import (
     leave_on_signals,
     own_terminal,
 )
+from bot_bottle.backend import inside
+from bot_bottle.backend.base import Bottle, ExecResult
+from bot_bottle.backend.carry import ClientOnTerminal, carry
+from bot_bottle.backend.docker.execs import AGENT, Command, NoProgramError
+from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
+    from bot_bottle.attach.terminal import OperatorSide
     from bot_bottle.backend.docker.agent import AgentContainer
     from bot_bottle.backend.streams import Input, Sink
-    from bot_bottle.backend.terminal import OperatorSide
 
     class Sidecar(Protocol):
         """The sidecar, as far as the bottle needs it."""

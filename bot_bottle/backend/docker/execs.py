@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bot_bottle.agent_account import AGENT_UID, AGENT_WORKSPACE
 from bot_bottle.backend import inside
-from bot_bottle.backend.base import AGENT_UID, AGENT_WORKSPACE
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.running import Running
 from bot_bottle.backend.docker.streams import Multiplexed

@@ -9,15 +9,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, BinaryIO
 
-from bot_bottle.backend import inside
-from bot_bottle.backend.base import AGENT_USER, AGENT_WORKSPACE, Bottle, ExecResult
-from bot_bottle.backend.carry import ClientOnTerminal, carry
-from bot_bottle.backend.pump import Pipes, pump
-from bot_bottle.backend.smolmachines import engine, guest
-from bot_bottle.backend.smolmachines.client import ClientProcess, CommandOutput
-from bot_bottle.backend.smolmachines.machine import gone
-from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
-from bot_bottle.backend.terminal import (
+from bot_bottle.agent_account import AGENT_USER, AGENT_WORKSPACE
+from bot_bottle.attach.terminal import (
     STDERR,
     STDIN,
     STDOUT,
@@ -26,15 +19,23 @@ from bot_bottle.backend.terminal import (
     leave_on_signals,
     own_terminal,
 )
+from bot_bottle.backend import inside
+from bot_bottle.backend.base import Bottle, ExecResult
+from bot_bottle.backend.carry import ClientOnTerminal, carry
+from bot_bottle.backend.pump import Pipes, pump
+from bot_bottle.backend.smolmachines import engine, guest
+from bot_bottle.backend.smolmachines.client import ClientProcess, CommandOutput
+from bot_bottle.backend.smolmachines.machine import gone
+from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
 from bot_bottle.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from bot_bottle.attach.terminal import OperatorSide
     from bot_bottle.backend.smolmachines.guest import Starter
     from bot_bottle.backend.smolmachines.machine import Machine
     from bot_bottle.backend.streams import Input, Sink
-    from bot_bottle.backend.terminal import OperatorSide
     from bot_bottle.sidecar.client import SidecarProcess
 
 _SHELL = "/bin/sh"

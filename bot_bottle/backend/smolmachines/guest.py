@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from bot_bottle.agent_account import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
 from bot_bottle.backend import inside
-from bot_bottle.backend.base import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
 from bot_bottle.backend.limits import tmp_bytes
 from bot_bottle.backend.smolmachines.starter import starter_program
 from bot_bottle.backend.transfer import quote

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state
-from bot_bottle.backend.base import AGENT_HOME
+from bot_bottle.agent_account import AGENT_HOME
 from bot_bottle.backend.smolmachines import disk, guest, images, machine
 from bot_bottle.errors import UnavailableError, UsageError
 

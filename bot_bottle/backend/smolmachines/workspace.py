@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from bot_bottle import bottle_state
-from bot_bottle.backend.base import AGENT_WORKSPACE
+from bot_bottle.agent_account import AGENT_WORKSPACE
 from bot_bottle.backend.smolmachines import disk, freezing, guest, machine, replacing
 from bot_bottle.errors import UnavailableError
 

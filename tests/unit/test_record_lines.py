@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 import pytest
 
-from bot_bottle.cli.records import RecordFilter, read_events_wanted, read_since, record_line
 from bot_bottle.errors import UsageError
+from bot_bottle.record_lines import RecordFilter, read_events_wanted, read_since, record_line
 
 Records: TypeAlias = tuple[dict[str, str], ...]
 

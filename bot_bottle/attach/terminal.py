@@ -10,7 +10,7 @@ import threading
 import tty
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from bot_bottle.backend.escapes import EscapeGuard
+from bot_bottle.attach.escapes import EscapeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
