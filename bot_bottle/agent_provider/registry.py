@@ -6,18 +6,20 @@ Nothing outside this folder asks which one it has.
 from __future__ import annotations
 
 import difflib
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.agent_provider import claude, codex, command
 from bot_bottle.agent_provider.added import added_names, find_added
 from bot_bottle.errors import ManifestError, UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from bot_bottle.agent_provider.plan import AgentProvisionPlan, ProvisionRequest
-    from bot_bottle.manifest.model import ManifestAgent, ManifestBottle
+    from bot_bottle.manifest.model import ManifestAgent, ManifestAgentProvider, ManifestBottle
 
 
 class Provider(Protocol):
@@ -125,6 +127,26 @@ def agent_provision_plan(
     if not request.supervise_url:
         return plan
     return replace(plan, guest_env={**plan.guest_env, SUPERVISE_VARIABLE: request.supervise_url})
+
+
+def token_source_problem(provider: ManifestAgentProvider, env: Mapping[str, str]) -> str:
+    """Say why the file or command that a provider's credential comes from gives none; ``""`` where it may.
+
+    A file is read; a command is looked for and not run.
+    """
+    if provider.token_file:
+        from bot_bottle.agent_provider import token_file  # noqa: PLC0415 - few bottles have any
+
+        try:
+            token_file.renewal(provider.token_file, env)
+        except UsageError as error:
+            return str(error)
+    if provider.token_command and shutil.which(provider.token_command[0], path=env.get("PATH")) is None:
+        return (
+            f"agent_provider.token_command: there is no program {legible(provider.token_command[0])} that "
+            "can be run; write its whole path"
+        )
+    return ""
 
 
 def check_provider_keys(template: str, written: Collection[str]) -> list[tuple[str, str]]:

@@ -40,6 +40,16 @@ def gate_remotes(remotes: Iterable[ManifestGitRemote], env: Mapping[str, str]) -
     return tuple(found)
 
 
+def key_problem(remote: ManifestGitRemote, env: Mapping[str, str]) -> str:
+    """Say why a remote's ssh key cannot be used on this machine; ``""`` where it can, or there is none."""
+    try:
+        if remote.identity_file:
+            _ssh_key(remote, env)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
 def named_remotes(remotes: Iterable[ManifestGitRemote]) -> tuple[GateRemote, ...]:
     """Give what a bottle declares without any key or token: its names and places alone."""
     return tuple(_gate_remote(remote, key=None, token=Secret("")) for remote in remotes)

@@ -31,7 +31,7 @@ from bot_bottle.manifest.rules import (
     remotes_by_host,
     repeated,
     route_problems,
-    template_problems,
+    sound_part_problems,
 )
 from bot_bottle.manifest.schema import AgentKeys, BottleKeys, GitRemoteKeys, RouteKeys, RoutesFileKeys
 from bot_bottle.manifest.validate import validate_keys
@@ -60,7 +60,7 @@ def bottle_from_text(name: str, path: Path, text: str) -> BottleFile:
     if keys is not None:
         problems += bottle_problems(keys, tree, file)
     elif not tree.problems:
-        problems += template_problems(tree, file)
+        problems += sound_part_problems(tree, problems, file)
     if keys is None or problems:
         raise ManifestFileError(problems)
     return BottleFile(

@@ -15,6 +15,7 @@ from bot_bottle.guard_notes import guard_notes
 from bot_bottle.manifest.loader import REPOSITORY_FOLDER, load_manifest, load_routes_file
 from bot_bottle.manifest.problem import ManifestFileError, Problem
 from bot_bottle.print_util import asking_notes, env_notes
+from bot_bottle.source_notes import source_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +130,7 @@ def _report(manifest: Manifest, only: Path | None) -> Report:
         f"{source.path}:{source.line}:{source.column}: {note}"
         for bottle in _launched(manifest)
         if bottle.path in chosen
-        for note, source in asking_notes(bottle)
+        for note, source in (*asking_notes(bottle), *source_notes(bottle, os.environ))
         if source
     )
     return Report(files=tuple(chosen), problems=tuple(ordered), warnings=(*manifest.warnings, *notes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bot_bottle.agent_provider.registry import DEFAULT_TEMPLATE, check_provider_keys
@@ -11,15 +12,18 @@ from bot_bottle.egress.hosts import EGRESS_LOCAL_HOST, is_ip_literal
 from bot_bottle.manifest.hosts import parse_remote_host
 from bot_bottle.manifest.problem import Problem, shown
 from bot_bottle.manifest.remotes import parse_upstream
-from bot_bottle.manifest.validate import problem_at
+from bot_bottle.manifest.schema import AgentProviderKeys, BottleKeys
+from bot_bottle.manifest.validate import problem_at, validate_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from bot_bottle.manifest.problem import KeyPath
-    from bot_bottle.manifest.schema import AuthKeys, BottleKeys, GitRemoteKeys, GitUserKeys, RouteKeys
+    from bot_bottle.manifest.schema import AuthKeys, GitRemoteKeys, GitUserKeys, RouteKeys
     from bot_bottle.manifest.yaml_tree import YamlTree
 
+#: Where the name of a top block ends in a problem's key.
+_BLOCK_END = re.compile(r"[.\[]")
 _PARAMETER = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -48,17 +52,45 @@ def bottle_problems(keys: BottleKeys, tree: YamlTree, file: str) -> list[Problem
     return problems
 
 
-def template_problems(tree: YamlTree, file: str) -> list[Problem]:
-    """Find an unknown template in a bottle whose other mistakes keep its keys from being read."""
-    provider = tree.data.get("agent_provider") if isinstance(tree.data, dict) else None
-    template = provider.get("template") if isinstance(provider, dict) else None
-    if not isinstance(template, str) or not template:
+def sound_part_problems(tree: YamlTree, told: Sequence[Problem], file: str) -> list[Problem]:
+    """Find what is wrong between the keys of a bottle in spite of ``told``, which keeps it from being read.
+
+    That is between the keys of those blocks that have no mistake by themselves, and in ``agent_provider``
+    what is left to say where only a part of it is right.
+    """
+    data = tree.data
+    if not isinstance(data, dict):
         return []
-    return [
-        problem_at(tree, file, ("agent_provider", "template"), message)
-        for name, message in check_provider_keys(template, ())
-        if name == "template"
-    ]
+    broken = {_BLOCK_END.split(problem.key)[0] for problem in told}
+    sound = replace(
+        tree,
+        data={name: value for name, value in data.items() if name not in broken},
+        keys={path: place for path, place in tree.keys.items() if path and path[0] not in broken},
+    )
+    keys, _ = validate_keys(sound, BottleKeys, file=file)
+    found = bottle_problems(keys, sound, file) if keys is not None else []
+    provider = data.get("agent_provider")
+    if "agent_provider" in broken and isinstance(provider, dict):
+        found += _provider_problems(provider, told, tree, file)
+    return found
+
+
+def _provider_problems(
+    provider: Mapping[object, object], told: Sequence[Problem], tree: YamlTree, file: str
+) -> Iterator[Problem]:
+    """Find what is wrong with the keys there are; one of them may be a misspelling of what is missing."""
+    template = provider.get("template", DEFAULT_TEMPLATE)
+    if not isinstance(template, str) or not template:
+        return
+    known = AgentProviderKeys.model_fields.keys()
+    said = {problem.key for problem in told}
+    written = {str(name) for name in provider} - {"template"}
+    for name, message in check_provider_keys(template, written & known):
+        key = f"agent_provider.{name}" if name else ""
+        if key not in said and (name or written <= known):
+            yield problem_at(
+                tree, file, ("agent_provider", *((name,) if name else ())), message, of_key=name in written
+            )
 
 
 def git_user_problems(user: GitUserKeys, tree: YamlTree, file: str) -> Iterator[Problem]:

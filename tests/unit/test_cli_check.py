@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,62 @@ def test_an_unknown_template_is_told_beside_other_mistakes(tree: Tree, capsys: C
     out = capsys.readouterr().out
     assert "agent_provider.template: unknown template; did you mean claude?\n" in out
     assert "limits.memory: " in out
+
+
+def test_what_is_wrong_between_keys_is_told_beside_a_key_that_is_wrong_by_itself(
+    tree: Tree, capsys: Capture
+) -> None:
+    remote = "{Name: p, Upstream: 'ssh://git@g.test/p.git'}"
+    tree.bottle(
+        "agent_provider: {template: command}\nlimits: {memory: 4GB}\nguard: [A, A]\n"
+        f"git: {{remotes: {{g.test: {remote}}}}}\negress: {{routes: [{{host: a.test}}, {{host: a.test}}]}}\n"
+    )
+    tree.bottle(
+        "agent_provider: {template: claude, auth_token: 5, forward_host_credentials: true}\n", name="part"
+    )
+    tree.bottle("agent_provider: {template: command, agrv: [x]}\n", name="misspelt")
+    assert main(["check"]) == 2
+    lines = [line.split(": ", 1)[1] for line in capsys.readouterr().out.splitlines()[:-1]]
+    assert [line.partition(";")[0] for line in lines] == [
+        "agent_provider: template command needs argv",
+        "limits.memory: is no amount of memory",
+        "guard[1]: is written twice",
+        'git.remotes["g.test"].IdentityFile: is missing',
+        "egress.routes[1].host: repeats a.test of routes[0]",
+        "agent_provider.agrv: unknown key",
+        "agent_provider.auth_token: must be text, and this is a number",
+        "agent_provider.forward_host_credentials: is for template codex only, and this is claude",
+    ]
+
+
+def test_what_a_credential_cannot_be_read_from_is_a_warning(
+    tree: Tree, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = f"{{Name: p, Upstream: 'ssh://git@g.test/p.git', IdentityFile: {tmp_path}/no-key}}"
+    bottle = tree.bottle(
+        f"agent_provider:\n  template: claude\n  token_file: {tmp_path}/token\n"
+        f"git:\n  remotes:\n    g.test: {remote}\n"
+    )
+    other = tree.bottle("agent_provider: {template: claude, token_command: [no-such-vault, get]}\n", "other")
+    assert main(["check"]) == 0
+    err = capsys.readouterr().err
+    assert f"{bottle}:2:1: agent_provider.token_file ({tmp_path}/token) cannot be read" in err
+    assert f"{bottle}:7:5: git.remotes.g.test: IdentityFile {tmp_path}/no-key" in err
+    assert f"{other}:2:1: agent_provider.token_command: there is no program no-such-vault" in err
+    (tmp_path / "token").write_text("one\ntwo marked-token\n")
+    (tmp_path / "token").chmod(0o600)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "no-key"], check=True)
+    (tmp_path / "no-such-vault").write_text("#!/bin/sh\ntouch ran\n")
+    (tmp_path / "no-such-vault").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert main(["check"]) == 0
+    err = capsys.readouterr().err
+    assert "token_file" in err, "it holds two lines"
+    assert "holds more than one line" in err
+    assert "marked-token" not in err
+    assert "IdentityFile" not in err
+    assert "no-such-vault" not in err
+    assert not (tree.cwd / "ran").exists()
 
 
 def test_an_empty_home_names_init(tree: Tree, capsys: Capture) -> None:
