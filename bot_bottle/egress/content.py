@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.egress import content_denial
 from bot_bottle.egress.body_guard import BodyGuard
+from bot_bottle.egress.chosen_names import ChosenNames
 from bot_bottle.egress.grpc import is_grpc
 from bot_bottle.egress.grpc_content import GrpcGuard
 from bot_bottle.egress.headers import leaving, left_behind, with_values
@@ -75,7 +76,8 @@ class ContentGuard:
         self._failure = ""
         self._waiting: list[Callable[[], None]] = []
         self._selections: dict[int, tuple[EgressRoute, Selection]] = {}
-        self._hosts: dict[str, Deny | None] = {}
+        self._hosts: dict[tuple[str, EgressRoute], Deny | None] = {}
+        self._names = ChosenNames(self._guarded)
         self._headers_seen: object = None
         #: Who is asked where a route says so.
         self.human: content_denial.Human | None = None
@@ -151,6 +153,7 @@ class ContentGuard:
         """Guard ``values`` from now on; where that fails nothing passes any more."""
         self._guarded = values
         self._hosts.clear()
+        self._names = ChosenNames(values)
         if self._parts is not None:
             try:
                 self._parts = self._make(values)  # all is loaded: a few milliseconds
@@ -239,22 +242,22 @@ class ContentGuard:
             )
         return content_denial.denial(found, request.host, route) if found else None
 
-    def host(self, host: str, route: EgressRoute | None) -> Deny | None:
-        """Judge a name by its labels before anyone looks it up; ``route`` is what covers it, if any."""
+    def host(self, host: str, route: EgressRoute) -> Deny | None:
+        """Judge a name below ``route``'s wildcard by its labels, before anyone looks it up."""
         from bot_bottle.pipelock.host_labels import judge_host  # noqa: PLC0415 - loaded with the parts
 
         parts = self._parts
         if parts is None:
-            return None if route is None else content_denial.unavailable(self._failure)
-        if host in self._hosts:
-            return self._hosts[host]
-        found = judge_host(host, parts.scanner.own, zone=route.host if route else "")
-        deny: Deny | None = None
-        if found is not None and (route is None or self.selection(route).counts(found)):
-            deny = content_denial.host_denial(found, route)
+            return content_denial.unavailable(self._failure)
+        key = (host, route)
+        if key in self._hosts:
+            return self._hosts[key]
+        found = judge_host(host, parts.scanner.own, zone=route.host)
+        counts = found is not None and self.selection(route).counts(found)
+        deny = content_denial.host_denial(found, route) if found is not None and counts else None
         if len(self._hosts) >= _MOST_HOSTS:
             self._hosts.clear()
-        self._hosts[host] = deny
+        self._hosts[key] = deny
         return deny
 
     def body(
@@ -357,18 +360,17 @@ class ContentGuard:
     def recordable(self, request: EgressRequest) -> EgressRequest:
         """Give a refused request as it may stand in the record: without what is found in its name or path."""
         parts = self._parts
-        if parts is None:
-            return request
         if self.carries_secret(request.host):
             request = request._replace(host=WITHHELD)
-        if parts.requests.scan_target(method=b"GET", path=_bytes(request.path), query=b""):
+        if request.path.strip("/") and (
+            parts is None or parts.requests.scan_target(method=b"GET", path=_bytes(request.path), query=b"")
+        ):
             request = request._replace(path=WITHHELD)
         return request
 
-    def carries_secret(self, host: str) -> Deny | None:
-        """Say so where a name that no route covers carries a guarded value in its labels."""
-        deny = self.host(host, None)
-        return deny if deny is not None and deny.reason == "own_secret" else None
+    def carries_secret(self, *names: str) -> Deny | None:
+        """Say so where one of ``names``, which a bottle chose, carries a guarded value."""
+        return self._names.objection(names)
 
 
 def withheld(request: EgressRequest, deny: Deny) -> EgressRequest:

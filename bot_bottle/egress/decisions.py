@@ -97,9 +97,13 @@ class Decisions:
         self.precedents = self.precedents.successor()
 
     def must_wait(self, request: EgressRequest) -> bool:
-        """Tell whether a request waits for content scanning, since the policies have nothing against it."""
+        """Tell whether a request waits for content scanning: that goes on which the policies have nothing
+        against, and a path is not put on record before it was searched.
+        """
         if self.content.ready:
             return False
+        if request.path.strip("/"):
+            return True
         return isinstance(decide(request, self.table, self._policies).decision, Allow)
 
     def judge(self, request: EgressRequest, facts: RequestHeaders) -> Verdict:
@@ -115,7 +119,8 @@ class Decisions:
                 verdict = self._with_notices(verdict, request, facts, outcome)
         else:
             shown = self.content.recordable(request)
-            verdict = Verdict(deny) if (deny := self.content.carries_secret(request.host)) else verdict
+            named = (request.host, *(name for _where, name in request.claims))
+            verdict = Verdict(deny) if (deny := self.content.carries_secret(*named)) else verdict
         if self.counted:
             verdict = self._counted(verdict)
         decision = verdict.decision
@@ -208,8 +213,11 @@ class Decisions:
     def judge_local(self, request: EgressRequest) -> Deny | None:
         """Decide and record a request for the name that egress answers itself."""
         verdict = decide_local(request, self.table)
+        if verdict is not None:
+            verdict = self.content.carries_secret(*(name for _where, name in request.claims)) or verdict
         try:
-            self._record(request, verdict or Allow(rule="egress.local"), via="local")
+            shown = self.content.recordable(request) if verdict else request
+            self._record(shown, verdict or Allow(rule="egress.local"), via="local")
         except OSError:
             return audit_failed()
         return verdict
@@ -344,6 +352,10 @@ class Decisions:
 
             hear = hears_messages(route.usage, self._usage_note(destination))
         return self.content.conversation(destination.host, route, destination.needles, hear)
+
+    def shown_name(self, name: str) -> str:
+        """Give a name that a bottle chose as it may stand in the record."""
+        return WITHHELD if self.content.carries_secret(name) else name
 
     def record_event(self, event: str, **fields: str | int) -> None:
         """Put something on record that decides nothing."""

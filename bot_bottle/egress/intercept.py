@@ -175,7 +175,7 @@ class _FirstByte(asyncio.Protocol):
 def _record_failure(proxy: EgressProxy, arrival: Arrival, error: BaseException) -> None:
     proxy.record_event(
         "tls_failed",
-        host=next((name for _where, name in arrival.claims), ""),
+        host=proxy.shown_name(next((name for _where, name in arrival.claims), "")),
         port=arrival.port,
         via=arrival.via,
         message=f"no TLS with the client ({type(error).__name__}): does it trust the bottle's CA?",

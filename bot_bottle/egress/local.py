@@ -25,7 +25,7 @@ def decide_local(request: EgressRequest, table: RouteTable) -> Deny | None:
     return Deny(
         reason="not_found",
         rule="egress.local",
-        message=f"{request.method} {request.path[:100]} is nothing that egress answers",
+        message=f"egress answers no {request.method} of this path",
         next_step=SHOW_ROUTES,
     )
 

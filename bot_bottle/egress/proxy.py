@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from bot_bottle.egress import reload
 from bot_bottle.egress.clients import MAX_CLIENTS, Clients
-from bot_bottle.egress.content import WITHHELD
 from bot_bottle.egress.decisions import Decisions
 from bot_bottle.egress.dns import LOOPBACK, DnsDatagrams, DnsStream
 from bot_bottle.egress.downstream import ClientConnection
@@ -215,8 +214,7 @@ class EgressProxy(Decisions):
         if name in self._dns_names or len(self._dns_names) > _MAX_DNS_NAMES:
             return
         self._dns_names.add(name)
-        if self.content.carries_secret(name):
-            name = WITHHELD
+        name = self.shown_name(name)
         if len(self._dns_names) > _MAX_DNS_NAMES:
             self.record_event("dns", name="", decision="answered", message="further names are not listed")
         else:

