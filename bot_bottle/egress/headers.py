@@ -31,7 +31,8 @@ _CONSUMED = frozenset(
     (
         b"authorization connection content-length expect forwarded host http2-settings keep-alive "
         b"proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding upgrade "
-        b"via x-real-ip x-original-url x-rewrite-url x-original-host x-host"
+        b"via x-real-ip x-original-url x-rewrite-url x-original-host x-host "
+        b"x-original-uri x-override-url x-request-uri x-envoy-original-path x-waws-unencoded-url"
     ).split()
 )
 _CONSUMED_PREFIXES = (b"x-forwarded-", b"x-bot-bottle-", b"proxy-")
@@ -57,6 +58,11 @@ _OVERRIDES = frozenset(
     b"http-method-override x-http-method x-http-method-override x-method-override x-original-method".split()
 )
 
+#: Headers that name a second resource, to write to or to read from: WebDAV's (RFC 4918, 10.3), OpenStack
+#: Swift's and, by the ends of their names, those of object stores (``x-amz-copy-source``).
+_ELSEWHERE = frozenset(b"destination x-copy-from x-object-manifest x-symlink-target".split())
+_ELSEWHERE_ENDS = (b"-copy-source", b"-rename-source")
+
 #: From a host with a credential its echo must be recognised in the answer: whole and unencoded.
 _READABLE = frozenset((b"a-im", b"if-range", b"range"))
 #: As well as every header that asks for a coding or a charset, whatever the protocol calls it.
@@ -71,10 +77,11 @@ _RESPONSE_CONSUMED = frozenset(
     ).split()
 )
 
-_Fate: TypeAlias = Literal["keep", "consume", "override", "drop"]
+_Fate: TypeAlias = Literal["keep", "consume", "override", "elsewhere", "drop"]
 _KEEP: Final = "keep"
 _CONSUME: Final = "consume"
 _OVERRIDE: Final = "override"
+_ELSE: Final = "elsewhere"
 _DROP: Final = "drop"
 _CACHED_NAME = 64
 _LONGEST_NAME = 1024
@@ -88,8 +95,9 @@ class RequestHeaders:
     """What a request's headers say; ``kept`` are the lines that may go on.
 
     ``keep_alive`` is what the client asked of this connection, ``upgrade`` the protocol it would switch to,
-    ``has_body`` whether bytes of a body follow. ``presented`` are lines that would prove who asks and
-    never go on. ``block`` holds all the lines as they came.
+    ``has_body`` whether bytes of a body follow. ``override`` and ``elsewhere`` are the values of headers that
+    name another method and a second resource. ``presented`` are lines that would prove who asks and never go
+    on. ``block`` holds all the lines as they came.
     """
 
     kept: tuple[FieldLine, ...] = ()
@@ -100,6 +108,7 @@ class RequestHeaders:
     expect_continue: bool = False
     upgrade: bytes = b""
     override: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
     keep_alive: bool = True
     has_body: bool = False
     block: bytes = field(default=b"", repr=False, compare=False)
@@ -115,6 +124,7 @@ def read_request_headers(block: bytes, *, http_1_0: bool = False) -> RequestHead
     consumed: dict[bytes, bytes] = {}
     named: set[bytes] = set()
     override: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
     for raw in lines:
         line = read_field_line(raw)
         fate = _fate(line.name) if len(line.name) <= _CACHED_NAME else _fate_of(line.name)
@@ -126,6 +136,9 @@ def read_request_headers(block: bytes, *, http_1_0: bool = False) -> RequestHead
                 presented += (line,)
         elif fate is _OVERRIDE:
             override += (line.value.decode("latin-1"),)
+            kept.append(line)
+        elif fate is _ELSE:
+            elsewhere += (line.value.decode("latin-1"),)
             kept.append(line)
     length = consumed.get(b"content-length")
     chunked = b"transfer-encoding" in consumed
@@ -145,6 +158,7 @@ def read_request_headers(block: bytes, *, http_1_0: bool = False) -> RequestHead
         expect_continue=consumed.get(b"expect", b"").lower() == b"100-continue",
         upgrade=consumed.get(b"upgrade", b"").lower() if b"upgrade" in named else b"",
         override=override,
+        elsewhere=elsewhere,
         keep_alive=b"close" not in named and (not http_1_0 or b"keep-alive" in named),
         has_body=chunked or (length is not None and int(length) > 0),
         block=block,
@@ -162,6 +176,9 @@ def _fate_of(name: bytes) -> _Fate:
         return _CONSUME
     if name in _OVERRIDES:
         return _OVERRIDE
+    plain = _plain_name(name)
+    if plain in _ELSEWHERE or plain.endswith(_ELSEWHERE_ENDS):
+        return _ELSE
     return _DROP if name.startswith(_CONSUMED_PREFIXES) else _KEEP
 
 

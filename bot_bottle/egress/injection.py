@@ -40,8 +40,8 @@ class Injection:
         if not self.parameter or target == b"*":
             return target
         path, _, query = target.partition(b"?")
-        name = _plain_name(self.parameter)
-        parts = [part for part in _PARTS.split(query) if part and _plain_name(_text(part)) != name]
+        name = plain_name(self.parameter)
+        parts = [part for part in _PARTS.split(query) if part and plain_name(_text(part)) != name]
         own = quote(self.parameter, safe="").encode("ascii") + b"=" + self.value
         return path + b"?" + b"&".join((*parts, own))
 
@@ -77,7 +77,7 @@ def _text(part: bytes) -> str:
     return part.partition(b"=")[0].decode("latin-1")
 
 
-def _plain_name(text: str) -> str:
+def plain_name(text: str) -> str:
     """Give a parameter's name as the most generous server reads it."""
     for _ in range(3):  # some decode twice
         decoded = unquote_plus(text)

@@ -11,6 +11,8 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
+from bot_bottle.egress.hosts import HostError, parse_authority
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -74,6 +76,27 @@ def path_allowed(path: str, prefixes: tuple[str, ...]) -> bool:
     if _PLAIN.fullmatch(path):
         return _under(path, prefixes)
     return all(_under(reading, prefixes) for reading in readings(path))
+
+
+def path_named(value: str, host: str) -> str | None:
+    """Give the path of ``host`` that a header's value names, ``None`` where it names no one such path.
+
+    It is a URI or a path, or as object stores write it the name of a bucket and of what is in it.
+    """
+    scheme, separator, rest = value.partition("://")
+    if separator:
+        end = min((at for mark in "/?#" if (at := rest.find(mark)) >= 0), default=len(rest))
+        try:
+            named = parse_authority(rest[:end]).host
+        except HostError:
+            return None
+        if scheme.lower() not in {"http", "https"} or named != host:
+            return None
+        value = rest[end:]
+    elif value.startswith(("//", "\\")):
+        return None  # a host of its own stands there
+    path = re.split(r"[?#]", value, maxsplit=1)[0]
+    return path if path.startswith("/") else f"/{path}"
 
 
 def fully_decoded(text: str) -> str:

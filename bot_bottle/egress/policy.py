@@ -13,7 +13,8 @@ from bot_bottle.decision import Deny
 from bot_bottle.egress.addresses import METADATA_NAMES
 from bot_bottle.egress.git_push import is_git_fetch, is_git_push
 from bot_bottle.egress.hosts import EGRESS_LOCAL_HOST, is_ip_literal
-from bot_bottle.egress.paths import AmbiguousPathError, fully_decoded, path_allowed
+from bot_bottle.egress.injection import plain_name
+from bot_bottle.egress.paths import AmbiguousPathError, fully_decoded, path_allowed, path_named
 from bot_bottle.egress.table import Verdict
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.egress.table import RouteTable
 
-#: Rails, Laravel, Symfony and others take the method from here.
-_METHOD_PARAMETER = re.compile(r"(?:^|[?&;])_method(?:=|\[|$)")
+#: Rails, Laravel, Symfony and others take the method from here, Salesforce from the second.
+_METHOD_PARAMETERS = frozenset(("_method", "_httpmethod"))
+_PARTS = re.compile(r"[?&;]")
 
 #: What a denial tells of where the open routes can be seen.
 SHOW_ROUTES = f"GET http://{EGRESS_LOCAL_HOST}/allowlist shows what is open"
@@ -191,13 +193,8 @@ def method_allowed(step: Step) -> Deny | None:
 
 def no_method_in_query(step: Step) -> Deny | None:
     """Where a route has methods, no query may name another one, as several web frameworks let it."""
-    route = step.route
-    if (
-        route
-        and route.methods
-        and step.request.query
-        and _METHOD_PARAMETER.search(_clear(step.request.query))
-    ):
+    route, query = step.route, step.request.query
+    if route and route.methods and query and _names_method(query):
         return Deny(
             reason="method_override",
             rule=f"{route.origin}.methods",
@@ -207,8 +204,11 @@ def no_method_in_query(step: Step) -> Deny | None:
     return None
 
 
-def _clear(query: str) -> str:
-    return fully_decoded(query) if "%" in query else query.lower()
+def _names_method(query: str) -> bool:
+    """Tell whether the most generous server reads a method out of a query: PHP reads ``.method`` so, too."""
+    if "method" not in (clear := fully_decoded(query) if "%" in query else query.lower()):
+        return False
+    return any(plain_name(part.partition("=")[0]) in _METHOD_PARAMETERS for part in _PARTS.split(clear))
 
 
 def path_open(step: Step) -> Deny | None:
@@ -222,6 +222,22 @@ def path_open(step: Step) -> Deny | None:
             next_step=f"Allowed here: {', '.join(route.path_allowlist)}. {_ASK_OPERATOR}",
         )
     return None
+
+
+def other_paths_open(step: Step) -> Deny | None:
+    """What a header names beside the path, to copy from or to move to, is held to the same rule."""
+    route, host = step.route, step.request.host
+    if not (route and route.path_allowlist and step.request.elsewhere):
+        return None
+    named = [path_named(value, host) for value in step.request.elsewhere]
+    if all(path is not None and path_allowed(path, route.path_allowlist) for path in named):
+        return None
+    return Deny(
+        reason="path_not_allowed",
+        rule=f"{route.origin}.path_allowlist",
+        message=f"a header names a place that is not under an allowed prefix of {host}",
+        next_step=f"Allowed here: {', '.join(route.path_allowlist)}. {_ASK_OPERATOR}",
+    )
 
 
 def git_reads_only(step: Step) -> Deny | None:
@@ -273,6 +289,7 @@ POLICIES: tuple[Policy, ...] = (
     method_allowed,
     no_method_in_query,
     path_open,
+    other_paths_open,
     git_reads_only,
     credential_present,
 )

@@ -13,8 +13,8 @@ class EgressRequest(NamedTuple):
 
     ``host`` and ``port`` are where it wants to go. ``claims`` are the host names that the layers around it
     gave, as (where, name): CONNECT authority, SNI, request URI, Host. ``sni_missing`` says a TLS client
-    named no server. ``override`` lists the values of method override headers, ``placeholders`` the variables
-    whose placeholders stand in any header.
+    named no server. ``override`` lists the values of method override headers, ``elsewhere`` those of headers
+    that name a second resource, ``placeholders`` the variables whose placeholders stand in any header.
     """
 
     via: Via
@@ -28,6 +28,7 @@ class EgressRequest(NamedTuple):
     sni_missing: bool = False
     override: tuple[str, ...] = ()
     placeholders: frozenset[str] = frozenset()
+    elsewhere: tuple[str, ...] = ()
 
     def aimed_at(self, path: str, query: str) -> EgressRequest:
         """Give the same request for another target."""

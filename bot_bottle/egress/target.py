@@ -83,6 +83,7 @@ def read_request(
         claims=claims,
         sni_missing=arrival.sni_missing,
         override=headers.override,
+        elsewhere=headers.elsewhere,
     )
 
 

@@ -162,6 +162,41 @@ def test_a_smuggled_second_request_is_judged_or_refused(tmp_path: Path) -> None:
     assert not any(b"/b" in head for head in heads)
 
 
+def test_a_second_path_and_a_method_in_disguise_reach_no_server(tmp_path: Path) -> None:
+    """B10: what a header copies from or moves to; parameters that PHP takes for ``_method``."""
+    handler, heads = serve(lambda _head, _body: ok())
+    with Upstream(handler) as upstream:
+        routes = [
+            route("dav.test", path_allowlist=("/open",)),
+            route("php.test", methods=("GET",)),
+        ]
+        pins = {"dav.test": upstream.pin, "php.test": upstream.pin}
+        with InProcess(tmp_path, config(tmp_path, routes, pins=pins)) as egress:
+            with egress.tunnel("dav.test") as stream:
+                for method, header in (
+                    ("MOVE", "Destination: https://dav.test/closed/a"),
+                    ("COPY", "destination: /open/../closed"),
+                    ("COPY", "Destination: https://evil.test/open/a"),
+                    ("PUT", "X-Amz-Copy-Source: closed/a"),
+                    ("PUT", "x_goog_copy_source: closed/a"),
+                    ("PUT", "x-ms-rename-source: /closed/a"),
+                ):
+                    answer = stream.get("dav.test", "/open/a", method, f"{header}\r\nContent-Length: 0\r\n")
+                    assert answer.reason == "path_not_allowed", header
+                assert stream.get("dav.test", "/open/a", "MOVE", "Destination: /open/b\r\n").status == 200
+                stream.get(
+                    "dav.test", "/open/a", extra="X-Original-URI: /closed\r\nX-Override-URL: /closed\r\n"
+                )
+            with egress.tunnel("php.test") as stream:
+                for query in ("_method=DELETE", ".method=DELETE", "+_method=DELETE", "%20.method=DELETE"):
+                    assert stream.get("php.test", f"/?{query}").reason == "method_override", query
+                assert stream.get("php.test", "/?method=a").status == 200
+    assert [head.partition(b" HTTP/")[0] for head in heads] == [
+        b"MOVE /open/a", b"GET /open/a", b"GET /?method=a",
+    ]  # fmt: skip
+    assert not any(b"closed" in head or b"x-o" in head.lower() for head in heads)
+
+
 def test_rebinding_is_caught_at_every_dial_and_the_checked_address_is_dialled(tmp_path: Path) -> None:
     handler, heads = serve(
         lambda _head, _body: b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"

@@ -113,7 +113,9 @@ LINES: dict[str, Line] = {
         ("integration/test_egress_hostile.py::test_rebinding*",),
     ),
     "B9": Line("plain HTTP: unfiltered, or with a credential in the clear"),
-    "B10": Line("paths and methods read in two ways"),
+    "B10": Line(
+        "paths and methods read in two ways", ("integration/test_egress_hostile.py::test_a_second_path*",)
+    ),
     "B11": Line(
         "GraphQL: many operations on one path",
         open="What one path carries is one decision; narrow the route or leave it out.",

@@ -72,6 +72,44 @@ def reason(request: EgressRequest) -> str:
         (ask("narrow.test", port=8443, path="/a", method="POST"), "method_not_allowed"),
         (ask("narrow.test", port=8443, path="/a", override=("DELETE",)), "method_override"),
         (ask("narrow.test", port=443, path="/a"), "port_not_allowed"),
+        *(
+            (ask("narrow.test", port=8443, path="/a/b", elsewhere=("/a/c", named)), "path_not_allowed")
+            for named in (
+                "/b",
+                "b/c",
+                "",
+                "https://narrow.test/b",
+                "https://narrow.test",
+                "https://evil.test/a/c",
+                "//evil.test/a",
+                "\\\\evil.test/a",
+                "https://narrow.test/a/../b?/a",
+                "/a/..%2fb",
+                "ftp://narrow.test/a",
+            )
+        ),
+        *(
+            (ask("narrow.test", port=8443, path="/a/b", elsewhere=(named,)), "allow")
+            for named in ("/a/c", "a/c", "https://narrow.test:8443/a/c?version=2")
+        ),
+        (ask("narrow.test", port=8443, path="/a/b", elsewhere=("/a/%c0%ae",)), "path_ambiguous"),
+        (ask("open.test", elsewhere=("/anywhere",)), "allow"),
+        *(
+            (ask("narrow.test", port=8443, path="/a", query=query), "method_override")
+            for query in (
+                "_method=DELETE",
+                "a=b&_METHOD=put",
+                "a;%5fmethod=x",
+                ".method=DELETE",
+                "+_method=DELETE",
+                "a=b&%20.method[]=x",
+                "_method%00=DELETE",
+                "_HttpMethod=PATCH",
+                "a%26_method=DELETE",
+                "_method",
+            )
+        ),
+        (ask("narrow.test", port=8443, path="/a", query="payment_method=x&method=y&a_method"), "allow"),
         (ask("open.test", override=("DELETE",)), "allow"),
         (ask("a.wild.test", method="POST"), "allow"),
         (ask("wild.test"), "host_not_allowed"),
