@@ -99,6 +99,9 @@ def remove_states(
     for state in states:
         try:
             with bottle_state.hold_lock(state.identity):
+                if state.status == "unfinished" and bottle_state.is_preserved(state.identity):
+                    failed.append(f"{state.identity}: holds work by now, since a session ran in it meanwhile")
+                    continue
                 remove_bottle(state.identity)
         except AlreadyRunningError:
             failed.append(f"{state.identity}: a session has started in it meanwhile")

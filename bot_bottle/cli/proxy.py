@@ -70,7 +70,8 @@ def command(  # noqa: PLR0913 - one for each option, as click gives them
 ) -> int:
     """Run the egress proxy in the foreground, with the policy of a bottle, beside any other sandbox.
 
-    Credentials come from the variables that the routes' token_ref name. SIGTERM and Ctrl-C end it.
+    Credentials come from the variables that the routes' token_ref name; every account of this machine that
+    can connect to the port uses them. SIGTERM and Ctrl-C end it.
     """
     from bot_bottle.egress.routes import egress_resolve_token_values  # noqa: PLC0415
     from bot_bottle.egress.standalone import become_proxy  # noqa: PLC0415

@@ -28,7 +28,7 @@ from bot_bottle.retrieval.tree import FolderTree
 from bot_bottle.retrieval.uncommitted import Uncommitted, commit_folder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from bot_bottle.repository import Repository
     from bot_bottle.retrieval.submodules import ChangedSubmodule
@@ -45,13 +45,15 @@ _NOTHING_UNCOMMITTED = Uncommitted(commit="", changed=0)
 class Source:
     """Whose work it is: the bottle, the folder that its work began as a copy of, if it did.
 
-    ``inside`` is the folder below the workspace that is meant, ``""`` for all of it.
+    ``inside`` is the folder below the workspace that is meant, ``""`` for all of it. ``removed`` tells
+    whether the bottle's removal has begun since: what is not there any more says nothing then.
     """
 
     identity: str
     tree: Tree
     started_in: Path | None = None
     inside: str = ""
+    removed: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +141,8 @@ async def _arrive(
             if rest == "brought":
                 raise
             uncommitted = Uncommitted(commit="", changed=0, left_out=(f"what is not committed: {error}",))
+    if source.removed():
+        raise UsageError(f"{source.identity} was being removed while its work was read; nothing was taken")
     tip = (uncommitted.commit if rest == "brought" else "") or committed
     view = await homes.make_view(folder, home, length)
     base, compared_with = await _base(source, view, staging, committed)

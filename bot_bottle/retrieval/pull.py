@@ -102,6 +102,9 @@ async def pull(  # noqa: PLR0913 - all but the first by name
     new = await arrival.quarantine.new_objects([arrival.tip])
     findings, _ = await inspect(arrival.quarantine, [command], new, arrival.rules, scanner, say)
     taken = accept_findings or not findings
+    # The scan takes its time, and the operator may have gone to that branch meanwhile.
+    if taken and homes.require_free(home, branch) != old:
+        raise UsageError(f"{branch} was moved meanwhile; nothing was brought, pull again")
     record(
         "pull",
         decision="allow" if taken else "deny",

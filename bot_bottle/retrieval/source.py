@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bot_bottle import bottle_state
 from bot_bottle.backend.registry import LEGACY_BACKEND, get_bottle_backend
 from bot_bottle.env import entry_kind
 from bot_bottle.errors import BotBottleError
@@ -31,14 +33,23 @@ def open_source(metadata: BottleMetadata, inside: str) -> Iterator[Source]:
     """
     backend = get_bottle_backend(metadata.backend or LEGACY_BACKEND)
     started_in = Path(metadata.cwd, inside) if metadata.copy_cwd and metadata.cwd else None
+    identity = metadata.identity
+    kept = bottle_state.is_preserved(identity)
+    opened = partial(
+        Source,
+        identity=identity,
+        started_in=started_in,
+        inside=inside,
+        # The mark goes first, and then the work (backend.launch.remove_bottle).
+        removed=lambda: kept and not bottle_state.is_preserved(identity),
+    )
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(backend.open_workspace(metadata.identity))
         if isinstance(place, Path):
             tree = stack.enter_context(FolderTree(place, inside))
-            yield Source(identity=metadata.identity, tree=tree, started_in=started_in, inside=inside)
+            yield opened(tree=tree)
         else:
-            archive = ArchiveTree(place, _TOP, inside)
-            yield Source(identity=metadata.identity, tree=archive, started_in=started_in, inside=inside)
+            yield opened(tree=ArchiveTree(place, _TOP, inside))
 
 
 def guarded_secrets(metadata: BottleMetadata, cwd: Path) -> dict[str, Secret]:

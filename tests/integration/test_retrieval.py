@@ -8,14 +8,18 @@ import shlex
 import shutil
 import sys
 import tarfile
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bot_bottle import paths
+from bot_bottle import bottle_state, paths
 from bot_bottle.audit import AuditLog
 from bot_bottle.audit_copy import complete
+from bot_bottle.cli.cleanup import remove_states
+from bot_bottle.git_gate import inspection
 from bot_bottle.operator_log import operator_log
+from bot_bottle.retrieval import uncommitted
 from bot_bottle.workspace import open_workspace
 from tests.support.kept_work import IDENTITY, KeptWork, git
 from tests.support.outside import REPO
@@ -206,6 +210,54 @@ def test_a_stash_comes_home_as_a_branch_of_its_own(work: KeptWork) -> None:
     assert "the bottle has no branch 'stash@{7}'" in work.run("pull", IDENTITY, "--from", "stash@{7}").err
     (work.workspace / ".git/logs/refs/stash").unlink()  # then the ref alone tells of the newest
     assert json.loads(work.run("diff", IDENTITY, "--json").out)["stashes"] == stashes[:1]
+
+
+def test_a_bottle_that_is_removed_while_it_is_read_brings_no_deletions(
+    work: KeptWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at an end with exit code 0, in whose midst somebody pulls: first the mark goes, then the work."""
+    real = uncommitted.commit_folder
+
+    async def amid_the_removal(*given: Any, **more: Any) -> object:
+        bottle_state.clear_preserve_marker(IDENTITY)
+        (work.workspace / "kept.txt").unlink()
+        return await real(*given, **more)
+
+    monkeypatch.setattr("bot_bottle.retrieval.arrival.commit_folder", amid_the_removal)
+    done = work.run("pull", IDENTITY, "--uncommitted")
+    assert (done.code, work.branch()) == (2, "")
+    assert f"{IDENTITY} was being removed while its work was read; nothing was taken" in done.err
+
+
+def test_a_branch_that_is_checked_out_during_the_scan_is_not_moved(
+    work: KeptWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = work.commit("a.txt", "a\n")
+    assert work.run("pull", IDENTITY).code == 0
+    work.commit("b.txt", "b\n")
+    real = inspection.inspect
+
+    async def amid_the_scan(*given: Any, **more: Any) -> object:
+        git(work.project, "checkout", "-q", f"bottle/{IDENTITY}")
+        return await real(*given, **more)
+
+    monkeypatch.setattr("bot_bottle.retrieval.pull.inspect", amid_the_scan)
+    done = work.run("pull", IDENTITY)
+    assert (done.code, work.branch()) == (2, first)
+    assert "is checked out in" in done.err
+    assert git(work.project, "status", "--porcelain") == ""
+    decisions = [json.loads(line).get("decision") for line in operator_log(IDENTITY).read_text().splitlines()]
+    assert decisions.count("allow") == 1  # the first pull's alone
+
+
+def test_cleanup_leaves_what_a_session_has_put_work_into_meanwhile(
+    work: KeptWork, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between the list that the operator says yes to and the removal there is as much time as they take."""
+    listed = replace(bottle_state.state_of(IDENTITY), status="unfinished")
+    assert remove_states((listed,)) == 1
+    assert "holds work by now" in capsys.readouterr().err
+    assert (work.workspace / "kept.txt").is_file()
 
 
 def test_where_nothing_is_committed_the_sentence_says_what_would_help(work: KeptWork) -> None:
