@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from bot_bottle import paths
 from bot_bottle.errors import AlreadyRunningError, LaunchError, UsageError
 from bot_bottle.files import PRIVATE_FILE, make_private_dir, remove_tree, write_atomic
-from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -332,11 +331,6 @@ def _from_log(identity: str) -> BottleMetadata:
 def utc_now() -> str:
     """Give the present moment as metadata stores it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def printable(text: str) -> str:
-    """Make text from outside safe to show on a terminal: what controls or hides text becomes ``?``."""
-    return legible(text)
 
 
 def _take_lock(descriptor: int, identity: str) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from bot_bottle import paths
 from bot_bottle.agent_provider.registry import provider_programs
 from bot_bottle.backend.registry import get_bottle_backend, known_backend_names
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import BotBottleError
+from bot_bottle.legible import legible
 from bot_bottle.words import counted
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _manifest(cwd: Path) -> Iterator[Finding]:
     for problem in config_problems(paths.config_file(), known_backend_names()):
         if not problem.message.startswith(f"{told}: the folder of the config file "):
             yield Finding(
-                kind="config", name="config.toml", level="unavailable", detail=printable(str(problem))
+                kind="config", name="config.toml", level="unavailable", detail=legible(str(problem))
             )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from bot_bottle import bottle_state, local_socket
 from bot_bottle.errors import LaunchError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -108,7 +109,7 @@ class ControlClient:
         if not isinstance(answer, dict):
             raise self._lost(None)
         if answer.get("ok") is not True:
-            raise OrderRefusedError(bottle_state.printable(str(answer.get("error"))))
+            raise OrderRefusedError(legible(str(answer.get("error"))))
         return answer
 
     def order(self, name: str, **fields: object) -> dict[str, object]:

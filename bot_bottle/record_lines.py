@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from bot_bottle.bottle_state import printable
 from bot_bottle.duration import DAY, read_duration
 from bot_bottle.errors import UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,8 +32,8 @@ def record_line(record: Mapping[str, object]) -> str:
         for name in dict.fromkeys((*_FIRST, *record))
         if name not in _LEFT_OUT and record.get(name) not in (None, "", [])
     ]
-    time = printable(str(record.get("time", "")))
-    return f"{time:<32} {printable(str(record.get('event', ''))):<10} {' '.join(fields)}".rstrip()
+    time = legible(str(record.get("time", "")))
+    return f"{time:<32} {legible(str(record.get('event', ''))):<10} {' '.join(fields)}".rstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def read_events_wanted(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in EVENTS:
             known = ", ".join(sorted(EVENTS))
-            raise UsageError(f"--event: there is no event {printable(name)!r}; there are: {known}")
+            raise UsageError(f"--event: there is no event {legible(name)!r}; there are: {known}")
     return names
 
 
@@ -86,11 +86,11 @@ def read_since(text: str, now: datetime) -> str:
             moment = datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):  # a year that no calendar of ours has, in this zone or in UTC
         raise UsageError(
-            f"--since: {printable(text)!r} is no time; write 10m, 2h, 3d or 2026-01-31T12:00"
+            f"--since: {legible(text)!r} is no time; write 10m, 2h, 3d or 2026-01-31T12:00"
         ) from None
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _cell(value: object) -> str:
-    text = printable(",".join(map(str, value)) if isinstance(value, list) else str(value))
+    text = legible(",".join(map(str, value)) if isinstance(value, list) else str(value))
     return f'"{text}"' if " " in text else text

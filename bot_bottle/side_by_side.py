@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle import paths, process
-from bot_bottle.bottle_state import printable
 from bot_bottle.files import make_private_dir
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ def row(run: Run, now: float) -> tuple[str, ...]:
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lay rows out under the head, as wide as their widest cells, safe to print."""
-    lines = [_HEAD, *([printable(cell) for cell in one] for one in rows)]
+    lines = [_HEAD, *([legible(cell) for cell in one] for one in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -136,7 +136,7 @@ class Runs:
             _say(table([row(run, time.monotonic()) for run in self.runs]))
         for run in self.runs:
             if run.result.get("error"):
-                _say([f"bot-bottle: {run.agent}: {printable(str(run.result['error']))}"])
+                _say([f"bot-bottle: {run.agent}: {legible(str(run.result['error']))}"])
         _say([f"bot-bottle: what they wrote is in {self._folder}"])
         return [run.result for run in self.runs]
 

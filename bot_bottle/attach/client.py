@@ -16,6 +16,7 @@ from bot_bottle.attach.detach_keys import DetachKeys
 from bot_bottle.attach.escapes import EscapeGuard
 from bot_bottle.attach.terminal import STDIN, STDOUT, has_terminal, own_terminal, window_size
 from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +100,7 @@ def _await_welcome(identity: str, sock: socket.socket) -> bool:
     except OSError as error:
         raise LaunchError(f"the launcher of {identity} does not answer: {error.strerror or error}") from error
     if packet[:1] == wire.REFUSED:
-        raise UsageError(bottle_state.printable(packet[1:].decode("utf-8", "replace")))
+        raise UsageError(legible(packet[1:].decode("utf-8", "replace")))
     if packet[:1] != wire.WELCOME:
         raise LaunchError(f"the session of {identity} is just ending")
     sock.settimeout(None)

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from bot_bottle.bottle_state import printable
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def tell_left_out(source: WorkspaceSource) -> None:
             "take it out of the history, and change it where it is known"
         )
     for line in lines:
-        print(f"bot-bottle: {printable(line)}", file=sys.stderr)
+        print(f"bot-bottle: {legible(line)}", file=sys.stderr)
     sys.stderr.flush()
 
 

@@ -12,8 +12,8 @@ import secrets
 from typing import TYPE_CHECKING
 
 from bot_bottle.backend.transfer import quote
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,7 +154,7 @@ def render_env(env: Mapping[str, str]) -> bytes:
     lines = []
     for name, value in env.items():
         if not _NAME.fullmatch(name):
-            raise UsageError(f"env {printable(name)!r}: a variable's name holds letters, digits and _ only")
+            raise UsageError(f"env {legible(name)!r}: a variable's name holds letters, digits and _ only")
         rest = '"${PATH:+:$PATH}"' if name == "PATH" else ""
         lines.append(f"export {name}={quote(value)}{rest}\n")
     return "".join(lines).encode("utf-8", "surrogateescape")

@@ -23,6 +23,7 @@ from bot_bottle.env import entry_kind, resolve_env
 from bot_bottle.errors import UnavailableError, UsageError
 from bot_bottle.git_gate.preparation import gate_remotes, named_remotes
 from bot_bottle.git_gate.spellings import is_spelling
+from bot_bottle.legible import legible
 from bot_bottle.operator_config import load_operator_config
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.listeners import GIT_PORT, SUPERVISE_PORT
@@ -156,7 +157,7 @@ def _with_upstream(spec: BottleSpec, bottle: ManifestBottle) -> BottleSpec:
         known = ", ".join(f"{remote.name} ({remote.upstream})" for remote in declared) or "none"
         wrong = "several remotes have that name" if named else f"is no remote of bottle {bottle.name}"
         raise UsageError(
-            f"--repo {bottle_state.printable(spec.repo)}: {wrong}, and what a bottle may clone stands in its "
+            f"--repo {legible(spec.repo)}: {wrong}, and what a bottle may clone stands in its "
             f"git.remotes; write the name or URL of one of: {known}"
         )
     return spec

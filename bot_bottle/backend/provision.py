@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from bot_bottle.agent_account import AGENT_HOME, AGENT_WORKSPACE
 from bot_bottle.backend.copying import CopyProgress, tell_left_out
 from bot_bottle.backend.transfer import Streams, add_bytes, quote, send_archive, send_stream
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.legible import legible
 from bot_bottle.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def clone_repository(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> Non
 
 def _clone(bottle: Streams, plan: BottlePlan) -> None:
     url = plan.spec.repo
-    print(f"bot-bottle: cloning {printable(url)} through the git gate", file=sys.stderr, flush=True)
+    print(f"bot-bottle: cloning {legible(url)} through the git gate", file=sys.stderr, flush=True)
     script = f"exec git clone --quiet -- {quote(url)} {quote(AGENT_WORKSPACE)}"
     done = bottle.exec_stream(script, stdin=None, stdout=None)
     if done.returncode != 0:
@@ -62,7 +62,7 @@ def _clone(bottle: Streams, plan: BottlePlan) -> None:
 
         said = refusal_of(done.stderr) or last_words(done.stderr, f"git ended with {done.returncode}")
         raise LaunchError(
-            f"{printable(url)} could not be cloned into the bottle: {said}; what was decided: "
+            f"{legible(url)} could not be cloned into the bottle: {said}; what was decided: "
             f"bot-bottle logs {plan.identity}"
         )
 
@@ -70,7 +70,7 @@ def _clone(bottle: Streams, plan: BottlePlan) -> None:
 def refusal_of(stderr: bytes) -> str:
     """Give the reason out of the gate's refusal, without its rule and the agent's next step; else ``""``."""
     words = stderr.decode("utf-8", "replace").splitlines()
-    said = [printable(line.removeprefix(_GATE)).strip() for line in words if line.startswith(_GATE)]
+    said = [legible(line.removeprefix(_GATE)).strip() for line in words if line.startswith(_GATE)]
     rules = [number for number, line in enumerate(said) if line.startswith("rule ") and number]
     return said[rules[-1] - 1] if rules else ""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state
 from bot_bottle.errors import UnavailableError, UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,9 +54,7 @@ def get_bottle_backend(name: str) -> BottleBackend:
     place = _BACKENDS.get(name)
     if place is None:
         known = ", ".join(known_backend_names())
-        raise UsageError(
-            f"backend {bottle_state.printable(name)!r} is not in this version; choose one of: {known}"
-        )
+        raise UsageError(f"backend {legible(name)!r} is not in this version; choose one of: {known}")
     module, _, attribute = place.partition(":")
     backend: BottleBackend = getattr(import_module(module), attribute)()
     return backend

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot_bottle.bottle_state import printable, require_running
+from bot_bottle.bottle_state import require_running
 from bot_bottle.cli import complete, terminal
 from bot_bottle.cli.output import print_json
 from bot_bottle.errors import UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from bot_bottle.apply import Proposal
@@ -73,10 +74,10 @@ def _show(proposal: Proposal) -> None:
         print("routes: no difference")
     for sign, lines in (("-", proposal.change.before), ("+", proposal.change.after)):
         for line in lines:
-            print(f"{sign} {printable(line)}")
+            print(f"{sign} {legible(line)}")
     for name in sorted(proposal.secrets):
-        print(f"+ credential {printable(name)}, read for this bottle now")
+        print(f"+ credential {legible(name)}, read for this bottle now")
     if proposal.restart:
         print(f"only from the next start on (bot-bottle stop {proposal.identity}, then resume):")
     for line in proposal.restart:
-        print(f"  {printable(line)}")
+        print(f"  {legible(line)}")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from bot_bottle.bottle_state import printable
 from bot_bottle.cli import terminal
 from bot_bottle.errors import UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from bot_bottle.supervise.decide import Prospect
@@ -87,12 +87,12 @@ def _show(asked: Asked, seen: Prospect) -> None:
     head = "this opens" if seen.grant else "a yes"
     terminal.say(
         [
-            f"bot-bottle: {asked.identity} asks for: {printable(asked.request.summary)}",
+            f"bot-bottle: {asked.identity} asks for: {legible(asked.request.summary)}",
             *terminal.quoted("  says: ", asked.request.reason),
-            f"bot-bottle: {head}: {printable(seen.lines[0])}",
-            *(printable(line) for line in seen.lines[1:]),
+            f"bot-bottle: {head}: {legible(seen.lines[0])}",
+            *(legible(line) for line in seen.lines[1:]),
             *(seen.edit.diff if seen.edit else ()),
             # Last: however long the rest is, they are on the screen when the question is.
-            *(f"  note: {printable(note)}" for note in seen.notes),
+            *(f"  note: {legible(note)}" for note in seen.notes),
         ]
     )

@@ -14,6 +14,7 @@ from bot_bottle.cli import complete
 from bot_bottle.cli.output import print_json
 from bot_bottle.errors import UsageError
 from bot_bottle.events import log_of
+from bot_bottle.legible import legible
 from bot_bottle.operator_log import operator_log
 from bot_bottle.record_lines import record_line
 
@@ -61,7 +62,7 @@ def _file(word: str) -> Path | None:
     if bottle_state.IDENTITY_PATTERN.fullmatch(word) or ("/" not in word and not path.exists()):
         return None
     if path.exists() and not path.is_file():
-        raise UsageError(f"{bottle_state.printable(word)} is no file; name the audit log itself")
+        raise UsageError(f"{legible(word)} is no file; name the audit log itself")
     return path
 
 
@@ -71,7 +72,7 @@ def _verify_file(path: Path, *, as_json: bool) -> int:
     if as_json:
         print_json({"file": str(path), **_object(verdict, whole)})
     else:
-        print(f"{bottle_state.printable(str(path))}: {_word(verdict, whole)}: {verdict.message}")
+        print(f"{legible(str(path))}: {_word(verdict, whole)}: {verdict.message}")
     return 0 if whole else 1
 
 

@@ -10,6 +10,7 @@ from bot_bottle import bottle_state
 from bot_bottle.backend.registry import get_bottle_backend, known_backend_names
 from bot_bottle.cli import complete, terminal
 from bot_bottle.errors import AlreadyRunningError, BotBottleError, UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from bot_bottle.backend.base import Leftover
@@ -30,7 +31,7 @@ def command(*, identities: tuple[str, ...], everything: bool, yes: bool) -> int:
     for backend in known_backend_names():
         for item in leftovers:
             if item.backend == backend:
-                print(f"{backend}: {bottle_state.printable(item.describe)}")
+                print(f"{backend}: {legible(item.describe)}")
     for state in states:
         print(f"state: {state.identity} ({state.status})")
     if kept and not identities:
@@ -95,7 +96,7 @@ def remove_states(
         except Exception as error:  # noqa: BLE001 - reported; the next one is to be removed all the same
             failed.append(f"{item.describe}: {_why(error)}")
         else:
-            print(f"removed {item.backend}: {bottle_state.printable(item.describe)}")
+            print(f"removed {item.backend}: {legible(item.describe)}")
     for state in states:
         try:
             with bottle_state.hold_lock(state.identity):

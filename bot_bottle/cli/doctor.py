@@ -12,10 +12,10 @@ def command(*, as_json: bool) -> int:
 
     Exit code 0 if at least one backend works, 3 if none does.
     """
-    from bot_bottle.bottle_state import printable  # noqa: PLC0415
     from bot_bottle.checkup import examine  # noqa: PLC0415
     from bot_bottle.cli.output import print_json  # noqa: PLC0415
     from bot_bottle.cli.terminal import current_folder  # noqa: PLC0415
+    from bot_bottle.legible import legible  # noqa: PLC0415
 
     findings = examine(current_folder())
     if as_json:
@@ -27,7 +27,7 @@ def command(*, as_json: bool) -> int:
         )
     else:
         for finding in findings:
-            print(printable(f"{finding.level:<12} {finding.kind} {finding.name}: {finding.detail}"))
+            print(legible(f"{finding.level:<12} {finding.kind} {finding.name}: {finding.detail}"))
             if finding.remedy:
                 print(f"{'':<12} -> {finding.remedy}")
     usable = any(f.kind == "backend" and f.level != "unavailable" for f in findings)

@@ -12,6 +12,7 @@ from bot_bottle.attach.output import CURRENT
 from bot_bottle.cli import complete, terminal
 from bot_bottle.cli.output import print_json, print_table
 from bot_bottle.errors import BotBottleError, LaunchError, UsageError
+from bot_bottle.legible import legible
 from bot_bottle.refused_credentials import refused_since_start, sentences
 from bot_bottle.words import counted
 
@@ -110,7 +111,7 @@ def _identity(identity: str, *, as_json: bool) -> None:
     word = "cut off" if live is not None and live["halted"] else state.word
     for label, value in {**facts, "status": word, "detached": None}.items():
         if value is not None:
-            print(f"{label:<10}: {bottle_state.printable(str(value))}")
+            print(f"{label:<10}: {legible(str(value))}")
     for sentence in sentences(refused, identity, status=state.status):
         print(f"{'refused':<10}: {sentence}")
     if why:

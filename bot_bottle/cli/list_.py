@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bot_bottle.cli.output import print_json, print_table
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from bot_bottle.bottle_state import BottleStateSummary
@@ -126,7 +127,6 @@ def _active(*, as_json: bool) -> None:
 
 
 def _declared(what: str, *, as_json: bool) -> None:
-    from bot_bottle.bottle_state import printable  # noqa: PLC0415
     from bot_bottle.cli import terminal  # noqa: PLC0415
     from bot_bottle.manifest.model import Manifest  # noqa: PLC0415
 
@@ -154,4 +154,4 @@ def _declared(what: str, *, as_json: bool) -> None:
         detail = (
             entry.get("bottle") or entry.get("provider") or "broken: " + entry["error"].partition("\n")[0]
         )
-        print(f"{entry['name']}\t{printable(detail)}")
+        print(f"{entry['name']}\t{legible(detail)}")

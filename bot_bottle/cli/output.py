@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from bot_bottle.bottle_state import printable
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ def print_json(value: object) -> None:
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write columns to stdout, as wide as their widest cell; cells are made safe to print."""
-    lines = [list(head), *([printable(cell) for cell in row] for row in rows)]
+    lines = [list(head), *([legible(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from bot_bottle.bottle_state import printable
 from bot_bottle.cli import complete, terminal
 from bot_bottle.cli.output import print_json
+from bot_bottle.legible import legible
 
 
 @click.command("requests")
@@ -43,7 +43,7 @@ def command(*, identity: str, answered: bool, as_json: bool) -> int:
     for one in found:
         state = "running" if one.running else "kept"
         settled = f"  [{one.answer.verdict}: {one.answer.terms or one.answer.words}]" if one.answer else ""
-        summary = printable(f"{one.request.summary}{settled}")
+        summary = legible(f"{one.request.summary}{settled}")
         print(f"{one.request.id}  {one.identity} ({state})  {summary}")
         for line in terminal.quoted("          says: ", one.request.reason):
             print(line)

@@ -9,6 +9,7 @@ from bot_bottle.cli import complete, terminal
 from bot_bottle.cli.cleanup import chosen_states, remove_states
 from bot_bottle.control_client import wait_until_ended
 from bot_bottle.errors import UsageError
+from bot_bottle.legible import legible
 from bot_bottle.running import end_all
 
 _STOP_SECONDS = 60.0
@@ -27,7 +28,7 @@ def command(*, identities: tuple[str, ...], stop: bool, yes: bool) -> int:
     if not yes:
         if not terminal.is_interactive():
             raise UsageError("there is no terminal to ask on; pass --yes to remove without being asked")
-        names = ", ".join(map(bottle_state.printable, identities))
+        names = ", ".join(map(legible, identities))
         if not terminal.confirm(f"Remove {names} with all work in it?"):
             terminal.say(["bot-bottle: nothing was removed"])
             return 1

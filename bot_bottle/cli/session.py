@@ -7,9 +7,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from bot_bottle.bottle_state import printable
 from bot_bottle.cli import terminal
 from bot_bottle.errors import UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -105,7 +105,7 @@ def _show_changes(plan: BottlePlan, file: TextIO) -> None:
     if lines:
         print("\nchanged since this bottle last ran, and holding from now on:", file=file)
     for line in lines:
-        print(f"  {printable(line)}", file=file)
+        print(f"  {legible(line)}", file=file)
     file.flush()
 
 

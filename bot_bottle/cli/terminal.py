@@ -7,8 +7,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -84,13 +84,13 @@ def quoted(mark: str, words: str) -> Iterator[str]:
 
     width = os.get_terminal_size(sys.stderr.fileno()).columns if _is_tty(sys.stderr) else 1 << 16
     for line in words.splitlines():
-        for piece in chop_cells(printable(line), max(8, width - len(mark))) or [""]:
+        for piece in chop_cells(legible(line), max(8, width - len(mark))) or [""]:
             yield f"{mark}{piece}"
 
 
 def warn(warnings: Iterable[str]) -> None:
     """Write warnings to stderr; they may name files that a stranger named."""
-    say(f"bot-bottle: warning: {printable(text)}" for text in warnings)
+    say(f"bot-bottle: warning: {legible(text)}" for text in warnings)
 
 
 def current_folder() -> Path:

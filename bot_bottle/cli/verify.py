@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bot_bottle.legible import legible
+
 if TYPE_CHECKING:
     from bot_bottle.verify.battery import Report, Tried
 
@@ -43,12 +45,11 @@ def command(*, backend_name: str, only: tuple[str, ...], as_json: bool) -> int:
 
 
 def _print_line(one: Tried) -> None:
-    from bot_bottle.bottle_state import printable  # noqa: PLC0415
 
     case, finding = one.case, one.finding
     print(f"{case.id:<7} {finding.verdict:<9} {one.seconds:>4.1f}  {case.title}")
     print(f"{'':<24}expected: {case.expected}")
-    print(f"{'':<24}seen: {printable(finding.seen)}", flush=True)
+    print(f"{'':<24}seen: {legible(finding.seen)}", flush=True)
 
 
 def _print_end(report: Report, only: tuple[str, ...]) -> None:

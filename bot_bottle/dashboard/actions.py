@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle import bottle_state, paths, running
-from bot_bottle.bottle_state import printable
 from bot_bottle.control_client import ControlClient, wait_until_ended
 from bot_bottle.dashboard.rows import Column, span
 from bot_bottle.errors import LaunchError
+from bot_bottle.legible import legible
 from bot_bottle.supervise import decide
 from bot_bottle.words import counted
 
@@ -77,11 +77,11 @@ def details(one: Bottle, asked: Sequence[Asked]) -> list[str]:
         "record": str(paths.audit_path(one.identity)),
     }
     lines = [one.identity, ""]
-    lines += [f"{name:<10} {printable(value)}" for name, value in facts.items() if value]
+    lines += [f"{name:<10} {legible(value)}" for name, value in facts.items() if value]
     lines += [f"refused    {sentence}" for sentence in one.complaints]
     if asked:
         lines += ["", "asks for"]
-        lines += [f"{request.request.id}  {printable(request.request.summary)}" for request in asked]
+        lines += [f"{request.request.id}  {legible(request.request.summary)}" for request in asked]
     return lines
 
 
@@ -100,7 +100,7 @@ def full_details(one: Bottle, asked: Sequence[Asked]) -> list[Cell]:
         with ControlClient.connect(one.identity, _ASK_SECONDS) as client:
             status = client.order("status")
     except LaunchError as error:
-        return [*lines, ("", ""), (printable(str(error)), "bad")]
+        return [*lines, ("", ""), (legible(str(error)), "bad")]
     return [*lines, ("", ""), ("routes: requests, refusals, errors", "strong"), *_routes(status)]
 
 
@@ -117,7 +117,7 @@ def _routes(status: Mapping[str, object]) -> Iterator[Cell]:
 
 def _counted(name: str, counters: Mapping[str, object]) -> Cell:
     numbers = [counters.get(key, 0) for key in ("requests", "denied", "errors")]
-    return printable(f"{name:<40} {' '.join(f'{number!s:>8}' for number in numbers)}"), ""
+    return legible(f"{name:<40} {' '.join(f'{number!s:>8}' for number in numbers)}"), ""
 
 
 def agents(cwd: Path) -> list[Row]:
@@ -126,7 +126,7 @@ def agents(cwd: Path) -> list[Row]:
 
     manifest = Manifest.resolve(cwd)
     return [
-        (one.name, ((one.name, "strong"), (one.bottle, ""), (printable(str(one.path)), "dim")))
+        (one.name, ((one.name, "strong"), (one.bottle, ""), (legible(str(one.path)), "dim")))
         for one in sorted(manifest.agents.values(), key=lambda one: one.name)
     ]
 
@@ -181,14 +181,14 @@ def propose(identity: str, cwd: Path) -> Proposal:
 
 def proposed(proposal: Proposal) -> list[Cell]:
     """Say what a proposal changes, and what needs a restart."""
-    lines: list[Cell] = [(f"- {printable(line)}", "bad") for line in proposal.change.before]
-    lines += [(f"+ {printable(line)}", "good") for line in proposal.change.after]
-    lines += [(f"+ credential {printable(name)}, read now", "good") for name in sorted(proposal.secrets)]
+    lines: list[Cell] = [(f"- {legible(line)}", "bad") for line in proposal.change.before]
+    lines += [(f"+ {legible(line)}", "good") for line in proposal.change.after]
+    lines += [(f"+ credential {legible(name)}, read now", "good") for name in sorted(proposal.secrets)]
     if not lines:
         lines = [("routes: no difference", "dim")]
     if proposal.restart:
         lines += [("", ""), ("only from the next start on:", "strong")]
-        lines += [(f"  {printable(line)}", "") for line in proposal.restart]
+        lines += [(f"  {legible(line)}", "") for line in proposal.restart]
     return lines
 
 

@@ -16,12 +16,12 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer, Static
 
 from bot_bottle import process
-from bot_bottle.bottle_state import printable
 from bot_bottle.dashboard import actions, rows, screens
 from bot_bottle.dashboard.board import LOOK_SECONDS, Board
 from bot_bottle.dashboard.decisions import Decisions
 from bot_bottle.dashboard.table import LineTable
 from bot_bottle.errors import BotBottleError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -218,7 +218,7 @@ class Dashboard(App[None]):
 
     def _show_fields(self, title: str, fields: Mapping[str, object]) -> None:
         width = min(100, self.size.width * 9 // 10) - 6
-        self.push_screen(screens.Page(printable(title), rows.record_lines(fields, width)))
+        self.push_screen(screens.Page(legible(title), rows.record_lines(fields, width)))
 
     # What keys do.
 
@@ -384,7 +384,7 @@ class Dashboard(App[None]):
             self._say(said)
 
     def _say(self, words: str, *, trouble: bool = False) -> None:
-        safe = "\n".join(printable(line) for line in words.splitlines())
+        safe = "\n".join(legible(line) for line in words.splitlines())
         self.notify(safe, severity="error" if trouble else "information", markup=False, timeout=8)
 
     def _fatal_error(self) -> None:

@@ -16,6 +16,7 @@ from bot_bottle.dashboard.tally import Tally
 from bot_bottle.errors import BotBottleError
 from bot_bottle.events import LogReader
 from bot_bottle.files import make_private_dir
+from bot_bottle.legible import legible
 from bot_bottle.refused_credentials import sentences
 from bot_bottle.supervise.operator import Asked
 
@@ -283,7 +284,7 @@ def _push_text(push: dict[str, object]) -> str:
         result = "taken" if push.get("taken") is True else "refused upstream"
     else:
         result = "on its way" if push.get("decision") == "allow" else "refused"
-    return bottle_state.printable(f"{ref} {result}".strip())
+    return legible(f"{ref} {result}".strip())
 
 
 def _seconds(text: str, fallback: float) -> float:

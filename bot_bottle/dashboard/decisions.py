@@ -8,9 +8,9 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Input
 
-from bot_bottle.bottle_state import printable
 from bot_bottle.dashboard.feed import Feed, lines_of, number_of
 from bot_bottle.dashboard.table import RecordLog
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -109,5 +109,5 @@ class Decisions(Vertical):
         self._log.add_numbered(lines_of(self._records, denied=self._only_denied, text=self._wanted))
         parts = [f"decisions of {self.identity}" if self.identity else "decisions"]
         parts += ["refusals only"] * self._only_denied
-        parts += [f"with {printable(self._wanted)}"] * bool(self._wanted)
+        parts += [f"with {legible(self._wanted)}"] * bool(self._wanted)
         self.border_title = Content(", ".join(parts))

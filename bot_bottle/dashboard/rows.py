@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from bot_bottle.bottle_state import printable
+from bot_bottle.legible import legible
 from bot_bottle.record_lines import record_line
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def bottle_cells(one: Bottle) -> tuple[Cell, ...]:
     return (
         (one.identity, "strong" if one.is_live else "dim"),
         (state, "bad" if one.is_live and one.refused_credentials else _STATES.get(one.state, "dim")),
-        (printable(one.agent), rest),
-        (printable(one.backend), rest),
+        (legible(one.agent), rest),
+        (legible(one.backend), rest),
         (span(one.up) if one.up is not None else "", ""),
         (_number(one.requests), rest),
         (f"{one.rate:.1f}" if one.rate and one.rate < 100 else _number(round(one.rate)), "")
@@ -97,7 +97,7 @@ def request_cells(asked: Asked, now: float) -> tuple[Cell, ...]:
         (asked.identity, rest),
         (span(max(0.0, now - request.asked)), rest),
         (request.kind, rest),
-        (printable(request.summary), "warn"),
+        (legible(request.summary), "warn"),
     )
 
 
@@ -120,8 +120,8 @@ def record_lines(record: Mapping[str, object], width: int) -> list[Cell]:
     lines: list[Cell] = []
     for name, value in record.items():
         items = value if isinstance(value, list) else str(value).splitlines() or [""]
-        texts = [piece for item in items or [""] for piece in _pieces(printable(str(item)), width - 14)]
-        lines.append((f"{printable(name):<13} {texts[0]}".rstrip(), ""))
+        texts = [piece for item in items or [""] for piece in _pieces(legible(str(item)), width - 14)]
+        lines.append((f"{legible(name):<13} {texts[0]}".rstrip(), ""))
         lines += [(f"{'':<13} {more}", "") for more in texts[1:]]
     return lines
 

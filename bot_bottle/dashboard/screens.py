@@ -10,10 +10,10 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
-from bot_bottle.bottle_state import printable
 from bot_bottle.dashboard.sheet import Sheet
 from bot_bottle.dashboard.table import LineLog, LineTable
 from bot_bottle.errors import BotBottleError
+from bot_bottle.legible import legible
 from bot_bottle.supervise.decide import Choice, prospect
 from bot_bottle.words import counted
 
@@ -315,11 +315,11 @@ class Answering(ModalScreen[Reply | None]):
         yield ("", "It says:", "dim")
         more = {"egress": "", "git": request.summary * changed}.get(request.kind, request.text)
         for line in f"{request.reason}\n{more}".rstrip("\n").split("\n"):
-            yield ("│ ", printable(line), "dim")
+            yield ("│ ", legible(line), "dim")
 
 
 def _ours(lines: Iterable[str], tone: Tone = "") -> Iterable[Line]:
-    return (("", printable(line), tone) for line in lines)
+    return (("", legible(line), tone) for line in lines)
 
 
 def _field(name: str, label: str, value: str, hint: str = "") -> ComposeResult:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bot_bottle import bottle_state, paths
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.files import write_atomic
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +41,7 @@ class FileChange:
         """The change as lines of a unified diff."""
         before, after = self.base.splitlines(), self.new.splitlines()
         lines = difflib.unified_diff(before, after, "as it is", str(self.path), lineterm="", n=2)
-        return tuple(bottle_state.printable(line.replace("\t", "    ")) for line in lines)
+        return tuple(legible(line.replace("\t", "    ")) for line in lines)
 
     def put_in_place(self) -> None:
         """Write it; raises ``UsageError`` where somebody else has changed the file meanwhile."""

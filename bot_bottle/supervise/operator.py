@@ -11,6 +11,7 @@ from bot_bottle.audit import AuditLog
 from bot_bottle.control_client import ControlClient, NotReachableError
 from bot_bottle.duration import DAY, read_duration
 from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.legible import legible
 from bot_bottle.supervise.grant import Grant, grant_route
 from bot_bottle.supervise.push_grant import PushGrant, branch_of
 from bot_bottle.supervise.record import ANSWERED, answer_record, read_past
@@ -67,7 +68,7 @@ def find_open(one: str) -> Asked:
         wanted = request_id(one.strip().lower())
     except ValueError:
         raise UsageError(
-            f"{bottle_state.printable(one)!r} is no request's id; bot-bottle requests shows those there are"
+            f"{legible(one)!r} is no request's id; bot-bottle requests shows those there are"
         ) from None
     for asked in all_requests(answered=True):
         if asked.request.id == wanted:
@@ -158,9 +159,7 @@ def _end(lasting: str) -> int | None:
     except ValueError:
         length = 0
     if not length:
-        raise UsageError(
-            f"--for {bottle_state.printable(lasting)}: write once, bottle, or a time like 30m, 2h or 7d"
-        )
+        raise UsageError(f"--for {legible(lasting)}: write once, bottle, or a time like 30m, 2h or 7d")
     return int(time.time()) + length
 
 

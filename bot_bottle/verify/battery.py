@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import BotBottleError, UsageError
+from bot_bottle.legible import legible
 from bot_bottle.verify import inside
 from bot_bottle.verify.case import CONTROL, Case, Finding, broken
 from bot_bottle.verify.outside import (
@@ -118,7 +118,7 @@ def _wanted(only: Sequence[str]) -> frozenset[str]:
     for name in only:
         if not any(name.upper() in {line, line[0]} for line in LINES):
             raise UsageError(
-                f"--only {printable(name)}: no such line; give one (A1 to {LINES[-1]}) or a family (A to H)"
+                f"--only {legible(name)}: no such line; give one (A1 to {LINES[-1]}) or a family (A to H)"
             )
     return frozenset(wanted)
 

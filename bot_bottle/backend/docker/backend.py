@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from bot_bottle import bottle_state, paths
+from bot_bottle import paths
 from bot_bottle.agent_account import AGENT_WORKSPACE
 from bot_bottle.backend import limits as shared_limits
 from bot_bottle.backend.base import BottleBackend, ProbeResult
@@ -34,6 +34,7 @@ from bot_bottle.backend.elsewhere import held_elsewhere
 from bot_bottle.backend.util import sidecar_config, write_trust
 from bot_bottle.control_client import control_listener
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
+from bot_bottle.legible import legible
 from bot_bottle.operator_config import load_operator_config
 
 if TYPE_CHECKING:
@@ -315,7 +316,7 @@ class DockerBackend(BottleBackend):
         """Name the volume and the engine it lies on."""
         place = f"the volume {volumes.home_name(identity)}"
         noted = volumes.noted_engine(identity)
-        return f"{place} on {bottle_state.printable(noted)}" if noted else place
+        return f"{place} on {legible(noted)}" if noted else place
 
     @contextlib.contextmanager
     def open_workspace(self, identity: str) -> Iterator[BinaryIO]:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from bot_bottle import paths
 from bot_bottle.backend.docker.engine import engine_errors, explain
 from bot_bottle.backend.docker.labels import make_labels
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import LaunchError, UnavailableError, UsageError
 from bot_bottle.files import make_private_dir
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -69,7 +69,7 @@ def find_image(engine: Engine, reference: str) -> tuple[str, int] | None:
     """Give the id and the size of an image that the engine holds; None if it has none of that name."""
     from docker import errors  # noqa: PLC0415 - the SDK is imported late
 
-    with engine_errors(f"the image {printable(reference)} cannot be looked up", UnavailableError):
+    with engine_errors(f"the image {legible(reference)} cannot be looked up", UnavailableError):
         try:
             found = engine.api.inspect_image(reference)
         except errors.NotFound:
@@ -111,18 +111,18 @@ def have_image(
 def require_no_triggers(engine: Engine, images: Mapping[str, str], where: str) -> None:
     """Raise ``UsageError`` where an image (its name and id) has ONBUILD lines, which nobody has read."""
     for name, image in images.items():
-        with engine_errors(f"the image {printable(name)} could not be looked at"):
+        with engine_errors(f"the image {legible(name)} could not be looked at"):
             config = engine.api.inspect_image(image).get("Config") or {}
         if config.get("OnBuild"):
             raise UsageError(
-                f"{where}: builds on {printable(name)}, which has ONBUILD lines that would run unread; name "
+                f"{where}: builds on {legible(name)}, which has ONBUILD lines that would run unread; name "
                 "another image, or write agent_provider.dockerfile"
             )
 
 
 def _not_to_be_had(reference: str, said: str, instead: str) -> str:
     why = f" ({said})" if said else ""
-    return f"the image {printable(reference)} is not on this engine and cannot be fetched{why}; {instead}"
+    return f"the image {legible(reference)} is not on this engine and cannot be fetched{why}; {instead}"
 
 
 def _pull(engine: Engine, reference: str, progress: Progress) -> None:
@@ -214,7 +214,7 @@ def _run_build(engine: Engine, build: Build, tag: str, progress: Progress) -> st
 
 
 def _short(text: str, limit: int = 80) -> str:
-    clean = printable(" ".join(text.split()))
+    clean = legible(" ".join(text.split()))
     return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
 
 

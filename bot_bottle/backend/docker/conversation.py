@@ -12,8 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 from bot_bottle.backend.docker.streams import STDERR
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import LaunchError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +121,7 @@ class Conversation:
     def death(self, what: str) -> str:
         """Give one sentence for the operator, with the last line the sidecar wrote to standard error."""
         last = self._words.decode("utf-8", "replace").strip().splitlines()[-1:]
-        return printable(f"the sidecar failed: {what}" + (f"; its last words: {last[0]}" if last else ""))
+        return legible(f"the sidecar failed: {what}" + (f"; its last words: {last[0]}" if last else ""))
 
     def _take(self, message: dict[str, object]) -> None:
         event = message.get("event")
@@ -132,7 +132,7 @@ class Conversation:
         elif event == "ready":
             self.ready = True
         elif event == "error":
-            self._refusal = printable(str(message.get("message")))
+            self._refusal = legible(str(message.get("message")))
         elif event == "synced" and isinstance(number := message.get("id"), int):
             self.synced = number
         elif event == "answer" and isinstance(number := message.get("id"), int):

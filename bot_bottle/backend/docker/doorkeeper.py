@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bot_bottle.backend.docker.streams import STDERR, STDOUT, Multiplexed
-from bot_bottle.bottle_state import printable
+from bot_bottle.legible import legible
 from bot_bottle.sidecar.doorkeeper import DONE
 
 if TYPE_CHECKING:
@@ -41,4 +41,4 @@ def _words(streams: Multiplexed) -> str:
     if said[STDOUT] == DONE:
         return ""
     last = said[STDERR].decode("utf-8", "replace").strip().splitlines()[-1:]
-    return printable(last[0]) if last else "the doorkeeper ended without a word"
+    return legible(last[0]) if last else "the doorkeeper ended without a word"

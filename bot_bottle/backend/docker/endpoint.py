@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UnavailableError, UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,12 +112,12 @@ def _from_context(env: Mapping[str, str]) -> Endpoint:
         context: Context | None = ContextAPI.get_context(name)
     except Exception as error:
         raise UsageError(
-            f"the context {printable(name)!r} ({why}) cannot be read: {printable(str(error))}"
+            f"the context {legible(name)!r} ({why}) cannot be read: {legible(str(error))}"
         ) from error
     host = context.Host if context is not None else None
     if context is None or not host:
         raise UsageError(
-            f"there is no context {printable(name)!r} ({why}); those that exist: docker context ls"
+            f"there is no context {legible(name)!r} ({why}); those that exist: docker context ls"
         )
     return Endpoint(url=_canonical(host, why), chosen_by=why, context=name, tls=context.TLSConfig)
 
@@ -132,7 +132,7 @@ def _canonical(url: str, why: str) -> str:
     scheme = text.partition("://")[0].lower()
     if scheme not in {"unix", "tcp", "http", "https", "ssh"}:
         raise UsageError(
-            f"{why} names {printable(text)}; write unix:///PATH, ssh://USER@HOST or tcp://HOST:PORT"
+            f"{why} names {legible(text)}; write unix:///PATH, ssh://USER@HOST or tcp://HOST:PORT"
         )
     return text
 
@@ -144,12 +144,12 @@ def _require_private(endpoint: Endpoint) -> None:
     try:
         host = urllib.parse.urlsplit(endpoint.url).hostname or ""
     except ValueError as error:
-        raise UsageError(f"{endpoint.chosen_by} names {printable(endpoint.url)}: {error}") from error
+        raise UsageError(f"{endpoint.chosen_by} names {legible(endpoint.url)}: {error}") from error
     verified = endpoint.tls is not None and bool(endpoint.tls.verify)
     if verified or _is_loopback(host):
         return
     raise UsageError(
-        f"the engine at {printable(endpoint.url)} ({endpoint.chosen_by}) is reached without verified TLS, "
+        f"the engine at {legible(endpoint.url)} ({endpoint.chosen_by}) is reached without verified TLS, "
         "and credentials would cross the network with it; "
         "use ssh://USER@HOST, or TLS with DOCKER_TLS_VERIFY=1"
     )
@@ -178,7 +178,7 @@ def other_sockets(env: Mapping[str, str]) -> tuple[str, ...]:
 
 def explain_no_engine(endpoint: Endpoint, cause: BaseException | None, env: Mapping[str, str]) -> str:
     """Say in one sentence why no engine answered, and what to do; ``cause`` is the first error underneath."""
-    where = f"{printable(endpoint.url)} ({endpoint.chosen_by})"
+    where = f"{legible(endpoint.url)} ({endpoint.chosen_by})"
     if isinstance(cause, PermissionError):
         return (
             f"this account may not use the engine's socket {where}; try: sudo usermod -aG docker "
@@ -193,7 +193,7 @@ def explain_no_engine(endpoint: Endpoint, cause: BaseException | None, env: Mapp
         start = "" if endpoint.chosen_by != "the default" else "; install Docker or Podman, or start it: "
         command = "sudo systemctl start docker" if start else "; see that it runs, or name another"
         return f"no engine answers at {where}{start}{command}"
-    detail = f": {printable(str(cause))[:300]}" if cause is not None and str(cause) else ""
+    detail = f": {legible(str(cause))[:300]}" if cause is not None and str(cause) else ""
     return f"no engine answers at {where}{detail}; see that it runs and can be reached"
 
 

@@ -12,8 +12,8 @@ from bot_bottle import extras
 from bot_bottle.backend.docker import endpoint as endpoints
 from bot_bottle.backend.docker.facts import EngineFacts, read_facts
 from bot_bottle.backend.docker.ssh import SshBridge, parse_ssh
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import BotBottleError, LaunchError, UnavailableError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,7 +51,7 @@ class Engine:
         """Say in a few words which engine this is and what chose it."""
         facts = self.facts
         what = f"{facts.product} {facts.version}, {facts.os_type}/{facts.architecture}"
-        return printable(f"{what} at {self.endpoint.url} ({self.endpoint.chosen_by})")
+        return legible(f"{what} at {self.endpoint.url} ({self.endpoint.chosen_by})")
 
     def client(self) -> APIClient:
         """Give one more client of the same engine, for another thread; the caller closes it."""
@@ -138,12 +138,12 @@ def _ask(base_url: str, endpoint: Endpoint, bridge: SshBridge | None, env: Mappi
         said = bridge.words() if bridge is not None else ""
         if said:
             raise UnavailableError(
-                f"no engine answers at {printable(endpoint.url)} ({endpoint.chosen_by}); ssh says: {said}"
+                f"no engine answers at {legible(endpoint.url)} ({endpoint.chosen_by}); ssh says: {said}"
             ) from error
         raise endpoints.unavailable(endpoint, error, env) from error
     if facts.os_type != "linux":
         raise UnavailableError(
-            f"the engine at {printable(endpoint.url)} runs {printable(facts.os_type) or 'unknown'} "
+            f"the engine at {legible(endpoint.url)} runs {legible(facts.os_type) or 'unknown'} "
             "containers; switch it to Linux containers"
         )
     return facts
@@ -160,8 +160,8 @@ def _require_modern(facts: EngineFacts, endpoint: Endpoint) -> None:
     match = re.fullmatch(r"(\d+)\.(\d+)", facts.api_version)
     if match is None or (int(match[1]), int(match[2])) < _MIN_API:
         raise UnavailableError(
-            f"the engine at {printable(endpoint.url)} is too old "
-            f"(API {printable(facts.api_version) or 'none'}); "
+            f"the engine at {legible(endpoint.url)} is too old "
+            f"(API {legible(facts.api_version) or 'none'}); "
             "a bottle needs Docker 20.10, Podman 4.0 or later"
         )
 
@@ -193,4 +193,4 @@ def explain(error: BaseException) -> str:
     else:
         why = getattr(cause, "strerror", None) or str(cause or "")
         text = f"the engine does not answer ({why})" if why else "the engine does not answer"
-    return printable(" ".join(text.split()))[:600]
+    return legible(" ".join(text.split()))[:600]

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from bot_bottle import process
 from bot_bottle.backend.docker.context import Entry, file_entry, folder_entries
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UnavailableError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -195,7 +195,7 @@ def _installed(distribution: importlib.metadata.Distribution, under: str) -> Ite
             continue
         if file.hash is not None and file.hash.mode == "sha256" and file.hash.value != record_digest(path):
             raise UnavailableError(
-                f"{printable(str(path))} is not as it was installed, so no image is built from it; "
+                f"{legible(str(path))} is not as it was installed, so no image is built from it; "
                 f"install {distribution.name} again (bot-bottle sbom --check lists every such file)"
             )
         yield entry
@@ -240,5 +240,5 @@ def explain_pip(stderr: bytes, libraries: Sequence[Pinned], facts: BaseFacts) ->
     wanted = ", ".join(f"{one.name} {one.version}" for one in libraries)
     return (
         f"the sidecar's libraries ({wanted}) could not be had for Python {facts.python[0]}.{facts.python[1]} "
-        f"on {printable(facts.machine)}; pip says: {printable(said)}"
+        f"on {legible(facts.machine)}; pip says: {legible(said)}"
     )

@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, TextIO
 
-from bot_bottle.bottle_state import printable
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,14 +41,14 @@ class Progress:
 
     def step(self, text: str) -> None:
         """Begin a stage."""
-        self._step = printable(text)
+        self._step = legible(text)
         self._tail.clear()
         self._show(self._step)
 
     def detail(self, text: str) -> None:
         """Say what happens now; on a terminal it replaces the line before, elsewhere it is kept back."""
         for line in text.splitlines():
-            clean = printable(_CONTROL.sub("", line).replace("\t", " ")).strip()
+            clean = legible(_CONTROL.sub("", line).replace("\t", " ")).strip()
             if clean:
                 self._tail.append(clean)
                 if self._live:
@@ -56,7 +56,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Say what happens now, and on no terminal keep it as a line of its own."""
-        clean = printable(text)
+        clean = legible(text)
         self._tail.append(clean)
         if self._live:
             self._show(f"{self._step}: {clean}")
@@ -67,7 +67,7 @@ class Progress:
         """Say that all is made."""
         self._tail.clear()
         self._end_line()
-        self._print(printable(text))
+        self._print(legible(text))
 
     def close(self) -> None:
         """Leave the terminal's line empty; safe to call again."""

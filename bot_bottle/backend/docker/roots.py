@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UsageError
+from bot_bottle.legible import legible
 from bot_bottle.operator_config import read_ca_file
 from bot_bottle.sidecar.config import Roots
 
@@ -45,7 +45,7 @@ def _folders(listed: str) -> str:
         except (FileNotFoundError, NotADirectoryError):
             continue  # how folders are switched off; to OpenSSL, too, it is an empty one
         except OSError as error:
-            raise UsageError(f"{_FOLDER}: {printable(name)} cannot be read ({error.strerror})") from error
+            raise UsageError(f"{_FOLDER}: {legible(name)} cannot be read ({error.strerror})") from error
         # A member that goes nowhere is a link whose certificate was taken away.
         found += [_read(_FOLDER, member) for member in members if member.exists()]
     return "".join(found)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bot_bottle.backend.docker.streams import STDERR, STDOUT
 from bot_bottle.backend.inside import MarkedOutput
 from bot_bottle.backend.streams import Source
-from bot_bottle.bottle_state import printable
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ class Running:
     def words(self) -> str:
         """Give the last line that came."""
         lines = self._tail.decode("utf-8", "replace").strip().splitlines()
-        return printable(lines[-1].strip()) if lines else ""
+        return legible(lines[-1].strip()) if lines else ""
 
     def finish(self, streams: Multiplexed, timeout: float | None) -> int | None:
         """Carry everything; gives the exit code, None where the streams ended without a mark.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ def choose(facts: EngineFacts, wanted: str) -> Choice:
             known = ", ".join(by_name) or "none"
             raise UsageError(
                 f"docker.runtime in config.toml is {wanted}, which the engine does not have; it has: "
-                f"{printable(known)}"
+                f"{legible(known)}"
             )
         return _named(by_name[wanted], f"docker.runtime in config.toml is {wanted}")
     default = by_name.get(facts.default_runtime)
@@ -90,17 +90,17 @@ def choose(facts: EngineFacts, wanted: str) -> Choice:
     if usable and not default_is_gvisor and (facts.remaps_users or facts.rootless):
         return Choice(
             note="gVisor is not used: on an engine that remaps users or is rootless its containers may not "
-            f"come up; to try, name it in config.toml: docker.runtime = {printable(usable[0].name)}"
+            f"come up; to try, name it in config.toml: docker.runtime = {legible(usable[0].name)}"
         )
     if usable:
         return Choice(name=usable[0].name, gvisor=usable[0])
     if default is not None and default.is_gvisor:
-        return _named(default, f"the engine's default runtime is {printable(default.name)}")
+        return _named(default, f"the engine's default runtime is {legible(default.name)}")
     # Podman names runtimes that it only knows of, and never what they are started with.
     if not found or facts.product == "Podman":
         return Choice()
     return Choice(
-        note=f"gVisor is not used: the runtime {printable(found[0].name)} has a network stack of its own, "
+        note=f"gVisor is not used: the runtime {legible(found[0].name)} has a network stack of its own, "
         f"to which no sidecar can be joined; {_REGISTER}"
     )
 

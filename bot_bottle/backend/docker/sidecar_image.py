@@ -20,8 +20,8 @@ from bot_bottle.backend.docker.engine import engine_errors, explain
 from bot_bottle.backend.docker.labels import make_labels
 from bot_bottle.backend.docker.libraries import BaseFacts, library_entries, library_pins
 from bot_bottle.backend.docker.streams import STDOUT, Multiplexed
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UnavailableError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +109,7 @@ def _look_into(engine: Engine, base: str, base_id: str) -> BaseFacts:
     from docker.types import LogConfig  # noqa: PLC0415
 
     api = engine.api
-    with engine_errors(f"the image {printable(base)} cannot be looked into", UnavailableError):
+    with engine_errors(f"the image {legible(base)} cannot be looked into", UnavailableError):
         host = api.create_host_config(
             network_mode="none",
             cap_drop=["ALL"],
@@ -133,7 +133,7 @@ def _look_into(engine: Engine, base: str, base_id: str) -> BaseFacts:
                     api.start(container)
                 except errors.APIError as error:
                     raise UnavailableError(
-                        f"the image {printable(base)} has no Python to run ({explain(error)}); {_INSTEAD}"
+                        f"the image {legible(base)} has no Python to run ({explain(error)}); {_INSTEAD}"
                     ) from error
                 said = b"".join(data for stream, data in streams if stream == STDOUT)
         finally:
@@ -149,15 +149,15 @@ def read_base_facts(said: bytes, base: str) -> BaseFacts:
         libc = re.match(r"(\d+)\.(\d+)", str(data["libc_version"]))
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UnavailableError(
-            f"the image {printable(base)} has a Python that does not work; {_INSTEAD}"
+            f"the image {legible(base)} has a Python that does not work; {_INSTEAD}"
         ) from error
     if python < _MIN_PYTHON:
         raise UnavailableError(
-            f"the image {printable(base)} has Python {python[0]}.{python[1]}, which is too old; {_INSTEAD}"
+            f"the image {legible(base)} has Python {python[0]}.{python[1]}, which is too old; {_INSTEAD}"
         )
     if data.get("libc") != "glibc" or libc is None:
         raise UnavailableError(
-            f"the image {printable(base)} has another C library than glibc, which the sidecar's libraries "
+            f"the image {legible(base)} has another C library than glibc, which the sidecar's libraries "
             f"are built for; {_INSTEAD}"
         )
     glibc = int(libc[1]), int(libc[2])

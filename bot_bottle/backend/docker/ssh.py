@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle import process
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UsageError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     import subprocess
@@ -59,7 +59,7 @@ def parse_ssh(url: str, why: str) -> SshTarget:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname or "", parts.port or 0
     except ValueError as error:
-        raise UsageError(f"{why} names {printable(url)}: {error}") from error
+        raise UsageError(f"{why} names {legible(url)}: {error}") from error
     if parts.password is not None:
         raise UsageError(f"{why} holds a password, which ssh takes from no address; load a key instead")
     user, path = parts.username or "", parts.path.rstrip("/")
@@ -67,7 +67,7 @@ def parse_ssh(url: str, why: str) -> SshTarget:
         _NAME.fullmatch(host) and (not user or _NAME.fullmatch(user)) and (not path or _PATH.fullmatch(path))
     )
     if not good or parts.query or parts.fragment:
-        raise UsageError(f"{why} names {printable(url)}; write ssh://USER@HOST or ssh://USER@HOST:PORT")
+        raise UsageError(f"{why} names {legible(url)}; write ssh://USER@HOST or ssh://USER@HOST:PORT")
     return SshTarget(host=host, user=user, port=port, path=path)
 
 
@@ -98,7 +98,7 @@ class SshBridge:
     def words(self) -> str:
         """Give what ``ssh`` said last on its standard error; empty if nothing."""
         lines = self._words.read_text("utf-8", "replace").strip().splitlines()
-        return printable(lines[-1].strip())[:300] if lines else ""
+        return legible(lines[-1].strip())[:300] if lines else ""
 
     def close(self) -> None:
         """End every connection; safe to call again."""

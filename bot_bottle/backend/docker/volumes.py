@@ -10,6 +10,7 @@ from bot_bottle.backend.docker.labels import INSTALLATION, installation_id, labe
 from bot_bottle.backend.docker.removal import remove_container, remove_volume
 from bot_bottle.errors import LaunchError, UnavailableError
 from bot_bottle.files import write_atomic
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -56,8 +57,8 @@ def require_same_engine(identity: str, url: str) -> None:
     noted = noted_engine(identity)
     if noted and noted != url:
         raise UnavailableError(
-            f"{identity} lies on the engine at {bottle_state.printable(noted)}, and this is {url}; "
-            f"go back to it with: export DOCKER_HOST={bottle_state.printable(noted)}"
+            f"{identity} lies on the engine at {legible(noted)}, and this is {url}; "
+            f"go back to it with: export DOCKER_HOST={legible(noted)}"
         )
 
 

@@ -38,6 +38,7 @@ from bot_bottle.backend.util import sidecar_config, write_trust
 from bot_bottle.control_client import control_listener
 from bot_bottle.errors import LaunchError, UnavailableError
 from bot_bottle.installation import has_installation
+from bot_bottle.legible import legible
 from bot_bottle.operator_config import load_operator_config
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.config import Interception
@@ -292,7 +293,7 @@ def _prepare(
     )
     code, told = running.run(script)
     if code != 0:
-        words = bottle_state.printable(" ".join(told.split()))[-300:]
+        words = legible(" ".join(told.split()))[-300:]
         raise LaunchError(f"the bottle's machine could not be set up: {words or f'exit code {code}'}")
     starter = guest.starter(told, ours=ours)
     if resumed and fresh:
@@ -300,7 +301,7 @@ def _prepare(
     if resumed:
         code, words = running.run(inside.OPEN_HOME, user=guest.AGENT, args=guest.OPEN_HOME_ARGS)
         if code != 0:
-            reason = bottle_state.printable(words.strip())[-300:] or guest.OPEN_HOME_ARGS[1]
+            reason = legible(words.strip())[-300:] or guest.OPEN_HOME_ARGS[1]
             raise LaunchError(f"the kept workspace of {plan.identity} is no folder any more: {reason}")
     return starter
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from bot_bottle import process
 from bot_bottle.backend import inside
 from bot_bottle.backend.smolmachines import engine
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import BotBottleError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,7 +72,7 @@ class CommandOutput:
     def words(self) -> str:
         """Give the last line that the client itself wrote."""
         lines = self._before.decode("utf-8", "replace").strip().splitlines()
-        return printable(lines[-1].strip()) if lines else ""
+        return legible(lines[-1].strip()) if lines else ""
 
     def take_out(self, data: bytes) -> None:
         """Take what came on the command's standard output."""

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bot_bottle import extras
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import LaunchError, UnavailableError
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +101,7 @@ def engine_at_work(failed: str) -> Iterator[ModuleType]:
 def words_of(error: BaseException) -> str:
     """Give the engine's own words on one line, in bounds."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return printable("; ".join(lines))[:_MAX_WORDS]
+    return legible("; ".join(lines))[:_MAX_WORDS]
 
 
 def client_argv(name: str, *, tty: bool, user: str, workdir: str) -> list[str]:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Literal
 from bot_bottle import paths, process
 from bot_bottle.backend.registry import IMAGE_BUILDER, get_bottle_backend
 from bot_bottle.backend.smolmachines import engine
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import UnavailableError, UsageError
 from bot_bottle.files import make_private_dir
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from bot_bottle.manifest.model import ManifestBottle
@@ -74,7 +74,7 @@ def _named(text: str, where: str) -> ImageSource:
     if not text.startswith(("/", "~/")):
         return ImageSource(kind="name", value=text, where=where)
     path = Path(text).expanduser()
-    shown = printable(str(path))
+    shown = legible(str(path))
     # A pack brings its own settings, network and all, and the SDK would take them in place of ours.
     if path.name.endswith(_PACK):
         raise UsageError(f"{where}: {shown} is a pack, whose own settings would count; name an image")
@@ -148,7 +148,7 @@ def fetched(source: ImageSource, *, refresh: bool = False) -> Path:
         return archive
     make_private_dir(folder)
     unfinished = folder / f".{key}.{os.getpid()}.partial"
-    print(f"bot-bottle: fetching {printable(source.value)} ({source.where})", file=sys.stderr)
+    print(f"bot-bottle: fetching {legible(source.value)} ({source.where})", file=sys.stderr)
     env = {name: os.environ[name] for name in _FETCH_ENV if name in os.environ}
     options = ["--platform", f"linux/{ARCHITECTURES.get(machine, machine)}"]
     try:

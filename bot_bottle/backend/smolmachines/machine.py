@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from bot_bottle import process
 from bot_bottle.backend.smolmachines import engine, freezing, guest
-from bot_bottle.bottle_state import printable
 from bot_bottle.errors import BotBottleError, LaunchError, UnavailableError
 from bot_bottle.installation import installation_id
+from bot_bottle.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -208,13 +208,13 @@ def ours(identity: str = "") -> tuple[MachineRecord, ...]:
 
 def delete(name: str) -> None:
     """Delete a machine and its disk, running or not; one that is gone is no error. Raises ``LaunchError``."""
-    with engine.engine_at_work(f"machine {printable(name)} could not be removed") as smol:
+    with engine.engine_at_work(f"machine {legible(name)} could not be removed") as smol:
         smol.Machine.delete_by_name(name, engine.here())
 
 
 def stop(name: str) -> None:
     """Stop a machine and keep its disk; raises ``LaunchError``."""
-    with engine.engine_at_work(f"machine {printable(name)} could not be stopped") as smol:
+    with engine.engine_at_work(f"machine {legible(name)} could not be stopped") as smol:
         smol.Machine.open(name, engine.here()).stop(timeout_secs=0)
 
 
