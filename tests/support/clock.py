@@ -12,8 +12,6 @@ import struct
 import subprocess
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -78,6 +76,8 @@ class Clock:
     """The clock of what was started with :attr:`env`; skips the test where it cannot be made."""
 
     def __init__(self, folder: Path) -> None:
+        import pytest  # noqa: PLC0415 - every launch of a test's bottle loads this module for its names
+
         compiler = shutil.which("cc")
         if compiler is None:
             pytest.skip("no C compiler (cc) is here to make the library that moves a clock")
