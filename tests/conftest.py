@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from bot_bottle.backend.registry import known_backend_names
-from tests.support import container_tests, evidence, machine_tests, sharing
+from tests.support import container_tests, evidence, machine_tests, once, sharing
 from tests.support.container_tests import GVISOR
 from tests.support.engine import Engine, NoEngineError, gvisor_trouble
 from tests.support.lab import Lab
@@ -104,6 +104,7 @@ _NOT_RUN = (
     machine_tests.is_left_out,
     container_tests.is_left_out,
     container_tests.is_of_other_part,
+    once.is_left_out,
 )
 
 
