@@ -3,7 +3,8 @@
 ``python -m tests.tools.machines [--core] [PYTEST ARGUMENTS]``. Exit code 77 says that this machine can do
 neither; a sentence says what is missing. The tests choose for themselves what an emulated machine can carry
 (tests.support.machine_tests), and with ``--core`` what every run of CI can wait for. What does not end well
-in an emulated machine is tried once more in a fresh one (tests.tools.boxed_tests).
+in an emulated machine is tried once more in a fresh one (tests.tools.boxed_tests). Where other work runs
+beside them, ``BOT_BOTTLE_TEST_MACHINES_SECONDS`` gives emulated machines more time than they have by default.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ CANNOT = 77
 #: How long emulated machines have for all of it; where nothing else runs half of it is enough.
 _SECONDS = 2700.0
 _CORE_SECONDS = 900.0
+_PATIENCE = "BOT_BOTTLE_TEST_MACHINES_SECONDS"
 
 
 def main(arguments: list[str]) -> int:
@@ -84,7 +86,7 @@ def _in_a_box(command: list[str], arguments: list[str], *, core: bool) -> int:
     compileall.compile_dir("tests", quiet=2)
     tests = listed(command, chosen)
     print(f"{len(tests)} tests; made ready in {time.monotonic() - began:.0f} s", flush=True)
-    seconds = _CORE_SECONDS if core else _SECONDS
+    seconds = float(os.environ.get(_PATIENCE) or (_CORE_SECONDS if core else _SECONDS))
     code = run_twice(command, tests, seconds=seconds, disks=[disk], env=[VARIABLE, PART, _REQUIRE])
     if code == NO_VERDICT:
         print("the tests in microVMs came to no end; what was said last is above", file=sys.stderr)
