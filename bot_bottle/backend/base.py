@@ -34,9 +34,13 @@ class ExecResult:
 
 
 class Bottle(ABC):
-    """A running bottle. All methods raise ``LaunchError`` once the bottle is gone."""
+    """A running bottle. All methods raise ``LaunchError`` once the bottle is gone.
+
+    ``provisioned`` tells whether it came up with the provider's folders and files in its home.
+    """
 
     name: str
+    provisioned: bool = False
 
     @abstractmethod
     def agent_argv(self, argv: Sequence[str], *, tty: bool = True) -> list[str]:

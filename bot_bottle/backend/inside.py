@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Memory of the bottle's own that root fills once; the agent may write to its last folder alone.
 OWN_DIR = "/run/bot-bottle"
 ENV_FILE = f"{OWN_DIR}/env"
-_RUNS_DIR = f"{OWN_DIR}/exec"
+RUNS_DIR = f"{OWN_DIR}/exec"
 
 #: A script's text travels in this variable: an engine shows and logs argv, but not a command's environment.
 SCRIPT_VARIABLE = "BOT_BOTTLE_SCRIPT"
@@ -38,7 +38,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # the certificate, which may come much later. Says in between that the environment is there.
 _PLACE = f"""\
 set -e; umask 022
-mkdir -m 1777 {_RUNS_DIR}
+mkdir -m 1777 {RUNS_DIR}
 IFS= read -r mark
 while IFS= read -r line; do [ "$line" = "$mark" ] && break; printf '%s\\n' "$line"; done >{ENV_FILE}
 chmod 444 {ENV_FILE}
@@ -62,10 +62,10 @@ PIPED = f"""\
 if [ "${{{SCRIPT_VARIABLE}+x}}" ]; then set -- "$1" "$2" /bin/sh -c "${SCRIPT_VARIABLE}"; fi
 exec 3>&2 2>/dev/null
 trap : PIPE
-echo $$ >{_RUNS_DIR}/"$1"
+echo $$ >{RUNS_DIR}/"$1"
 (
 trap - PIPE
-trap "echo {FAILED} \\$? >{_RUNS_DIR}/$1" EXIT
+trap "echo {FAILED} \\$? >{RUNS_DIR}/$1" EXIT
 . {ENV_FILE}
 unset HOSTNAME {SCRIPT_VARIABLE}
 shift 2
@@ -79,8 +79,8 @@ printf '\\036%s%s;' "$2" $code >&3
 
 # Arguments: slot, program... On a terminal the shell becomes the program, which then leads the session.
 ON_TERMINAL = f"""\
-echo $$ >{_RUNS_DIR}/"$1"
-trap "echo {FAILED} \\$? >{_RUNS_DIR}/$1" EXIT
+echo $$ >{RUNS_DIR}/"$1"
+trap "echo {FAILED} \\$? >{RUNS_DIR}/$1" EXIT
 . {ENV_FILE}
 unset HOSTNAME
 shift
@@ -89,13 +89,13 @@ exec "$@"
 """
 
 # Argument: slot. Tells what its first process left there.
-LOOK = f'read -r word code <{_RUNS_DIR}/"$1" && echo "$word $code"'
+LOOK = f'read -r word code <{RUNS_DIR}/"$1" && echo "$word $code"'
 
 # Arguments: slot, signal. KILL: to every process of the session that the slot's first process leads, until a
 # look finds none. PIPE: once, to all but the leader, which tells the end. Session 0 is no session: it is how
 # processes look whose own lies outside this PID namespace, the kernel's among them.
 SIGNAL = f"""\
-read -r leader rest <{_RUNS_DIR}/"$1" || exit 3
+read -r leader rest <{RUNS_DIR}/"$1" || exit 3
 case $leader in ''|0*|1|*[!0-9]*) exit 3;; esac
 kind=$2 round=0
 while [ $round -lt 50 ]; do
@@ -138,12 +138,15 @@ def place_script(bundle: str, certificate: str, store: str) -> str:
 
 
 def escaped(data: bytes) -> bytes:
-    """Write any bytes as text without a line's end that ``printf %b`` gives back (POSIX)."""
-    return b"".join(bytes([byte]) if _is_plain(byte) else b"\\0%03o" % byte for byte in data)
+    """Write any bytes as text without a line's end that ``printf %b`` gives back (POSIX).
+
+    A zero's number needs no digit where none follows it: programs and archives are zeros for the most part.
+    """
+    return _SHORT_ZERO.sub(rb"\\0", data.decode("latin-1").translate(_ESCAPED).encode("ascii"))
 
 
-def _is_plain(byte: int) -> bool:
-    return 0x20 <= byte < 0x7F and byte != 0x5C
+_ESCAPED = {byte: f"\\0{byte:03o}" for byte in range(256) if not 0x20 <= byte < 0x7F or byte == 0x5C}
+_SHORT_ZERO = re.compile(rb"\\0000(?![0-7])")
 
 
 def render_env(env: Mapping[str, str]) -> bytes:

@@ -71,7 +71,7 @@ def launch_bottle(
         ):
             if resumed:  # what an earlier session left in its home is let near nothing before that
                 bottle.await_ready()
-            provision(bottle, plan, resumed=resumed)
+            provision(bottle, plan, resumed=resumed, placed=bottle.provisioned)
             bottle.await_ready()
             clone_repository(bottle, plan, resumed=resumed)
             log_ca_fingerprint(*select_ca_cert(plan))

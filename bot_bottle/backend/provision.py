@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
 _GATE = "remote: bot-bottle: "
 
 
-def provision(bottle: Streams, plan: BottlePlan, *, resumed: bool) -> None:
+def provision(bottle: Streams, plan: BottlePlan, *, resumed: bool, placed: bool = False) -> None:
     """Place the provider's folders and files, then, in a first launch, the copy of a workspace.
 
-    Nothing of this needs the sidecar, which may still be on its way.
+    ``placed`` says that the backend has placed the former (see :func:`packed`). Nothing of this needs the
+    sidecar, which may still be on its way.
     Everything is unpacked by a process inside the bottle, so a link that an earlier session planted in its
     home leads nowhere but into the bottle.
     """
-    if plan.provision.dirs or plan.provision.files:
+    if not placed and (plan.provision.dirs or plan.provision.files):
         send_archive(bottle, AGENT_HOME, lambda archive: write_provision(archive, plan.provision))
     if plan.spec.copy_cwd and not resumed:
         progress = CopyProgress()
@@ -83,6 +85,28 @@ def write_provision(archive: tarfile.TarFile, provision_plan: AgentProvisionPlan
         archive.addfile(member)
     for file in provision_plan.files:
         add_bytes(archive, _in_home(file.path), file.content, file.mode)
+
+
+def packed(provision_plan: AgentProvisionPlan, most: int) -> bytes | None:
+    """Give a provider's folders and files as an archive to unpack in the agent's home; ``b""`` for none.
+
+    For a backend that starts a fresh bottle with them. Gives None where it has more than ``most`` bytes;
+    raises as :func:`write_provision`.
+    """
+    import tarfile  # noqa: PLC0415 - which a manifest never needs
+
+    if not (provision_plan.dirs or provision_plan.files):
+        return b""
+    held = sum(len(file.content) for file in provision_plan.files)
+    if held > most:
+        return None
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        write_provision(archive, provision_plan)
+        end = archive.offset
+    # Two blocks of zeros end an archive (POSIX, pax); what fills it up to a whole record can be spared.
+    data = whole.getvalue()[: end + 2 * tarfile.BLOCKSIZE]
+    return data if len(data) <= most else None
 
 
 def _in_home(path: str) -> str:

@@ -29,7 +29,7 @@ _SET_ID_BITS = 0o7000
 _PIPE_BYTES = 1024 * 1024
 
 # In letters that GNU's, busybox's and BSD's tar all have: modes as they are, owners as the one who unpacks.
-_UNPACK = "tar -xpof -"
+UNPACK = "tar -xpof -"
 #: GNU's reads 10 KiB at a time otherwise; the others have no such variable.
 _LARGE_READS = "export TAR_OPTIONS=--blocking-factor=512"
 _PACK = "tar -cf -"
@@ -75,7 +75,7 @@ def send_stream(bottle: Streams, guest_dir: str, write: Callable[[BinaryIO], Non
     with os.fdopen(read_end, "rb") as source:
         producer.start()
         result = bottle.exec_stream(
-            f"{_LARGE_READS}; mkdir -p -- {target} && exec {_UNPACK} -C {target}",
+            f"{_LARGE_READS}; mkdir -p -- {target} && exec {UNPACK} -C {target}",
             stdin=source,
             stdout=None,
         )

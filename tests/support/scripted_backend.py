@@ -71,6 +71,8 @@ class ScriptedBackend(BottleBackend):
 class ScriptedBottle:
     """Its agent ends at once, as told."""
 
+    provisioned = False
+
     def __init__(self, outcome: int | BaseException) -> None:
         self.outcome = outcome
 

@@ -147,6 +147,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BottlePlan:
 class OneShot(LocalStreams):
     """A bottle whose agent ends as told."""
 
+    provisioned = False
+
     def __init__(self, outcome: int | BaseException) -> None:
         super().__init__()
         self.outcome = outcome

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bot_bottle.backend import inside
 from bot_bottle.backend.docker.agent import _HOLD
+from bot_bottle.backend.transfer import quote
 from bot_bottle.errors import UsageError
 
 if TYPE_CHECKING:
@@ -207,6 +208,19 @@ def test_root_places_the_ca_and_the_environment(place: Place, tmp_path: Path) ->
     assert (place.folder / "env").read_bytes() == env
     assert (place.folder / "env").stat().st_mode & 0o777 == 0o444
     assert (place.folder / "exec").stat().st_mode & 0o7777 == 0o1777
+
+
+@pytest.mark.parametrize("shell", _SHELLS, ids=lambda words: words[0])
+def test_any_bytes_come_back_from_what_a_shell_prints(shell: list[str]) -> None:
+    ends = b"".join(b"\0%c\0\0%c" % (byte, byte) for byte in range(256))
+    data = bytes(512) + ends + b"\\0\\00\\\0007%s\1\0018"
+    text = inside.escaped(data)
+    assert text.count(b"\n") == 0
+    assert len(inside.escaped(bytes(512))) == 1024, "zeros are short"
+    done = subprocess.run(
+        [*shell, "-s"], input=b"printf %b " + quote(text.decode()).encode(), capture_output=True, check=True
+    )
+    assert done.stdout == data
 
 
 def test_without_a_ca_root_says_that_it_failed(place: Place, tmp_path: Path) -> None:

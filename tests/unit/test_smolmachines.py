@@ -25,7 +25,8 @@ from bot_bottle.backend.client_env import java_truststore
 from bot_bottle.backend.limits import EffectiveLimits
 from bot_bottle.backend.smolmachines import engine, freezing, guest, images, machine, probe
 from bot_bottle.backend.smolmachines.client import CommandOutput
-from bot_bottle.backend.smolmachines.starter import MACHINE, starter_program
+from bot_bottle.backend.smolmachines.machine_code import MACHINE
+from bot_bottle.backend.smolmachines.starter import starter_program
 from bot_bottle.egress.routes import EgressRoute
 from bot_bottle.errors import LaunchError, ManifestError, UnavailableError, UsageError
 from bot_bottle.manifest.model import ManifestAgentProvider, ManifestBottle
@@ -97,7 +98,8 @@ def test_the_set_up_holds_values_as_they_are() -> None:
     assert checked.returncode == 0, checked.stderr
     assert "chown -R 1000:1000 /home/agent" in script
     kept = guest.set_up_script(env={}, ca_pem="", hosts=[], limits=LIMITS, fresh=False, filter_program=b"")
-    assert "chown" not in kept
+    assert "chown -R" not in kept
+    assert "1000:1000" not in kept
 
 
 def test_a_variable_that_no_shell_takes_is_told() -> None:
@@ -530,6 +532,34 @@ def test_a_machine_that_did_not_come_up_in_time_is_started_once_more(
         with pytest.raises(LaunchError, match=str(error)):
             machine.boot(lambda fails=fails, error=error: start(fails, error))  # type: ignore[misc]
         assert len(tries) == count
+
+
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [
+        ("agent operation failed: the machine did not become ready in 30 seconds", True),
+        ("monitor agent: virtio-net up (boot process exited (code 0) before the agent was ready)", True),
+        ("boot process exited (code 1) before the agent was ready", False),
+        ("image not found", False),
+    ],
+)
+def test_another_try_is_made_where_the_engine_says_that_no_boot_came_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str, *, again: bool
+) -> None:
+    monkeypatch.setenv("BOT_BOTTLE_HOME", str(tmp_path))
+    tries: list[object] = []
+
+    def create(config: object, _here: object) -> object:
+        tries.append(config)
+        raise _SmolError(words)
+
+    kinds = {name: lambda **said: said for name in ("MachineConfig", "ResourceSpec", "ConnectOptions")}
+    smol = SimpleNamespace(SmolError=_SmolError, Machine=SimpleNamespace(create=create), **kinds)
+    monkeypatch.setattr(engine, "sdk", lambda: smol)
+    settings = machine.MachineSettings(identity="x-aaaaa", image="", limits=LIMITS, processors=1)
+    with pytest.raises(LaunchError, match=r"could not be started: ") as told:
+        machine.boot(lambda: machine.Machine.create(settings, None))
+    assert (len(tries), isinstance(told.value, machine.BootError)) == (2 if again else 1, again)
 
 
 # Held still.

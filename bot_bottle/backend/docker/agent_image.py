@@ -238,7 +238,8 @@ def _context_names(folder: Path) -> list[str]:
 
 def finished(text: str) -> str:
     """Give a Dockerfile with the finishing layer behind it; whatever its shell or user was, ours runs."""
-    script = Path(__file__).parent.with_name("finish.sh").read_text("utf-8")
+    folder = Path(__file__).parent.parent
+    script = "".join((folder / name).read_text("utf-8") for name in ("account.sh", "finish.sh"))
     lines = [
         "USER 0:0",
         f"RUN {_exec_form(script)}",

@@ -20,6 +20,7 @@ from bot_bottle.backend.base import BottleBackend, Leftover, Prepared
 from bot_bottle.backend.elsewhere import held_elsewhere
 from bot_bottle.backend.host_sidecar import HostSidecar
 from bot_bottle.backend.plan import LimitStatus
+from bot_bottle.backend.provision import packed
 from bot_bottle.backend.registry import IMAGE_BUILDER, get_bottle_backend
 from bot_bottle.backend.smolmachines import (
     engine,
@@ -33,7 +34,7 @@ from bot_bottle.backend.smolmachines import (
 )
 from bot_bottle.backend.smolmachines.bottle import SmolmachinesBottle
 from bot_bottle.backend.smolmachines.machine import Binding, Machine, MachineSettings
-from bot_bottle.backend.smolmachines.starter import MACHINE
+from bot_bottle.backend.smolmachines.machine_code import MACHINE
 from bot_bottle.backend.util import sidecar_config, write_trust
 from bot_bottle.control_client import control_listener
 from bot_bottle.errors import LaunchError, UnavailableError
@@ -59,6 +60,10 @@ _MACHINE = "machine"
 _TOKEN_BYTES = 32
 #: The engine's own size of the disk that holds what the agent changes.
 _DISK = "20.0 GiB"
+#: Whether programs of ours can be made for machines here.
+_PROGRAMS = platform.machine() == MACHINE
+#: Up to so many bytes of a provider's files go in with the set-up, which spares a launch one command.
+_MOST_PACKED = 64 << 10
 
 
 class SmolmachinesBackend(BottleBackend):
@@ -197,8 +202,11 @@ class SmolmachinesBackend(BottleBackend):
             finally:
                 listener.close()
             write_trust(plan.state_dir, sidecar.ca_pem)
-            starter = _prepare(running, plan, sidecar.ca_pem, limits, fresh=self._image is not None)
-            bottle = SmolmachinesBottle(plan.identity, running, sidecar, starter)
+            fresh = self._image is not None
+            archive = packed(plan.provision, _MOST_PACKED) if fresh and not plan.spec.identity else None
+            starter = _prepare(running, plan, sidecar.ca_pem, limits, fresh=fresh, archive=archive or b"")
+            provisioned = _PROGRAMS and archive is not None
+            bottle = SmolmachinesBottle(plan.identity, running, sidecar, starter, provisioned=provisioned)
             stack.callback(bottle.close)
             yield bottle
 
@@ -276,26 +284,28 @@ def _prepare(
     limits: shared_limits.EffectiveLimits,
     *,
     fresh: bool,
+    archive: bytes,
 ) -> Starter:
     """Let root set the machine up before the agent ever runs in it; says how its commands begin.
 
-    A ``fresh`` machine of a resumed bottle gets the home that the one before had.
+    A ``fresh`` machine of a resumed bottle gets the home that the one before had, another what is in
+    ``archive``, where programs can be made for it.
     """
     resumed = bool(plan.spec.identity)
-    ours = platform.machine() == MACHINE
     script = guest.set_up_script(
         env=plan.guest_env,
         ca_pem=ca_pem,
         hosts=guest.hosts_of(plan.routes),
         limits=limits,
         fresh=fresh,
-        filter_program=seccomp.filter_program(paths.cache_dir()) if ours else b"",
+        filter_program=seccomp.filter_program(paths.cache_dir()) if _PROGRAMS else b"",
+        archive=archive,
     )
     code, told = running.run(script)
     if code != 0:
         words = legible(" ".join(told.split()))[-300:]
         raise LaunchError(f"the bottle's machine could not be set up: {words or f'exit code {code}'}")
-    starter = guest.starter(told, ours=ours)
+    starter = guest.starter(told, ours=_PROGRAMS)
     if resumed and fresh:
         replacing.give_home(plan.identity, starter)
     if resumed:

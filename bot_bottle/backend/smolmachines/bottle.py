@@ -46,8 +46,17 @@ _ERRNO = {127: errno.ENOENT, 126: errno.EACCES}
 class SmolmachinesBottle(Bottle):
     """The agent's side of one machine; ``starter`` says how each command begins in it."""
 
-    def __init__(self, name: str, machine: Machine, sidecar: SidecarProcess, starter: Starter) -> None:
+    def __init__(
+        self,
+        name: str,
+        machine: Machine,
+        sidecar: SidecarProcess,
+        starter: Starter,
+        *,
+        provisioned: bool = False,
+    ) -> None:
         self.name = name
+        self.provisioned = provisioned
         self._machine = machine
         self._sidecar = sidecar
         self._starter = starter

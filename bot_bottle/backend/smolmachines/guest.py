@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from bot_bottle.agent_account import AGENT_HOME, AGENT_UID, AGENT_WORKSPACE
 from bot_bottle.backend import inside
 from bot_bottle.backend.limits import tmp_bytes
+from bot_bottle.backend.smolmachines.furnishing import ProgramSteps, ShellSteps, furnish
 from bot_bottle.backend.smolmachines.starter import starter_program
-from bot_bottle.backend.transfer import quote
+from bot_bottle.backend.transfer import UNPACK, quote
 from bot_bottle.backend.util import (
     AGENT_CA_BUNDLE,
-    AGENT_CA_DIR,
     AGENT_CA_PATH,
     AGENT_JAVA_TRUST,
     java_truststore,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from bot_bottle.backend.limits import EffectiveLimits
+    from bot_bottle.backend.smolmachines.furnishing import Steps
     from bot_bottle.egress.routes import EgressRoute
 
 #: The one address there is for a machine. From TEST-NET-2 (RFC 5737), which is nobody's: even if a packet to
@@ -42,6 +43,9 @@ ON_TERMINAL = f"{inside.OWN_DIR}/terminal"
 _START = f"{inside.OWN_DIR}/start"
 _START_ON_TERMINAL = f"{inside.OWN_DIR}/start-on-terminal"
 _CALLS = f"{inside.OWN_DIR}/call-"
+_SHELL = "/bin/sh"
+#: Beside that memory, which it mounts itself; it holds nothing of the launch, and takes itself away.
+_FURNISHER = "/run/bot-bottle-furnish"
 
 #: The shells around the agent's program, which count as its account's processes too.
 _OWN_PROCESSES = 3
@@ -76,15 +80,7 @@ _SET_UP = f"""\
 set -eu
 umask 022
 echo {HOSTNAME} >/proc/sys/kernel/hostname
-mkdir -p {inside.OWN_DIR} {AGENT_CA_DIR}
-mount -t tmpfs -o nosuid,nodev,mode=755,size=8m tmpfs {inside.OWN_DIR}
-mount -t tmpfs -o nosuid,nodev,noexec,mode=755,size=1m tmpfs {AGENT_CA_DIR}
-mount -t tmpfs -o nosuid,nodev,mode=1777,size=@TMP@ tmpfs /tmp
-umount -l /workspace /storage /dev/net/tun /dev/fuse /dev/kmsg 2>/dev/null || :
-rm -rf /dev/net /dev/fuse /dev/kmsg
-rmdir /workspace /storage 2>/dev/null || :
-mkdir -m 1777 {inside.OWN_DIR}/exec
-printf %s @HOSTS@ >/etc/hosts
+@FURNISH@printf %s @HOSTS@ >/etc/hosts
 printf %s @CA@ >{AGENT_CA_BUNDLE}
 printf %s @CA@ >{AGENT_CA_PATH}
 printf %b @STORE@ >{AGENT_JAVA_TRUST}
@@ -95,13 +91,28 @@ printf %s @TERMINAL@ >{ON_TERMINAL}
 umask 022
 """
 
-# For a machine that has a starter of ours (see :mod:`bot_bottle.backend.smolmachines.starter`).
+# What an image has in the home already becomes the agent's too.
+_OWN_HOME = f"""\
+for one in {AGENT_HOME}/.[!.]* {AGENT_HOME}/* {AGENT_WORKSPACE}/.[!.]* {AGENT_WORKSPACE}/*; do
+  if [ "$one" != {AGENT_WORKSPACE} ] && {{ [ -e "$one" ] || [ -L "$one" ]; }}; then
+    chown -R {AGENT} {AGENT_HOME}; break
+  fi
+done
+"""
+
+# For a machine that programs can be made for (see :mod:`bot_bottle.backend.smolmachines.machine_code`).
+_FURNISH = f"""\
+printf %b @FURNISHER@ >{_FURNISHER}
+chmod 700 {_FURNISHER}
+{_FURNISHER} || {{ echo "step $? of its folders and mounts failed" >&2; exit 125; }}
+"""
 _WITH_STARTER = f"""\
 printf %b @START@ >{_START}
 printf %b @STARTONTERMINAL@ >{_START_ON_TERMINAL}
-chmod 555 {_START} {_START_ON_TERMINAL}
-{_START} /bin/true
 """
+# The first command behind the starter shows that it works; it unpacks the agent's files where there are any.
+_TRY_STARTER = f"{_START} /bin/true\n"
+_UNPACK_BEHIND_STARTER = f"printf %b @ARCHIVE@ | {_START} {_SHELL} -c 'exec {UNPACK} -C {AGENT_HOME}'\n"
 
 # For another, what the image brings has to do. A program that gains rights when it is started is of no use to
 # an agent: where the image cannot forbid it to each process, no file may give any.
@@ -132,34 +143,47 @@ def set_up_script(
     limits: EffectiveLimits,
     fresh: bool,
     filter_program: bytes,
+    archive: bytes = b"",
 ) -> str:
     """Give root's script for one start of a machine; what it prints :func:`starter` reads.
 
     ``hosts`` are the names that resolve to the sidecar. ``filter_program`` is the commands' seccomp filter,
-    empty for an architecture without a starter. Raises ``UsageError`` for a variable's name that no
-    shell takes.
+    empty for an architecture without a starter. With a starter the agent's account unpacks the tar
+    ``archive`` in its home. Raises ``UsageError`` for a variable's name that no shell takes.
     """
     bounds = _LIMITS.replace("@FILES@", str(limits.open_files)).replace(
         "@PROCESSES@", str(limits.processes + _OWN_PROCESSES)
     )
     values = {
-        "TMP": str(tmp_bytes(limits.memory)),
         "HOSTS": quote(hosts_file(hosts)),
         "CA": quote(ca_pem),
         "STORE": _bytes(java_truststore(ca_pem)),
         "ENV": quote(inside.render_env(env).decode("utf-8", "surrogateescape")),
         "RUN": quote(_RUN.replace("@LIMITS@", bounds)),
         "TERMINAL": quote(_ON_TERMINAL.replace("@LIMITS@", bounds)),
+        "ARCHIVE": _bytes(archive),
     }
-    script = _SET_UP + (_account_script() if fresh else "")
+    script = _SET_UP + (_account_script() + _OWN_HOME if fresh else "")
     if filter_program:
-        script += _WITH_STARTER
+        furnisher = ProgramSteps()
+        _furnish(furnisher, limits, fresh=fresh, programs=(_START, _START_ON_TERMINAL))
+        furnisher.remove_itself(_FURNISHER)
+        values["FURNISHER"] = _bytes(furnisher.executable())
         values["START"] = _bytes(starter_program(AGENT_UID, filter_program, terminal=False))
         values["STARTONTERMINAL"] = _bytes(starter_program(AGENT_UID, filter_program, terminal=True))
+        script = script.replace("@FURNISH@", _FURNISH)
+        script += _WITH_STARTER + (_UNPACK_BEHIND_STARTER if archive else _TRY_STARTER)
     else:
-        script += _WITHOUT_STARTER
+        steps = ShellSteps()
+        _furnish(steps, limits, fresh=fresh, programs=())
+        script = script.replace("@FURNISH@", steps.script()) + _WITHOUT_STARTER
     # In one pass: a value that looks like a place for one stays what it is.
     return re.sub("@([A-Z]+)@", lambda found: values[found[1]], script)
+
+
+def _furnish(steps: Steps, limits: EffectiveLimits, *, fresh: bool, programs: Sequence[str]) -> None:
+    tmp = str(tmp_bytes(limits.memory))
+    furnish(steps, own=inside.OWN_DIR, runs=inside.RUNS_DIR, tmp=tmp, programs=programs, fresh=fresh)
 
 
 def hosts_of(routes: Iterable[EgressRoute]) -> tuple[str, ...]:
@@ -213,7 +237,7 @@ def _bytes(data: bytes) -> str:
 
 
 def _account_script() -> str:
-    return resources.files("bot_bottle.backend").joinpath("finish.sh").read_text("utf-8")
+    return resources.files("bot_bottle.backend").joinpath("account.sh").read_text("utf-8")
 
 
 def _is_address(route: EgressRoute) -> bool:

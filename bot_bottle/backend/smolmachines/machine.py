@@ -81,11 +81,12 @@ def machine_name(identity: str) -> str:
 
 
 class BootError(LaunchError):
-    """A machine did not come up in the engine's own time, as on a host with more to do than it can."""
+    """A machine did not come up, or not in the engine's time, as on a host with more to do than it can."""
 
 
-#: The engine's words for a machine of which it heard nothing for its half minute.
-_NO_BOOT = "did not become ready"
+#: The engine's words for a machine of which it heard nothing for its half minute, and for one that switched
+#: itself off while it came up, as a kernel does that cannot go on.
+_NO_BOOT = ("did not become ready", "(code 0) before the agent was ready")
 
 
 class Machine:
@@ -173,11 +174,11 @@ def boot(start: Callable[[], Machine]) -> Machine:
 
 @contextlib.contextmanager
 def _told_apart() -> Iterator[None]:
-    """Raise a boot that took too long as ``BootError``."""
+    """Raise a boot that took too long, or came to nothing, as ``BootError``."""
     try:
         yield
     except LaunchError as error:
-        if _NO_BOOT in str(error):
+        if any(words in str(error) for words in _NO_BOOT):
             raise BootError(str(error)) from error
         raise
 
