@@ -30,6 +30,13 @@ _ASKS = frozenset({b"n", b"c", b"q", b"u", b"p"})
 #: A sequence that may go on in what comes next.
 _UNFINISHED = re.compile(rb"(?:\x1b" + _CONTROLS + rb"*|" + _BEGIN + _INSIDE + rb"|\xc2)\Z")
 _OSC = frozenset({b"]", b"\x9d"})
+#: A whole character in UTF-8, or a byte of none that a terminal may take for a control of its own (C1, one
+#: byte each: CSI is 0x9b), as those do that read 8-bit text or pass over what is no UTF-8.
+_STRAY = re.compile(
+    rb"([\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3})|[\x80-\x9f]"
+)
+#: A character that goes on in what comes next.
+_CUT = re.compile(rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z")
 #: Stands for what is left out: it ends whatever an earlier piece began, so that no two pieces join (CAN).
 _NOTHING = b"\x18"
 #: No string that passes is longer, in bytes; the rest of a longer one is left out up to its end.
@@ -42,10 +49,13 @@ class EscapeGuard:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._held = b""
+        self._cut = b""
         self._skipping = False
 
     def feed(self, data: bytes) -> bytes:
         """Give what of ``data``, which follows what was given before, may be shown by now."""
+        if self._cut or not data.isascii():
+            data = self._whole(data)
         if not self._held and not self._skipping and b"\x1b" not in data and b"\xc2" not in data:
             return data
         data, self._held = self._held + data, b""
@@ -61,6 +71,18 @@ class EscapeGuard:
             shown.append(self._sequences(data[: begin.start()]))
             data = self._string(data[begin.start() :], begin[0], shown)
         return b"".join(shown)
+
+    def _whole(self, data: bytes) -> bytes:
+        """Hold back a character that is not whole yet, and leave out 8-bit controls that are part of none."""
+        data, self._cut = self._cut + data, b""
+        cut = _CUT.search(data, max(0, len(data) - 3))
+        if cut is not None:
+            data, self._cut = data[: cut.start()], cut[0]
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return _STRAY.sub(lambda found: found[1] or _NOTHING, data)
+        return data
 
     def _string(self, data: bytes, begin: bytes, shown: list[bytes]) -> bytes:
         """Take one string from the start of ``data``; gives what comes behind it."""

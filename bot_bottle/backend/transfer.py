@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from bot_bottle.backend.unpack import unpack
 from bot_bottle.errors import LaunchError, UsageError
 from bot_bottle.files import remove_tree
+from bot_bottle.hostile_tar import BoundedMember
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +117,10 @@ def cp_out(bottle: Streams, guest: str, host: Path) -> None:
 
     def consume() -> None:
         try:
-            with os.fdopen(read_end, "rb") as source, tarfile.open(fileobj=source, mode="r|") as archive:
+            with (
+                os.fdopen(read_end, "rb") as source,
+                tarfile.open(fileobj=source, mode="r|", tarinfo=BoundedMember) as archive,
+            ):
                 unpack(archive, staging)
                 while source.read(1 << 16):  # let tar inside end by itself, not by a broken pipe
                     pass

@@ -9,6 +9,7 @@ import tarfile
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from bot_bottle.errors import UsageError
+from bot_bottle.hostile_tar import BoundedMember
 from bot_bottle.retrieval.tree import GIT_DIR, MAX_DEPTH, MAX_ENTRIES, Entry, is_below, too_many
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class ArchiveTree:
         self._too_deep: set[bytes] = set()
         before = os.fsencode(f"{top}/{inside}/" if inside else f"{top}/")
         try:
-            self._archive = tarfile.TarFile(fileobj=archive, mode="r", errorlevel=2)
+            self._archive = tarfile.TarFile(fileobj=archive, mode="r", errorlevel=2, tarinfo=BoundedMember)
             for member in self._archive:
                 self._take(member, before)
                 if len(self._named) > MAX_ENTRIES:

@@ -434,3 +434,18 @@ def test_doctor_without_git_says_how_to_get_it(
     out = capsys.readouterr().out
     assert "apt-get install git" in out
     assert "agents whose template is claude cannot start" in out
+
+
+@pytest.mark.parametrize("columns", [40, 72, 200])
+def test_a_narrow_terminal_gets_lines_that_fit(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    state("worker-with-a-name-abcde", kept=True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for command in (["list"], ["dashboard", "--once"]):
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+        assert main(command) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= columns, lines
+        assert ("worker-with-a-name-abcde" in lines) is (columns < 100), lines
+        assert any("scripted" in line for line in lines)

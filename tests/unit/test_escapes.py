@@ -121,6 +121,22 @@ def test_cuts_change_nothing(parts: list[bytes], cuts: list[int], quiet: bool) -
     assert re.search(rb"\x1b[\x00-\x17]*\]52", shown) is None
 
 
+@pytest.mark.parametrize("lead", [b"", b"\xe4", b"\xff", b"\xc2\xa0", b"\x80", "é€🙂".encode()])
+def test_an_8_bit_control_that_is_part_of_no_character_is_left_out(lead: bytes) -> None:
+    for control in range(0x80, 0xA0):
+        for tail in (b"21t", b"52;c;AAAA\x07", b"m and on"):
+            text = lead + bytes([control]) + b"x" + tail
+            shown = EscapeGuard().feed(text) + EscapeGuard().feed(b"")
+            bare = re.sub(
+                rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}", b"", shown
+            )
+            assert not re.search(rb"[\x80-\x9f]", bare), text
+            assert shown.endswith(b"x" + tail)
+    text = "Ünïcödé Û ‘quoted’ — 😛 \u205b".encode()  # characters whose later bytes are in that range stay
+    guard = EscapeGuard()
+    assert b"".join(guard.feed(text[at : at + 1]) for at in range(len(text))) == text
+
+
 def test_a_string_without_end_is_held_within_bounds_and_never_shown() -> None:
     guard = EscapeGuard()
     shown = guard.feed(b"a\x1b]0;")

@@ -21,6 +21,7 @@ from bot_bottle.backend.docker.removal import end_container, remove_container, r
 from bot_bottle.backend.docker.sidecar_options import LOG_INSIDE, SidecarNames
 from bot_bottle.errors import LaunchError
 from bot_bottle.files import make_private_dir
+from bot_bottle.hostile_tar import BoundedMember
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -74,7 +75,11 @@ def _fetch(api: APIClient, identity: str, volume: str, target: Path) -> None:
     with read_volume(api, identity, volume, LOG_INSIDE) as stream:
         if stream is None:
             return
-        with tarfile.open(fileobj=cast("BinaryIO", stream), mode="r|") as archive, target.open("wb") as sink:
+        source = cast("BinaryIO", stream)
+        with (
+            tarfile.open(fileobj=source, mode="r|", tarinfo=BoundedMember) as archive,
+            target.open("wb") as sink,
+        ):
             _unpack_log(archive, sink)
 
 
