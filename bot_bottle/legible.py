@@ -14,6 +14,11 @@ _UNSEEN = frozenset(
 )  # fmt: skip
 
 
+def is_seen(char: str) -> bool:
+    """Tell a character that is shown, as something: it does not control, reorder or hide."""
+    return char.isprintable() and ord(char) not in _UNSEEN
+
+
 def legible(text: str, *, keep: str = "") -> str:
     """Put ``?`` for each character that controls, hides or reorders text, or is not seen; ``keep`` stays."""
     if text.isascii() and text.isprintable():
@@ -23,7 +28,7 @@ def legible(text: str, *, keep: str = "") -> str:
     for char in text:
         mark = char == "\ufe0f" or unicodedata.category(char) in {"Mn", "Me"}
         marks = marks + 1 if mark else 0
-        fits = char in keep or (char.isprintable() and ord(char) not in _UNSEEN)
+        fits = char in keep or is_seen(char)
         shown.append(char if fits and marks <= _MARKS else "?")
         if char in keep:
             marks = _MARKS

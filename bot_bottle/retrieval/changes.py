@@ -11,6 +11,7 @@ from bot_bottle.errors import UsageError
 from bot_bottle.git_gate import git
 from bot_bottle.git_gate.git import GitError
 from bot_bottle.git_gate.protected import is_protected
+from bot_bottle.legible import is_seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _PLAIN = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--submodule=short")
 _SECONDS = 600.0
 _MAX_PATCH = 1 << 30
+_EMOJI = "\ufe0f"
 _STATUS = {"A": "added", "M": "modified", "D": "deleted", "T": "kind changed"}
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
 _HEADS = (
@@ -109,13 +111,21 @@ def patch_lines(place: Path, *, colour: bool) -> Iterator[str]:
 
 
 def visible(text: str) -> str:
-    """Escape every character that is not shown as itself: control, format and bidirectional ones."""
-    if text.isprintable():
+    """Escape every character that is not shown as itself: control, format, bidirectional, unseen ones.
+
+    Among the unseen are the variation selectors, of which whole programs have been written that no review
+    showed. One (U+FE0F) stays behind a character that is no letter of ASCII, since emoji have it there.
+    """
+    if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() or char == "\t" else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
+    shown: list[str] = []
+    before = ""
+    for char in text:
+        emoji = char == _EMOJI and before > "\x7f" and before != _EMOJI and is_seen(before)
+        kept = char == "\t" or emoji or (char != _EMOJI and is_seen(char))
+        shown.append(char if kept else char.encode("unicode_escape").decode("ascii"))
+        before = char
+    return "".join(shown)
 
 
 async def _diff(arrival: Arrival, *form: str) -> git.Finished:

@@ -181,4 +181,14 @@ def test_a_patch_is_coloured_by_us_alone(tmp_path: Path) -> None:
 )
 def test_no_steering_character_is_shown_as_itself(char: str) -> None:
     assert char not in visible(f"a{char}b")
-    assert visible("a\tb ü 漢") == "a\tb ü 漢"
+    assert visible("a\tb ü 漢 ✔\ufe0f") == "a\tb ü 漢 ✔\ufe0f"
+
+
+def test_a_program_of_characters_that_nobody_sees_is_shown() -> None:
+    """Bytes as variation selectors, and names of nothing but fillers."""
+    hidden = "".join(chr(0xFE00 + byte) if byte < 16 else chr(0xE0100 + byte - 16) for byte in range(256))
+    shown = visible(f"eval('{hidden}')")
+    assert shown.isascii()
+    assert shown.count("\\") == 256
+    assert visible("✔\ufe0f\ufe0f\ufe0f") == "✔\ufe0f\\ufe0f\\ufe0f"
+    assert visible("if \u3164:") == "if \\u3164:"
