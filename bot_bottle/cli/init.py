@@ -25,6 +25,7 @@ _KEY_FILES = ("id_ed25519", "id_ecdsa", "id_rsa")
 @click.argument("name", required=False)
 @click.option("--provider", metavar="TEMPLATE", help="The program that runs.")
 @click.option("--token-var", metavar="NAME", help="The host variable that holds the provider's credential.")
+@click.option("--api-key-var", metavar="NAME", help="The host variable of an API key, in place of a login.")
 @click.option("--command", "words", metavar="WORDS", help="The program and its arguments (provider command).")
 @click.option("--host", "hosts", multiple=True, metavar="HOST", help="A host it may reach; may be repeated.")
 @click.option(
@@ -32,17 +33,20 @@ _KEY_FILES = ("id_ed25519", "id_ecdsa", "id_rsa")
 )
 @click.option("--no-remote", is_flag=True, help="Do not ask about this folder's origin.")
 @click.option("--identity-file", metavar="PATH", help="The ssh key for that remote.")
+@click.option("--remote-token-var", metavar="NAME", help="The host variable of a token for an https remote.")
 @click.option("--yes", "-y", is_flag=True, help="Ask nothing; take what is usual.")
 def command(  # noqa: PLR0913 - one for each option
     *,
     name: str | None,
     provider: str | None,
     token_var: str | None,
+    api_key_var: str | None,
     words: str | None,
     hosts: tuple[str, ...],
     remote: str | None,
     no_remote: bool,
     identity_file: str | None,
+    remote_token_var: str | None,
     yes: bool,
 ) -> None:
     """Write the bottle and the agent NAME (default: this folder's name) after a few questions.
@@ -59,15 +63,19 @@ def command(  # noqa: PLR0913 - one for each option
     cwd = terminal.current_folder()
     chosen = _name(asker, name, cwd)
     template = _template(asker, provider)
-    token, argv, forward = _provider_keys(asker, template, token_var, words)
+    _check_api_key(template, api_key_var, token_var)
+    no_keys: tuple[str, tuple[str, ...], bool] = ("", (), False)
+    token, argv, forward = no_keys if api_key_var else _provider_keys(asker, template, token_var, words)
     answers = Answers(
         name=chosen,
         template=template,
         auth_token=token,
+        api_key=api_key_var or "",
         argv=argv,
         forward_host_credentials=forward,
         hosts=_hosts(asker, hosts),
-        remote=None if no_remote else _remote(asker, remote, identity_file, cwd),
+        remote=None if no_remote else _remote(asker, remote, identity_file, remote_token_var, cwd),
+        git_user=(_own_git("user.name"), _own_git("user.email")),
     )
     bottle, agent = starter_files(answers)
     _write(answers, bottle, agent, cwd)
@@ -122,17 +130,33 @@ def _template(asker: _Asker, given: str | None) -> str:
     return asker.ask(f"Provider ({', '.join(usable)})", DEFAULT_TEMPLATE, known)
 
 
+def _check_api_key(template: str, variable: str | None, token_var: str | None) -> None:
+    if variable is None:
+        return
+    from bot_bottle.agent_provider.registry import provider_named  # noqa: PLC0415
+    from bot_bottle.manifest.starter import checked  # noqa: PLC0415
+    from bot_bottle.manifest.values import token_name  # noqa: PLC0415
+
+    if token_var is not None:
+        raise UsageError("--token-var and --api-key-var both name a credential; keep one of them")
+    if "api_key" not in provider_named(template).MANIFEST_KEYS:
+        raise UsageError(f"--api-key-var does not go with the provider {template}; leave it out")
+    checked(token_name, variable, "--api-key-var")
+
+
 def _provider_keys(
     asker: _Asker, template: str, token_var: str | None, words: str | None
 ) -> tuple[str, tuple[str, ...], bool]:
-    from bot_bottle.agent_provider.registry import asked_keys  # noqa: PLC0415
+    from bot_bottle.agent_provider.registry import asked_keys, provider_named  # noqa: PLC0415
     from bot_bottle.manifest.starter import checked  # noqa: PLC0415
     from bot_bottle.manifest.values import token_name  # noqa: PLC0415
 
     keys = asked_keys(template)
     for option, value, key in (("--token-var", token_var, "auth_token"), ("--command", words, "argv")):
         if value is not None and key not in keys:
-            raise UsageError(f"{option} does not go with the provider {template}; leave it out")
+            api_key = key == "auth_token" and "api_key" in provider_named(template).MANIFEST_KEYS
+            instead = ", or name the variable of an API key with --api-key-var" if api_key else ""
+            raise UsageError(f"{option} does not go with the provider {template}; leave it out{instead}")
     token, argv = "", ""
     if "auth_token" in keys:
         token = (
@@ -160,6 +184,12 @@ def _hosts(asker: _Asker, given: tuple[str, ...]) -> tuple[str, ...]:
     from bot_bottle.manifest.hosts import parse_host_pattern  # noqa: PLC0415
     from bot_bottle.manifest.starter import checked  # noqa: PLC0415
 
+    def named(host: str) -> str:
+        try:
+            return parse_host_pattern(host)
+        except ValueError as error:
+            raise ValueError(f"{host!r} {error}") from error
+
     for host in given:
         checked(parse_host_pattern, host, f"--host {host!r}")
     text = (
@@ -168,13 +198,19 @@ def _hosts(asker: _Asker, given: tuple[str, ...]) -> tuple[str, ...]:
         else asker.ask(
             "Hosts it may reach besides the provider's, with spaces between them (none)",
             "",
-            lambda text: [parse_host_pattern(host) for host in text.split()],
+            lambda text: [named(host) for host in _parts(text)],
         )
     )
-    return tuple(dict.fromkeys(parse_host_pattern(host) for host in (given or text.split())))
+    return tuple(dict.fromkeys(parse_host_pattern(host) for host in (given or _parts(text))))
 
 
-def _remote(asker: _Asker, given: str | None, identity_file: str | None, cwd: Path) -> StarterRemote | None:
+def _parts(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _remote(
+    asker: _Asker, given: str | None, identity_file: str | None, token_var: str | None, cwd: Path
+) -> StarterRemote | None:
     from bot_bottle.manifest.remotes import parse_upstream  # noqa: PLC0415
     from bot_bottle.manifest.starter import StarterRemote, checked, upstream_of  # noqa: PLC0415
     from bot_bottle.manifest.values import host_path  # noqa: PLC0415
@@ -192,7 +228,9 @@ def _remote(asker: _Asker, given: str | None, identity_file: str | None, cwd: Pa
         return None
     parts = parse_upstream(upstream)
     if parts.scheme == "https":
-        return StarterRemote(upstream=upstream)
+        return StarterRemote(upstream=upstream, token_ref=_remote_token(asker, token_var, upstream))
+    if token_var is not None:
+        raise UsageError(f"--remote-token-var is for an https remote, and {upstream} is none; leave it out")
     if identity_file is None:
         found = next((name for name in _KEY_FILES if (Path.home() / ".ssh" / name).is_file()), _KEY_FILES[0])
         identity_file = asker.ask("ssh key for it, a path of this machine", f"~/.ssh/{found}", host_path)
@@ -209,6 +247,34 @@ def _remote(asker: _Asker, given: str | None, identity_file: str | None, cwd: Pa
             [f"bot-bottle: {unknown}: {scan} shows one, to be compared with what the host itself publishes"]
         )
     return StarterRemote(upstream=upstream, identity_file=identity_file, known_host_key=key)
+
+
+def _remote_token(asker: _Asker, given: str | None, upstream: str) -> str:
+    """Give the variable with an https remote's token, ``""`` for none."""
+    from bot_bottle.manifest.starter import checked  # noqa: PLC0415
+    from bot_bottle.manifest.values import token_name  # noqa: PLC0415
+
+    if given is not None:
+        return checked(token_name, given, "--remote-token-var")
+    question = "Host variable that holds a token for it, such as MY_GIT_TOKEN (none)"
+    variable = asker.ask(question, "", lambda text: text and token_name(text))
+    if not variable:
+        terminal.say(
+            [f"bot-bottle: without a token (TokenRef) {upstream} can be read where it is public, no more"]
+        )
+    return variable
+
+
+def _own_git(key: str) -> str:
+    """Give what the operator's own git says of them, ``""`` where that is nothing a bottle could have."""
+    from bot_bottle.manifest.values import git_text  # noqa: PLC0415
+
+    try:
+        # Never the folder's configuration, which a stranger may have written.
+        result = process.run(["git", "config", "--global", "--get", key])
+        return git_text(result.stdout.decode("utf-8", "replace").strip()) if result.returncode == 0 else ""
+    except (BotBottleError, ValueError):
+        return ""
 
 
 def _origin(cwd: Path) -> str:
@@ -266,5 +332,7 @@ def _write(answers: Answers, bottle: str, agent: str, cwd: Path) -> None:
     for path in written:
         print(path)
     then = f"bot-bottle start {answers.name} --cwd --dry-run"
-    export = f"export {answers.auth_token}=..., then " if answers.auth_token else ""
+    held = (answers.auth_token, answers.api_key, answers.remote.token_ref if answers.remote else "")
+    variables = " ".join(f"{name}=..." for name in dict.fromkeys(held) if name)
+    export = f"export {variables}, then " if variables else ""
     terminal.say([f"bot-bottle: {export}see what would start: {then}"])

@@ -25,27 +25,31 @@ tests, and say what you changed and what you could not check. When a request is 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StarterRemote:
-    """A git remote; the last two are for ssh and may be empty (then the gate forwards nothing)."""
+    """A git remote. ``token_ref`` is for https, the last two are for ssh; without them nothing is pushed."""
 
     upstream: str
+    token_ref: str = ""
     identity_file: str = ""
     known_host_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What ``init`` was told. ``auth_token`` is a variable's name; ``argv`` a plain command.
+    """What ``init`` was told. ``auth_token`` and ``api_key`` are variables' names; ``argv`` a plain command.
 
-    ``forward_host_credentials`` is set for providers that can use the login of this host.
+    ``forward_host_credentials`` is set for providers that can use the login of this host. ``git_user`` is the
+    name and the email that commits are from; either may be empty.
     """
 
     name: str
     template: str
     auth_token: str = ""
+    api_key: str = ""
     argv: tuple[str, ...] = ()
     forward_host_credentials: bool = False
     hosts: tuple[str, ...] = ()
     remote: StarterRemote | None = None
+    git_user: tuple[str, str] = ("", "")
 
 
 def starter_files(answers: Answers) -> tuple[str, str]:
@@ -90,27 +94,36 @@ def upstream_of(url: str) -> str:
 
 def _bottle(answers: Answers) -> str:
     lines = ["---", "agent_provider:", f"  template: {answers.template}"]
-    if answers.auth_token:
-        lines.append(
-            f"  auth_token: {answers.auth_token}   # a variable of this host, never the credential itself"
-        )
+    for key, variable in (("auth_token", answers.auth_token), ("api_key", answers.api_key)):
+        if variable:
+            lines.append(f"  {key}: {variable}   # a variable of this host, never the credential itself")
     if answers.forward_host_credentials:
         lines.append("  forward_host_credentials: true   # egress adds what this host is logged in with")
     if answers.argv:
         lines.append(f"  argv: [{', '.join(_quoted(part) for part in answers.argv)}]")
     if answers.hosts:
         lines += ["egress:", "  routes:", *(f"    - host: {_quoted(host)}" for host in answers.hosts)]
+    author = [
+        f"{key}: {_quoted(text)}"
+        for key, text in zip(("name", "email"), answers.git_user, strict=True)
+        if text
+    ]
+    if author or answers.remote:
+        lines.append("git:")
+    if author:
+        lines.append(f"  user: {{{', '.join(author)}}}   # who its commits are from")
     if answers.remote:
         remote = answers.remote
         parts = parse_upstream(remote.upstream)
         label = parts.path.rstrip("/").rpartition("/")[2].removesuffix(".git") or "project"
         lines += [
-            "git:",
             "  remotes:",
             f"    {_quoted(parts.host)}:",
             f"      Name: {_quoted(label)}",
             f"      Upstream: {_quoted(remote.upstream)}",
         ]
+        if remote.token_ref:
+            lines.append(f"      TokenRef: {remote.token_ref}")
         if remote.identity_file:
             lines.append(f"      IdentityFile: {_quoted(remote.identity_file)}")
         if remote.known_host_key:

@@ -74,6 +74,34 @@ def test_a_login_of_this_host_is_used_where_the_provider_can(home: Path) -> None
     assert Manifest.resolve(Path.cwd()).bottle_for("w").agent_provider.forward_host_credentials
 
 
+def test_an_api_key_in_place_of_a_login(home: Path) -> None:
+    for template in ("claude", "codex"):
+        flags = ["--provider", template, "--api-key-var", "MY_KEY"]
+        assert main(["init", template, "--yes", *flags]) == 0
+        made = Manifest.resolve(Path.cwd()).bottle_for(template).agent_provider
+        assert (made.api_key, made.auth_token, made.forward_host_credentials) == ("MY_KEY", "", False)
+    assert main(["check"]) == 0
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_commits_are_from_whom_the_operators_git_says_and_never_the_folders(
+    home: Path, capsys: Capture
+) -> None:
+    origin("https://git.example/me/p.git")
+    subprocess.run(["git", "config", "user.name", "A Stranger"], check=True)
+    assert main(["init", "nobody", "--yes"]) == 0
+    assert not Manifest.resolve(Path.cwd()).bottle_for("nobody").git.user.name
+    for key, value in (("user.name", 'Some "One"'), ("user.email", "bad <address>")):
+        subprocess.run(["git", "config", "--global", key, value], check=True)
+    remote = ["--remote", "https://git.example/me/p.git", "--remote-token-var", "GIT_TOKEN"]
+    assert main(["init", "w", "--yes", *remote]) == 0
+    made = Manifest.resolve(Path.cwd()).bottle_for("w").git
+    assert (made.user.name, made.user.email) == ('Some "One"', "")
+    assert [one.token_ref for one in made.remotes] == ["GIT_TOKEN"]
+    assert main(["init", "reader", "--yes", *remote[:2]]) == 0
+    assert "without a token (TokenRef) https://git.example/me/p.git can be read" in capsys.readouterr().err
+
+
 def test_a_bottle_from_flags(home: Path, capsys: Capture) -> None:
     flags = ["--provider", "command", "--command", "my-agent --say 'two words'", "--host", "API.example."]
     remote = ["--remote", "git@git.example:me/p.git", "--identity-file", "~/.ssh/key"]
@@ -106,8 +134,10 @@ def test_questions_are_asked_until_the_answer_will_do(home: Path, monkeypatch: p
         "sk-ant-secret",
         "TOKEN",
         "a.example https://b",
-        "",
+        "a.example, b.example",
         "y",
+        "ghp_hidden-token",
+        "GIT_TOKEN",
     )
     assert main(["init"]) == 0
     text = shown.getvalue()
@@ -115,11 +145,14 @@ def test_questions_are_asked_until_the_answer_will_do(home: Path, monkeypatch: p
     assert "is no name" in text
     assert "is no provider of this version; choose one of: claude, codex, command" in text
     assert "must be the name of a host variable, never the credential itself" in text
-    assert "holds a scheme" in text
+    assert "'https://b' holds a scheme" in text
     assert "Declare the git remote https://git.example/me/p.git? [Y/n] " in text
     made = Manifest.resolve(Path.cwd()).bottle_for("helper")
     assert made.agent_provider.auth_token == "TOKEN"
+    assert [route.host for route in made.egress.routes] == ["a.example", "b.example"]
     assert made.git.remotes[0].upstream == "https://git.example/me/p.git"
+    assert made.git.remotes[0].token_ref == "GIT_TOKEN"
+    assert "export TOKEN=... GIT_TOKEN=..., then" in text
     written = (home / "bottles" / "helper.md").read_text()
     assert "hidden-token" not in written + text
     assert "sk-ant-secret" not in written
@@ -185,6 +218,11 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(home: Path, capsys: Captu
         (["W", "--yes"], "is no name"),
         (["w", "--yes", "--provider", "other"], "is no provider of this version"),
         (["w", "--yes", "--provider", "codex", "--token-var", "T"], "--token-var does not go with"),
+        (["w", "--yes", "--provider", "codex", "--token-var", "T"], "with --api-key-var"),
+        (["w", "--yes", "--api-key-var", "sk-hidden-1"], "--api-key-var must be the name of a host variable"),
+        (["w", "--yes", "--provider", "command", "--api-key-var", "K"], "--api-key-var does not go with"),
+        (["w", "--yes", "--api-key-var", "K", "--token-var", "T"], "both name a credential"),
+        (["w", "--yes", "--remote", "git@h.example:p", "--remote-token-var", "T"], "is for an https remote"),
         (["w", "--yes", "--provider", "command"], "--command is missing"),
         (["w", "--yes", "--provider", "command", "--command", " "], "--command names no program"),
         (["w", "--yes", "--provider", "command", "--command", "'"], "--command No closing quotation"),
