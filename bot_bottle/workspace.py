@@ -2,10 +2,10 @@
 
 What goes in: every tracked file as it lies in the folder now, and every untracked file that git does not
 ignore and that does not look like a credential; those of submodules too. In a repository's top folder a fresh
-``.git`` goes with it: all branches and tags, the index at HEAD, no hook, no remote and none of the operator's
-configuration. Nothing is mounted; nothing comes back
-by itself. Files are opened from the folder downwards, one real folder at a time, so that a folder replaced
-by a link never brings in what lies elsewhere.
+``.git`` goes with it: all branches and tags, the index at HEAD, no hook and none of the operator's
+configuration; an ``origin`` only where theirs leads to a remote that the bottle declares, and as declared.
+Nothing is mounted; nothing comes back by itself. Files are opened from the folder downwards, one real folder
+at a time, so that a folder replaced by a link never brings in what lies elsewhere.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from bot_bottle.errors import BotBottleError, UsageError
 from bot_bottle.fresh_git import fresh_git
+from bot_bottle.origin import add_origin, own_origin
 from bot_bottle.pipelock.file_names import is_credential_file
 from bot_bottle.repository import find_repository, visible_files
 from bot_bottle.tar_stream import TarStream
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from bot_bottle.fresh_git import FreshGit
+    from bot_bottle.git_gate.remote import GateRemote
 
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -88,11 +90,14 @@ def lenders_of(folder: Path) -> tuple[Path, ...]:
 
 
 @contextlib.contextmanager
-def open_workspace(folder: Path, *, shown: Sequence[Path] | None = None) -> Iterator[WorkspaceSource]:
+def open_workspace(
+    folder: Path, *, shown: Sequence[Path] | None = None, remotes: Sequence[GateRemote] = ()
+) -> Iterator[WorkspaceSource]:
     """Find what ``folder`` would put into a bottle; the fresh ``.git`` lives until the body ends.
 
-    ``shown`` are the lenders that the operator was told of, where there was somebody to tell. Raises
-    ``UsageError`` for what is not to be copied, ``LaunchError`` where git fails.
+    ``shown`` are the lenders that the operator was told of, where there was somebody to tell; ``remotes`` are
+    those that the bottle declares. Raises ``UsageError`` for what is not to be copied, ``LaunchError`` where
+    git fails.
     """
     folder = check_workspace(folder)
     inside, repository = find_repository(folder)
@@ -112,6 +117,8 @@ def open_workspace(folder: Path, *, shown: Sequence[Path] | None = None) -> Iter
             untracked += found
             out += missing
         git = stack.enter_context(fresh_git(repository, temporary, listing.sparse)) if repository else None
+        if git is not None and repository is not None and (origin := own_origin(repository, remotes)):
+            add_origin(git.folder, origin)
         yield WorkspaceSource(
             root=folder,
             files=(*listing.tracked, *untracked),

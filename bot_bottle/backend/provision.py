@@ -39,7 +39,9 @@ def provision(bottle: Streams, plan: BottlePlan, *, resumed: bool, placed: bool 
         progress = CopyProgress()
         with contextlib.ExitStack() as stack:
             with progress.looking():
-                source = stack.enter_context(open_workspace(plan.spec.user_cwd, shown=plan.lenders))
+                source = stack.enter_context(
+                    open_workspace(plan.spec.user_cwd, shown=plan.lenders, remotes=plan.git_remotes)
+                )
             tell_left_out(source)
             progress.begin(len(source.files))
             send_stream(bottle, AGENT_WORKSPACE, lambda sink: source.write(sink, progress.count))

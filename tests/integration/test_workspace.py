@@ -15,6 +15,7 @@ import pytest
 from bot_bottle.backend.copying import CopyProgress, tell_left_out
 from bot_bottle.backend.transfer import cp_in, cp_out, send_archive, send_stream
 from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.git_gate.remote import GateRemote
 from bot_bottle.workspace import open_workspace
 from tests.support.local_streams import LocalStreams
 
@@ -82,6 +83,44 @@ def test_a_repository_arrives_with_history_and_work_in_progress(repository: Path
     status = {line.strip() for line in git(place, "status", "--porcelain").splitlines()}
     assert status == {"M kept.txt", "D gone.txt", "?? untracked.txt"}
     git(place, "fsck", "--strict")
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://me:hidden-token@git.example/me/p.git", "https://git.example/me/p.git"),
+        ("git@git.example:me/p", "https://git.example/me/p.git"),
+        ("https://git.example/me/p-next-door.git", ""),
+        ("https://git.example@other.example/me/p.git", ""),
+        ("", ""),
+    ],
+)
+def test_the_copy_has_an_origin_only_where_the_bottle_declares_it(
+    repository: Path, tmp_path: Path, url: str, origin: str
+) -> None:
+    remotes = [
+        GateRemote(
+            host=host,
+            name=name,
+            scheme="https",
+            user="",
+            upstream_host=host,
+            port=None,
+            path=f"/me/{name}.git",
+        )
+        for host, name in (("else.example", "q"), ("git.example", "p"))
+    ]
+    if url:
+        git(repository, "remote", "add", "origin", url)
+    with open_workspace(repository, remotes=remotes) as source:
+        send_stream(LocalStreams(), str(tmp_path / "copy"), source.write)
+    config = (tmp_path / "copy" / ".git" / "config").read_text()
+    assert "hidden-token" not in config
+    if not origin:
+        assert "remote" not in config
+        return
+    assert git(tmp_path / "copy", "remote", "get-url", "--push", "origin") == origin
+    assert git(tmp_path / "copy", "config", "remote.origin.fetch") == "+refs/heads/*:refs/remotes/origin/*"
 
 
 def test_every_file_arrives_in_whatever_order_git_names_them(repository: Path, tmp_path: Path) -> None:
