@@ -25,8 +25,11 @@ _BEGIN = rb"(?:\x1b" + _CONTROLS + rb"*+\[|\xc2\x9b)"
 #: What prints (``i``), what reports or keeps titles and windows (``t`` from 11 on).
 _SEQUENCE = re.compile(_BEGIN + _INSIDE + rb"([@-~])")
 _REPORTS = re.compile(rb"0*(?:1[1-9]|2[0-9])(?:[;:]|$)")
-#: What the terminal answers: its place, its kind, its modes and keys.
-_ASKS = frozenset({b"n", b"c", b"q", b"u", b"p"})
+#: What the terminal answers: its place, its kind, its modes, keys, tabs, a part of its screen, its graphics.
+_ASKS = frozenset({b"n", b"c", b"q", b"u", b"p", b"x", b"w", b"y", b"S"})
+#: The two questions that are no such sequence: what it is (DECID), and what it was told to answer (ENQ).
+_IDENTIFY = re.compile(rb"\x1b" + _CONTROLS + rb"*+Z|\xc2\x9a")
+_ENQUIRY = b"\x05"
 #: A sequence that may go on in what comes next.
 _UNFINISHED = re.compile(rb"(?:\x1b" + _CONTROLS + rb"*|" + _BEGIN + _INSIDE + rb"|\xc2)\Z")
 _OSC = frozenset({b"]", b"\x9d"})
@@ -54,6 +57,10 @@ class EscapeGuard:
 
     def feed(self, data: bytes) -> bytes:
         """Give what of ``data``, which follows what was given before, may be shown by now."""
+        if self._quiet:
+            data = data.replace(
+                _ENQUIRY, b""
+            )  # carried out in the midst of sequences, of which it is no part
         if self._cut or not data.isascii():
             data = self._whole(data)
         if not self._held and not self._skipping and b"\x1b" not in data and b"\xc2" not in data:
@@ -118,7 +125,8 @@ class EscapeGuard:
         return self._sequences(data)
 
     def _sequences(self, data: bytes) -> bytes:
-        return _SEQUENCE.sub(self._judged, data)
+        shown = _SEQUENCE.sub(self._judged, data)
+        return _IDENTIFY.sub(_NOTHING, shown) if self._quiet else shown
 
     def _judged(self, found: re.Match[bytes]) -> bytes:
         parameters, between = (re.sub(_CONTROLS, b"", part) for part in found.groups()[:2])
@@ -132,8 +140,12 @@ class EscapeGuard:
 
 def _is_question(parameters: bytes, between: bytes, final: bytes) -> bool:
     """Tell what is answered from what sets something with the same last letter."""
-    if final in {b"n", b"c"}:
+    if final in {b"n", b"c", b"x"}:
         return not between
+    if final == b"y":
+        return between == b"*"
+    if final == b"S":
+        return parameters[:1] == b"?"
     if final == b"q":
         return parameters[:1] == b">"
     if final == b"u":

@@ -59,6 +59,14 @@ ASKS = [
     b"\x1b[?u",
     b"\x1b[?2026$p",
     b"\x1b]11;?\x07",
+    b"\x1b[0x",
+    b"\x1b[1$w",
+    b"\x1b[1;1;1;1;1;1*y",
+    b"\x1b[?2;1;0S",
+    b"\x1bZ",
+    b"\x1b\x07Z",
+    b"\xc2\x9a",
+    b"\x1b\x05[c",
 ]
 
 
@@ -94,6 +102,8 @@ def test_what_was_asked_before_is_not_asked_again(text: bytes) -> None:
     assert (
         EscapeGuard(quiet=True).feed(b"\x1b[>1u\x1b[<u\x1b[2 q\x1b[!p") == b"\x1b[>1u\x1b[<u\x1b[2 q\x1b[!p"
     )
+    sets = b"\x1b[2*x\x1b[3S\x1b[65;1;1;9;9$x\x1b[1'wZ"
+    assert EscapeGuard(quiet=True).feed(sets + b"\x05") == sets
 
 
 @pytest.mark.parametrize("between", [b"\x1bPx\x1b\\", b"\x1b[21t", b"\x1b]52;c;\x07", b"\x1b]0;x\x1b"])
