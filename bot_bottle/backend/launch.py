@@ -20,6 +20,7 @@ from bot_bottle.control_client import note_session
 from bot_bottle.declared import write_declared
 from bot_bottle.errors import BotBottleError, LaunchError, UsageError
 from bot_bottle.refused_credentials import refused_since_start, sentences
+from bot_bottle.unreachable import unreachable_sentences, unreachable_since_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -346,9 +347,11 @@ def _stashed(identity: str) -> str:
 
 
 def _say_refused(plan: BottlePlan) -> None:
-    """Tell of credentials that servers refused: an agent's own words may say nothing of it."""
+    """Tell of credentials that servers refused, and of hosts never met: an agent may say nothing of it."""
     status = "preserved" if bottle_state.is_preserved(plan.identity) else ""
     for sentence in sentences(refused_since_start(plan.audit_path), plan.identity, status=status):
+        _say(sentence)
+    for sentence in unreachable_sentences(unreachable_since_start(plan.audit_path), plan.identity):
         _say(sentence)
 
 
