@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from bot_bottle.errors import BotBottleError, UsageError
 from bot_bottle.fresh_git import fresh_git
+from bot_bottle.legible import legible
 from bot_bottle.origin import add_origin, own_origin
 from bot_bottle.pipelock.file_names import is_credential_file
 from bot_bottle.repository import find_repository, visible_files
@@ -83,10 +84,22 @@ def check_workspace(folder: Path) -> Path:
     return folder
 
 
-def lenders_of(folder: Path) -> tuple[Path, ...]:
-    """Give the objects folders that a project folder's repository borrows from; raises as below."""
-    _, repository = find_repository(check_workspace(folder))
-    return repository.lenders if repository else ()
+def look_at(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Give the objects folders that a folder's repository borrows from, and what to say of the folder.
+
+    Said is where work cannot come home to. Raises as below.
+    """
+    folder = check_workspace(folder)
+    inside, repository = find_repository(folder)
+    if repository:
+        return repository.lenders, ()
+    what, instead = (
+        ("a part of a repository and comes without its history", "start in the repository's top folder")
+        if inside
+        else ("no git repository", "make it one (git init, and a commit)")
+    )
+    then = f"`diff` shows its work, `pull` cannot bring it; {instead} for that"
+    return (), (f"{legible(str(folder))} is {what}: {then}",)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from bot_bottle.operator_config import load_operator_config
 from bot_bottle.secret import Secret
 from bot_bottle.sidecar.listeners import GIT_PORT, SUPERVISE_PORT
 from bot_bottle.upstream_proxy import with_password
-from bot_bottle.workspace import lenders_of
+from bot_bottle.workspace import look_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,9 +104,9 @@ def prepare_plan(
     no_secrets: dict[str, Secret] = {}
     places = _written_at(bottle)
     secrets = _tried(missing, lambda: egress_resolve_token_values(routes, tokens, places=places), no_secrets)
-    no_lenders: tuple[Path, ...] = ()
+    nothing: tuple[tuple[Path, ...], tuple[str, ...]] = ((), ())
     copies = spec.copy_cwd and not spec.identity
-    lenders = _tried(missing, lambda: lenders_of(spec.user_cwd), no_lenders) if copies else no_lenders
+    lenders, notes = _tried(missing, lambda: look_at(spec.user_cwd), nothing) if copies else nothing
     unmarked: dict[str, Secret] = {}
     marked = _tried(missing, lambda: marked_outside(bottle, host_env), unmarked)
     unasked = ask if ask is None or not missing else lambda _name, _message: ""
@@ -136,6 +136,7 @@ def prepare_plan(
         git_remotes=git_remotes,
         marked=marked,
         limits=backend.limits(bottle),
+        notes=notes,
         on_request=config.on_request if told_of else (),
         notify=config.notify and told_of,
         second_hop=second_hop(bottle, config),

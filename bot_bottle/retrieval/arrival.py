@@ -80,7 +80,10 @@ def require_repository(folder: Path) -> Repository:
     """Give the repository whose top is ``folder``; raises ``UsageError`` where it is none."""
     _, found = operator.find_repository(folder.resolve()) if folder.is_dir() else (False, None)
     if found is None:
-        raise UsageError(f"{folder} is not the top folder of a git repository; name one with --into")
+        raise UsageError(
+            f"{folder} is not the top folder of a git repository; name one with --into, or see the changes "
+            "with bot-bottle diff"
+        )
     return found
 
 

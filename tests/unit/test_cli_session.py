@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +16,6 @@ from bot_bottle import bottle_state
 from bot_bottle.backend import launch, registry
 from bot_bottle.cli import main, terminal
 from tests.support.scripted_backend import ScriptedBackend, ScriptedBottle
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 REAL = "the-real-credential"
 
@@ -110,6 +109,24 @@ def test_config_can_keep_the_work_of_every_start(home: Path, capsys: pytest.Capt
     assert [kept.status for kept in bottle_state.list_states()] == ["preserved"]
     assert main(["resume", state.identity, "--yes", "--headless", "--no-keep"]) == 0
     assert bottle_state.list_states() == ()
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_a_folder_that_work_cannot_come_home_to_is_told_of(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["start", "a", "--cwd", "--dry-run"]
+    assert main(asked) == 0
+    assert "is no git repository: `diff` shows its work, `pull` cannot bring it" in capsys.readouterr().out
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    assert main(asked) == 0
+    assert "`pull`" not in capsys.readouterr().out
+    Path("part").mkdir()
+    monkeypatch.chdir("part")
+    assert main(asked) == 0
+    assert "part is a part of a repository and comes without its history" in capsys.readouterr().out
+    assert main([*asked[:2], "--no-cwd", "--dry-run"]) == 0
+    assert "`pull`" not in capsys.readouterr().out
 
 
 def test_an_agents_exit_code_passes_through_and_its_state_is_kept(
