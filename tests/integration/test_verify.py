@@ -13,7 +13,7 @@ from bot_bottle.verify.battery import LINES
 if TYPE_CHECKING:
     from tests.support.lab import Lab
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 #: Runs the command with a manifest that opens what must stay closed, as a broken policy would.
 _BROKEN = """
@@ -38,7 +38,7 @@ def verifier(lab: Lab) -> Lab:
 
 def test_every_attack_is_held_and_nothing_is_left(verifier: Lab) -> None:
     temporary = verifier.user_home / "verify-tmp"
-    done = verifier.cli("verify", "--json", env={"TMPDIR": str(temporary)}, timeout=110)
+    done = verifier.cli("verify", "--json", env={"TMPDIR": str(temporary)}, timeout=200)
     told = done.json()
     through = [one for one in told["attacks"] if one["verdict"] != "held"]
     if verifier.engine_host or verifier.machine_image:  # it is no process of ours, or does not listen inside
