@@ -240,6 +240,8 @@ def test_a_missing_program_says_where_it_was_looked_for(host: Host) -> None:
     host.on_path("bin")
     with pytest.raises(UnavailableError, match=rf"agent was not found.*{host.home}/bin.*/usr/bin"):
         host.find("agent")
+    with pytest.raises(UnavailableError, match=r"claude was not found.*install it first: npm install"):
+        host.find("claude")
     with pytest.raises(UnavailableError, match="no such program"):
         host.find(str(host.home / "agent"))
 

@@ -125,6 +125,17 @@ def test_what_a_bottle_wrote_is_shown_as_text_and_nothing_else(home: Path, size:
     play(act)
 
 
+@pytest.mark.parametrize(("size", "shown"), [((80, 24), True), ((60, 24), False)])
+def test_a_narrow_screen_keeps_the_identity_whole(home: Path, size: tuple[int, int], *, shown: bool) -> None:
+    async def act() -> None:
+        with served("a-longer-one-x7k2p"):
+            async with stage(home, size) as one:
+                await one.until(lambda: size[0] > 70 or "a-longer-one-x7k2p" in one.shown(), "the bottle")
+                await one.until(lambda: ("BACKEND" in one.shown()) is shown, "the heading")
+
+    play(act)
+
+
 def test_a_request_is_changed_and_allowed(home: Path) -> None:
     async def act() -> None:
         with served(ONE) as bottle:

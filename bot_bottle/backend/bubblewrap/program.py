@@ -93,9 +93,13 @@ class _Finder:
         path = self._which(name)
         if path is None:
             if required:
+                from bot_bottle.agent_provider.registry import provider_programs  # noqa: PLC0415
+
                 looked = ", ".join(dict.fromkeys(self._folders)) or "an empty PATH"
+                how = dict(provider_programs()).get(name, "")
                 raise UnavailableError(
                     f"{name} was not found on this machine (looked in {looked}); install it first"
+                    + (f": {how}" if how else "")
                 )
             return
         if os.path.dirname(path) not in _GUEST_PATH:
