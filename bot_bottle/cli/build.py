@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot_bottle.cli import complete, terminal
+from bot_bottle.cli import complete, session, terminal
 from bot_bottle.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -21,13 +21,7 @@ _MIB = 1024 * 1024
 @click.command("build")
 @click.argument("agents", nargs=-1, metavar="[AGENT]...", shell_complete=complete.agents)
 @click.option("--fresh", is_flag=True, help="Build again, from the newest base images and without a cache.")
-@click.option(
-    "--backend",
-    default="",
-    metavar="NAME",
-    shell_complete=complete.backends,
-    help="What isolates (default: what works here).",
-)
+@session.backend_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, agents: tuple[str, ...], fresh: bool, backend: str, as_json: bool) -> int:
     """Build the images that starts of the AGENTs need, so that a start need not wait for them.

@@ -7,7 +7,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from bot_bottle.cli import terminal
+import click
+
+from bot_bottle.cli import complete, terminal
 from bot_bottle.errors import UsageError
 from bot_bottle.legible import legible
 
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
 
 #: The variable that makes every ``start`` a dry run.
 DRY_RUN_ENV = "BOT_BOTTLE_DRY_RUN"
+
+backend_option = click.option(
+    "--backend",
+    default="",
+    metavar="NAME",
+    shell_complete=complete.backends,
+    help="What isolates (default: what works here).",
+)
 
 
 def launch(

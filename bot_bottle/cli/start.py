@@ -30,13 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Show what would start, and start nothing.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before starting.")
-@click.option(
-    "--backend",
-    default="",
-    metavar="NAME",
-    shell_complete=complete.backends,
-    help="What isolates (default: what works here).",
-)
+@session.backend_option
 @detach_option
 @headless_options
 @keep_option

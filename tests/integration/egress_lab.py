@@ -9,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import uvloop
@@ -247,17 +247,20 @@ class Upstream:
                 stream.close()
 
 
+def heads_on(stream: Stream) -> Iterator[bytes]:
+    """Give the head of each request on a connection, until it ends."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            yield stream.until(b"\r\n\r\n")
+
+
 def serve(answer: Callable[[bytes, bytes], bytes]) -> tuple[Handler, list[bytes]]:
     """Make a keep-alive handler: ``answer(head, body)`` gives whole responses; the heads are noted."""
     heads: list[bytes] = []
 
     def handler(sock: socket.socket) -> None:
         stream = Stream(sock)
-        while True:
-            try:
-                head = stream.until(b"\r\n\r\n")
-            except ConnectionError:
-                return
+        for head in heads_on(stream):
             heads.append(head)
             body = b""
             fields = head.lower()

@@ -34,6 +34,7 @@ from tests.integration.egress_lab import (
     Stream,
     Upstream,
     config,
+    heads_on,
     ok,
     route,
 )
@@ -99,11 +100,7 @@ def upstream_handler(heads: list[bytes], release: threading.Event) -> Handler:
 
     def handler(sock: socket.socket) -> None:
         stream = Stream(sock)
-        while True:
-            try:
-                head = stream.until(b"\r\n\r\n")
-            except ConnectionError:
-                return
+        for head in heads_on(stream):
             heads.append(head)
             if b"upgrade: websocket" in head.lower():
                 sock.sendall(ws.UPGRADED)

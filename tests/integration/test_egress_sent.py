@@ -20,6 +20,7 @@ from tests.integration.egress_lab import (
     Stream,
     Upstream,
     config,
+    heads_on,
     ok,
     route,
 )
@@ -65,11 +66,7 @@ class Memory:
     def handler(self, sock: socket.socket) -> None:
         """Speak WebSocket where that is asked for, HTTP/1.1 otherwise."""
         stream = Stream(sock)
-        while True:
-            try:
-                head = stream.until(b"\r\n\r\n")
-            except ConnectionError:
-                return
+        for head in heads_on(stream):
             if b"upgrade: websocket" not in head.lower():
                 sock.sendall(self.answer(head, b""))
                 continue

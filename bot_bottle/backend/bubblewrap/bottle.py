@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from bot_bottle.agent_account import AGENT_USER, AGENT_WORKSPACE
+from bot_bottle.agent_account import AGENT_WORKSPACE
 from bot_bottle.attach.terminal import (
     STDERR,
     STDIN,
@@ -15,11 +15,11 @@ from bot_bottle.attach.terminal import (
     leave_on_signals,
     own_terminal,
 )
-from bot_bottle.backend.base import Bottle, ExecResult
 from bot_bottle.backend.carry import carry
 from bot_bottle.backend.pump import Pipes, pump
-from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
-from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.backend.scripts import ScriptBottle
+from bot_bottle.backend.streams import cannot_run, descriptor_sink, require_script
+from bot_bottle.errors import LaunchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 _SHELL = "/bin/sh"
 
 
-class BubblewrapBottle(Bottle):
+class BubblewrapBottle(ScriptBottle):
     """The agent's side of one sandbox; ``env`` is the whole environment of what runs in it."""
+
+    backend_name = "bubblewrap"
 
     def __init__(
         self, name: str, sandbox: Sandbox, env: Mapping[str, str], shown_argv: Sequence[str]
@@ -66,33 +68,11 @@ class BubblewrapBottle(Bottle):
         with leave_on_signals():
             return self._exec_on_pipes(argv, stdin, descriptor_sink(STDOUT), descriptor_sink(STDERR))
 
-    def exec(
-        self, script: str, *, user: str = AGENT_USER, stdin: bytes = b"", timeout: float | None = None
-    ) -> ExecResult:
-        """Run a shell script in the workspace; see :class:`Bottle`.
-
-        Raises ``UsageError`` for another user than the agent's and for a script of 128 KiB or more, and
-        ``LaunchError`` where it writes more than 64 MiB.
-        """
-        if user != AGENT_USER:
-            raise UsageError(
-                f"a bubblewrap bottle has one user, {AGENT_USER}; {user!r} cannot run anything in it"
-            )
-        stdout, stderr = Collector(), Collector()
-        code = self._exec_on_pipes(_shell(script), stdin, stdout, stderr, timeout)
-        return ExecResult(returncode=code, stdout=bytes(stdout.data), stderr=bytes(stderr.data))
-
-    def exec_stream(self, script: str, *, stdin: BinaryIO | None, stdout: BinaryIO | None) -> ExecResult:
-        """Run a shell script with its input and output streamed; without ``stdout`` the output is captured.
-
-        Raises what :meth:`exec` raises.
-        """
-        captured, stderr = Collector(), Collector()
-        sink = captured if stdout is None else stdout.write
-        code = self._exec_on_pipes(_shell(script), stdin, sink, stderr)
-        if stdout is not None:
-            stdout.flush()
-        return ExecResult(returncode=code, stdout=bytes(captured.data), stderr=bytes(stderr.data))
+    def run_script(
+        self, script: str, stdin: Input, stdout: Sink, stderr: Sink, timeout: float | None = None
+    ) -> int:
+        """Run a shell script; see :class:`ScriptBottle`."""
+        return self._exec_on_pipes([_SHELL, "-c", require_script(script)], stdin, stdout, stderr, timeout)
 
     def close(self) -> None:
         """End everything in the bottle; safe to call again."""
@@ -137,7 +117,3 @@ class BubblewrapBottle(Bottle):
     def _require_open(self) -> None:
         if self._closed:
             raise LaunchError(f"the bottle {self.name} is closed")
-
-
-def _shell(script: str) -> list[str]:
-    return [_SHELL, "-c", require_script(script)]

@@ -7,9 +7,9 @@ import errno
 import shutil
 import threading
 from contextlib import closing
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from bot_bottle.agent_account import AGENT_USER, AGENT_WORKSPACE
+from bot_bottle.agent_account import AGENT_WORKSPACE
 from bot_bottle.attach.terminal import (
     STDERR,
     STDIN,
@@ -20,11 +20,11 @@ from bot_bottle.attach.terminal import (
     own_terminal,
 )
 from bot_bottle.backend import inside
-from bot_bottle.backend.base import Bottle, ExecResult
 from bot_bottle.backend.carry import ClientOnTerminal, carry
 from bot_bottle.backend.docker.execs import AGENT, Command, NoProgramError
-from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
-from bot_bottle.errors import LaunchError, UnavailableError, UsageError
+from bot_bottle.backend.scripts import ScriptBottle
+from bot_bottle.backend.streams import cannot_run, descriptor_sink, require_script
+from bot_bottle.errors import LaunchError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,8 +56,10 @@ _END_SECONDS = 2.0
 _ERRNO = {127: errno.ENOENT, 126: errno.EACCES}
 
 
-class DockerBottle(Bottle):
+class DockerBottle(ScriptBottle):
     """The agent's side of one container."""
+
+    backend_name = "docker"
 
     def __init__(
         self,
@@ -110,33 +112,12 @@ class DockerBottle(Bottle):
             raise cannot_run(argv, _ERRNO[error.code]) from error
         return code
 
-    def exec(
-        self, script: str, *, user: str = AGENT_USER, stdin: bytes = b"", timeout: float | None = None
-    ) -> ExecResult:
-        """Run a shell script in the workspace; see :class:`Bottle`.
-
-        Raises ``UsageError`` for another user than the agent's and for a script of 128 KiB or more, and
-        ``LaunchError`` where it writes more than 64 MiB.
-        """
-        if user != AGENT_USER:
-            raise UsageError(
-                f"a docker bottle has one user, {AGENT_USER}; {user!r} cannot run anything in it"
-            )
-        stdout, stderr = Collector(), Collector()
-        code = self._run(_script(script), stdin, stdout, stderr, timeout)
-        return ExecResult(returncode=code, stdout=bytes(stdout.data), stderr=bytes(stderr.data))
-
-    def exec_stream(self, script: str, *, stdin: BinaryIO | None, stdout: BinaryIO | None) -> ExecResult:
-        """Run a shell script with its input and output streamed; without ``stdout`` the output is captured.
-
-        Raises what :meth:`exec` raises.
-        """
-        captured, stderr = Collector(), Collector()
-        sink = captured if stdout is None else stdout.write
-        code = self._run(_script(script), stdin, sink, stderr)
-        if stdout is not None:
-            stdout.flush()
-        return ExecResult(returncode=code, stdout=bytes(captured.data), stderr=bytes(stderr.data))
+    def run_script(
+        self, script: str, stdin: Input, stdout: Sink, stderr: Sink, timeout: float | None = None
+    ) -> int:
+        """Run a shell script; see :class:`ScriptBottle`."""
+        command = Command(script=require_script(script, spare=len(inside.SCRIPT_VARIABLE) + 1))
+        return self._run(command, stdin, stdout, stderr, timeout)
 
     def close(self) -> None:
         """End everything in the bottle; safe to call again."""
@@ -178,7 +159,7 @@ class DockerBottle(Bottle):
                 "install it (docker-cli), or run with --headless"
             )
         execs = self._agent.execs
-        with execs.slot() as slot:
+        with execs.slots.take() as slot:
             size = side.sizes()[-1]
             script = _sized(*size) + inside.ON_TERMINAL
             command = [*self._client_argv(tty=True), "/bin/sh", "-c", script, "sh", slot, *argv]
@@ -199,10 +180,6 @@ class DockerBottle(Bottle):
             raise LaunchError(f"the bottle {self.name} is closed")
         if not self._agent.alive():
             raise LaunchError(_agent_gone(self.name))
-
-
-def _script(script: str) -> Command:
-    return Command(script=require_script(script, spare=len(inside.SCRIPT_VARIABLE) + 1))
 
 
 def _agent_gone(name: str) -> str:

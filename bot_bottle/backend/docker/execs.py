@@ -7,7 +7,6 @@ again; so the shell around each command (see :mod:`bot_bottle.backend.inside`) m
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from bot_bottle.backend import inside
 from bot_bottle.backend.docker.engine import engine_errors
 from bot_bottle.backend.docker.running import Running
 from bot_bottle.backend.docker.streams import Multiplexed
+from bot_bottle.backend.slots import Slots
 from bot_bottle.backend.streams import Collector
 from bot_bottle.errors import BotBottleError, LaunchError
 
@@ -63,8 +63,7 @@ class Execs:
         self._api = api
         self._container = container
         self._processes = processes
-        self._slots: set[int] = set()
-        self._lock = threading.Lock()
+        self.slots = Slots()
 
     def run(
         self, command: Command, given: Input, stdout: Sink, stderr: Sink, timeout: float | None = None
@@ -78,7 +77,7 @@ class Execs:
         """
         mark = inside.new_mark()
         env = None if command.argv else {inside.SCRIPT_VARIABLE: command.script}
-        with self.slot() as slot:
+        with self.slots.take() as slot:
             try:
                 code = self._run(
                     (inside.PIPED, slot, mark, *command.argv),
@@ -126,18 +125,6 @@ class Execs:
         except TimeoutError as error:
             raise LaunchError(f"{_FAILED}: it does not answer") from error
         return code, bytes(output.data)
-
-    @contextlib.contextmanager
-    def slot(self) -> Iterator[str]:
-        """Give a free slot in which a command's first process names itself."""
-        with self._lock:
-            number = next(n for n in range(len(self._slots) + 1) if n not in self._slots)
-            self._slots.add(number)
-        try:
-            yield str(number)
-        finally:
-            with self._lock:
-                self._slots.discard(number)
 
     def require_ran(self, slot: str, code: int) -> None:
         """Raise ``NoProgramError`` where the slot's shell never became the program; ``code`` is its end."""

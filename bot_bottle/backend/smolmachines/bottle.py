@@ -6,10 +6,9 @@ import contextlib
 import errno
 import os
 import sys
-import threading
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from bot_bottle.agent_account import AGENT_USER, AGENT_WORKSPACE
+from bot_bottle.agent_account import AGENT_WORKSPACE
 from bot_bottle.attach.terminal import (
     STDERR,
     STDIN,
@@ -20,17 +19,18 @@ from bot_bottle.attach.terminal import (
     own_terminal,
 )
 from bot_bottle.backend import inside
-from bot_bottle.backend.base import Bottle, ExecResult
 from bot_bottle.backend.carry import ClientOnTerminal, carry
 from bot_bottle.backend.pump import Pipes, pump
+from bot_bottle.backend.scripts import ScriptBottle
+from bot_bottle.backend.slots import Slots
 from bot_bottle.backend.smolmachines import engine, guest
 from bot_bottle.backend.smolmachines.client import ClientProcess, CommandOutput
 from bot_bottle.backend.smolmachines.machine import gone
-from bot_bottle.backend.streams import Collector, cannot_run, descriptor_sink, require_script
-from bot_bottle.errors import LaunchError, UsageError
+from bot_bottle.backend.streams import cannot_run, descriptor_sink, require_script
+from bot_bottle.errors import LaunchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from bot_bottle.attach.terminal import OperatorSide
     from bot_bottle.backend.smolmachines.guest import Starter
@@ -43,8 +43,10 @@ _SHELL = "/bin/sh"
 _ERRNO = {127: errno.ENOENT, 126: errno.EACCES}
 
 
-class SmolmachinesBottle(Bottle):
+class SmolmachinesBottle(ScriptBottle):
     """The agent's side of one machine; ``starter`` says how each command begins in it."""
+
+    backend_name = "smolmachines"
 
     def __init__(
         self,
@@ -60,8 +62,7 @@ class SmolmachinesBottle(Bottle):
         self._machine = machine
         self._sidecar = sidecar
         self._starter = starter
-        self._slots: set[int] = set()
-        self._lock = threading.Lock()
+        self._slots = Slots()
         self._closed = False
 
     def agent_argv(self, argv: Sequence[str], *, tty: bool = True) -> list[str]:
@@ -93,33 +94,11 @@ class SmolmachinesBottle(Bottle):
             print(f"bot-bottle: {_sidecar_gone(self.name)}", file=sys.stderr)
         return code
 
-    def exec(
-        self, script: str, *, user: str = AGENT_USER, stdin: bytes = b"", timeout: float | None = None
-    ) -> ExecResult:
-        """Run a shell script in the workspace; see :class:`Bottle`.
-
-        Raises ``UsageError`` for another user than the agent's and for a script of 128 KiB or more, and
-        ``LaunchError`` where it writes more than 64 MiB.
-        """
-        if user != AGENT_USER:
-            raise UsageError(
-                f"a smolmachines bottle has one user, {AGENT_USER}; {user!r} cannot run anything in it"
-            )
-        stdout, stderr = Collector(), Collector()
-        code = self._run(_script(script), stdin, stdout, stderr, timeout)
-        return ExecResult(returncode=code, stdout=bytes(stdout.data), stderr=bytes(stderr.data))
-
-    def exec_stream(self, script: str, *, stdin: BinaryIO | None, stdout: BinaryIO | None) -> ExecResult:
-        """Run a shell script with its input and output streamed; without ``stdout`` the output is captured.
-
-        Raises what :meth:`exec` raises.
-        """
-        captured, stderr = Collector(), Collector()
-        sink = captured if stdout is None else stdout.write
-        code = self._run(_script(script), stdin, sink, stderr)
-        if stdout is not None:
-            stdout.flush()
-        return ExecResult(returncode=code, stdout=bytes(captured.data), stderr=bytes(stderr.data))
+    def run_script(
+        self, script: str, stdin: Input, stdout: Sink, stderr: Sink, timeout: float | None = None
+    ) -> int:
+        """Run a shell script; see :class:`ScriptBottle`."""
+        return self._run([_SHELL, "-c", require_script(script)], stdin, stdout, stderr, timeout)
 
     def close(self) -> None:
         """Stop the machine; safe to call again. What cannot be stopped ends with this process."""
@@ -143,7 +122,7 @@ class SmolmachinesBottle(Bottle):
         mark = inside.new_mark()
         output = CommandOutput(mark, stdout, stderr)
         pipes = Pipes()
-        with self._slot() as slot, contextlib.ExitStack() as stack:
+        with self._slots.take() as slot, contextlib.ExitStack() as stack:
             stack.callback(pipes.close)
             client = ClientProcess(
                 [*self._client_argv(tty=False), *self._starter.piped, _SHELL, guest.RUN],
@@ -170,7 +149,7 @@ class SmolmachinesBottle(Bottle):
         return 255 if client_code is None else client_code
 
     def _exec_on_terminal(self, argv: Sequence[str], side: OperatorSide) -> int:
-        with self._slot() as slot:
+        with self._slots.take() as slot:
             script, place = guest.write_call_script(slot)
             if self._machine.run_given(script, guest.call_words((slot, *argv))) != 0:
                 raise LaunchError("a command could not be passed into the bottle's machine")
@@ -206,18 +185,6 @@ class SmolmachinesBottle(Bottle):
         if code != 0:
             self.close()
 
-    @contextlib.contextmanager
-    def _slot(self) -> Iterator[str]:
-        """Give a free slot in which a command's first process names itself."""
-        with self._lock:
-            number = next(n for n in range(len(self._slots) + 1) if n not in self._slots)
-            self._slots.add(number)
-        try:
-            yield str(number)
-        finally:
-            with self._lock:
-                self._slots.discard(number)
-
     def _require_open(self) -> None:
         if self._closed:
             raise LaunchError(f"the bottle {self.name} is closed")
@@ -226,10 +193,6 @@ class SmolmachinesBottle(Bottle):
         self._require_open()
         if not self._machine.alive():
             raise gone(self.name)
-
-
-def _script(script: str) -> list[str]:
-    return [_SHELL, "-c", require_script(script)]
 
 
 def _sidecar_gone(name: str) -> str:
