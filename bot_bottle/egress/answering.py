@@ -96,6 +96,7 @@ class Answering:
         if status == 101:
             self._switch_protocols(line, headers)
             return
+        self._strip(headers)
         if status >= 200:
             self._response_begun = True
         elif self._http_1_0:
@@ -109,6 +110,7 @@ class Answering:
             raise BadMessageError("the server switched protocols unasked", status=502)
         if any(kept.lower().startswith(b"sec-websocket-extensions:") for kept in headers.kept):
             raise BadMessageError("the server chose a WebSocket extension nobody offered", status=502)
+        self._strip(headers)
         lines = [line.line, *headers.kept, *header_lines(self._notices)]
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         self._client.send(b"\r\n".join(lines))
@@ -136,6 +138,7 @@ class Answering:
         if line.status in STATUSES:
             self._client.proxy.credential_refused(self._destination, line.status)
         self._response_begun = True
+        self._strip(headers)
         if self._notices:
             headers.kept.extend(header_lines(self._notices))
         self._write_whole(line, headers, message[head:])
@@ -163,6 +166,11 @@ class Answering:
                 self._client.hold_reading(self, hold=False)
         self._response_done = True
         self._finish_if_done()
+
+    def _strip(self, headers: ResponseHeaders) -> None:
+        """Leave out cookies where the route says so: a session that a credential opened is as good as it."""
+        if self._destination is not None and self._destination.route.strip_cookies:
+            headers.kept = [one for one in headers.kept if one[:10].lower() != b"set-cookie"]
 
     def on_client_bytes(self, data: bytes) -> None:
         """Take bytes of an upgraded connection."""

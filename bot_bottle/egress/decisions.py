@@ -25,11 +25,11 @@ from bot_bottle.egress.policy import (
 )
 from bot_bottle.egress.precedent import Precedent, Precedents
 from bot_bottle.egress.recorded import (
-    MAX_RECORDED_PATH,
     audit_failed,
     credential_name,
     grant_used_up,
     record_fields,
+    shown_path,
 )
 from bot_bottle.egress.sent import sent_by_git
 from bot_bottle.egress.table import RouteTable, Verdict
@@ -204,7 +204,7 @@ class Decisions:
         if self.content.again(request, precedent.facts, precedent.route) is not None:
             return None
         try:
-            self._audit.fill(precedent.form, path[:MAX_RECORDED_PATH])
+            self._audit.fill(precedent.form, shown_path(path))
         except OSError:
             return None
         self.counters.of(precedent.route.host).requests += 1

@@ -47,8 +47,17 @@ _CREDENTIALS = frozenset(
         # and service keys (developers.cloudflare.com/fundamentals/api), shopify.dev/docs/api/usage,
         # circleci.com/docs/guides/toolkit/api-developers-guide, developers.figma.com/docs/rest-api.
         b"dd-api-key dd-application-key x-auth-key x-auth-user-service-key x-shopify-access-token "
-        b"shopify-storefront-private-token circle-token x-figma-token"
+        b"shopify-storefront-private-token circle-token x-figma-token "
+        # jfrog.com/help/r/artifactory-rest-apis, learn.microsoft.com/azure/azure-functions.
+        b"x-jfrog-art-api x-functions-key x-hasura-admin-secret x-postmark-server-token x-github-token"
     ).split()
+)
+#: How most others end (``X-NuGet-ApiKey``, ``X-RapidAPI-Key``, ``X-Redmine-API-Key``).
+_CREDENTIAL_ENDS = (b"api-key", b"apikey", b"api-token", b"access-token", b"auth-token")
+#: What programs that cannot set headers present as a WebSocket's subprotocol (``openai-insecure-api-key.``,
+#: ``base64url.bearer.authorization.k8s.io.``, AppSync's ``header-``).
+_SUBPROTOCOL_CREDENTIAL = re.compile(
+    rb"(?i)(?:.*(?:api[-_]?key|bearer|authorization|(?:auth|access)[-_]?token)[.=_-]|header-).+"
 )
 
 _PRESENTED = frozenset((b"authorization", b"proxy-authorization"))
@@ -210,13 +219,12 @@ def may_inject(name: str) -> bool:
 
 def leaving(facts: RequestHeaders, *, cookies: bool = True) -> tuple[FieldLine, ...]:
     """Give the client's lines that go on; with ``cookies`` as in :func:`head_tail`."""
-    dropped = _dropped(cookies=cookies)
-    return tuple(line for line in facts.kept if _plain_name(line.name) not in dropped)
+    return tuple(line for line in facts.kept if not _stays(_plain_name(line.name), cookies=cookies))
 
 
 def left_behind(facts: RequestHeaders) -> tuple[FieldLine, ...]:
     """Give the client's lines that are dropped on every route since they would prove who asks."""
-    return (*facts.presented, *(line for line in facts.kept if _plain_name(line.name) in _CREDENTIALS))
+    return (*facts.presented, *(line for line in facts.kept if _stays(_plain_name(line.name), cookies=True)))
 
 
 def with_values(
@@ -231,8 +239,17 @@ def with_values(
     return tuple(new.get(id(line), line) for line in facts.kept)
 
 
-def _dropped(*, cookies: bool) -> frozenset[bytes]:
-    return _CREDENTIALS if cookies else _CREDENTIALS | _COOKIES
+def _stays(name: bytes, *, cookies: bool) -> bool:
+    """Tell whether a header, by its name with dashes, never goes on; with ``cookies`` those do."""
+    if name in _COOKIES:
+        return not cookies
+    return name in _CREDENTIALS or name.endswith(_CREDENTIAL_ENDS)
+
+
+def _without_credentials(value: bytes) -> bytes:
+    """Leave out of a list of subprotocols those that prove who asks."""
+    offered = (one.strip(b" \t") for one in value.split(b","))
+    return b", ".join(one for one in offered if not _SUBPROTOCOL_CREDENTIAL.fullmatch(one))
 
 
 def _asks_unreadable(name: bytes) -> bool:
@@ -242,6 +259,18 @@ def _asks_unreadable(name: bytes) -> bool:
 
 def _plain_name(name: bytes) -> bytes:
     return name.replace(b"_", b"-") if b"_" in name else name
+
+
+def _written(plain: bytes, line: FieldLine, *, searched: bool) -> bytes:
+    """Give a line as it goes on, ``plain`` its name with dashes; nothing where none of it may."""
+    if plain == b"sec-websocket-protocol":
+        offered = _without_credentials(line.value)
+        return line.name + b": " + offered if offered else b""
+    if searched and _asks_unreadable(plain):
+        return b""
+    if searched and plain == b"accept" and b"charset" in line.line.lower():
+        return b"Accept: " + _CHARSET_WANTED.sub(b"", line.value)
+    return line.line
 
 
 def head_tail(
@@ -260,24 +289,19 @@ def head_tail(
     that frames stay readable.
     """
     lines = [b"HTTP/1.1\r\nHost: " + authority]
-    dropped = _dropped(cookies=cookies)
+    own = b""
     searched = searched or injection is not None
     if injection is not None and injection.header:
         lines.append(injection.line)
-        dropped |= {injection.header}
-    for name, value, line in facts.kept:
-        plain = _plain_name(name)
-        if plain in dropped:
+        own = injection.header
+    for line in facts.kept:
+        plain = _plain_name(line.name)
+        if plain == own or _stays(plain, cookies=cookies):
             continue
-        if searched:
-            if _asks_unreadable(plain):
-                continue
-            if plain == b"accept" and b"charset" in line.lower():
-                lines.append(b"Accept: " + _CHARSET_WANTED.sub(b"", value))
-                continue
-        if websocket and name == b"sec-websocket-extensions":
+        if websocket and line.name == b"sec-websocket-extensions":
             continue
-        lines.append(line)
+        if written := _written(plain, line, searched=searched):
+            lines.append(written)
     if searched:
         lines.append(b"Accept-Encoding: identity")
     if websocket:

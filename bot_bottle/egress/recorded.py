@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from bot_bottle.egress.routes import EgressRoute
 
 #: How many characters of a request's path are put on record.
-MAX_RECORDED_PATH = 1024
+_MAX_PATH = 1024
+_PATH_END = 320
 
 
 def record_fields(
@@ -34,10 +35,19 @@ def record_fields(
         "method": request.method,
         "host": request.host,
         "port": request.port,
-        "path": request.path[:MAX_RECORDED_PATH],
+        "path": shown_path(request.path),
         "via": via or request.via,
         "injected": injected,
     }
+
+
+def shown_path(path: str) -> str:
+    """Give a path as it is recorded: of a long one its end too, which may lead back out of its beginning."""
+    if len(path) <= _MAX_PATH:
+        return path
+    start = _MAX_PATH - _PATH_END
+    left_out = f"...({len(path) - _MAX_PATH} characters)..."
+    return f"{path[:start]}{left_out}{path[-_PATH_END:]}"
 
 
 def credential_name(route: EgressRoute) -> str | None:

@@ -300,6 +300,12 @@ def _written(block: bytes) -> Iterator[bytes]:
     yield block.hex().encode("ascii")
     for before in (b"%", b"%25", b"\\x", b"\\u00"):
         yield b"".join(before + b"%02x" % byte for byte in block)
+    for between in (b" ", b":", b"-"):  # dumps of bytes
+        yield block.hex(between.decode("ascii")).encode("ascii")
+    for between in (b",", b", ", b" "):  # JSON writers' and languages' lists of them
+        yield between.join(b"%d" % byte for byte in block)
+    for template in (b"&#%d;", b"&#x%x;", b"\\%03o"):
+        yield b"".join(template % byte for byte in block)
     for offset in range(3):
         core = _core(base64.b64encode(b"\0" * offset + block), offset, len(block), 6)
         yield core

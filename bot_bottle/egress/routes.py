@@ -75,7 +75,8 @@ class EgressRoute:
     request they find something in, ``on_opaque`` of one that cannot be read (``None``: what says that it is
     text must be readable), ``max_body`` the most bytes of a body, ``responses`` what becomes of answers that
     order an agent about. ``ssrf_ip_allowlist`` names the otherwise
-    refused networks this host may resolve to. ``strip_cookies`` keeps the bottle's own cookies from it.
+    refused networks this host may resolve to. ``strip_cookies`` keeps the bottle's cookies from it, and its
+    own from the bottle.
     ``http2`` offers HTTP/2 to its clients and to its server, by ALPN. ``usage`` names the API by which the
     host's answers say how much of a model they used. ``git_read`` lets git's fetches pass and nothing else.
     ``origin`` says where the route was declared.

@@ -152,7 +152,9 @@ class RouteKeys(Keys):
         default=PipelockKeys.model_construct(), examples=[{"tls_passthrough": True}]
     )
     strip_cookies: bool = Field(
-        default=False, description="keep the bottle's own cookies from this host", examples=[True]
+        default=False,
+        description="keep the bottle's cookies from this host, and the host's from the bottle",
+        examples=[True],
     )
 
 

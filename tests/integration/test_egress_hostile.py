@@ -197,6 +197,56 @@ def test_a_second_path_and_a_method_in_disguise_reach_no_server(tmp_path: Path) 
     assert not any(b"closed" in head or b"x-o" in head.lower() for head in heads)
 
 
+def test_a_session_that_a_credential_opened_is_not_handed_in_where_cookies_are_stripped(
+    tmp_path: Path,
+) -> None:
+    """C3: such a cookie opens what the credential opens, anywhere; in answers at once and in pieces."""
+    cookie = b"Set-Cookie: session=operators\r\nX-Kept: 1\r\nset-cookie: b=c\r\n"
+
+    def handler(sock: socket.socket) -> None:
+        stream = Stream(sock)
+        with contextlib.suppress(ConnectionError):
+            while head := stream.until(b"\r\n\r\n"):
+                if b"/pieces" in head:
+                    sock.sendall(b"HTTP/1.1 103 Early Hints\r\n" + cookie + b"\r\n")
+                    sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + cookie + b"\r\n")
+                    sock.sendall(b"2\r\nok\r\n0\r\n\r\n")
+                else:
+                    sock.sendall(ok(extra=cookie))
+
+    with Upstream(handler) as upstream:
+        pins = {"strict.test": upstream.pin, "plain.test": upstream.pin}
+        routes = [route("strict.test", auth=True, strip_cookies=True), route("plain.test")]
+        with InProcess(tmp_path, config(tmp_path, routes, pins=pins)) as egress:
+            for path in ("/whole", "/pieces"):
+                with egress.tunnel("strict.test") as stream:
+                    stream.send(
+                        f"GET {path} HTTP/1.1\r\nHost: strict.test\r\nConnection: close\r\n\r\n".encode()
+                    )
+                    said = stream.rest()
+                    assert b"X-Kept: 1" in said
+                    assert b"set-cookie" not in said.lower()
+            with egress.tunnel("plain.test") as stream:
+                assert "set-cookie" in stream.get("plain.test", "/whole").headers
+
+
+def test_a_long_path_is_on_record_with_its_end(tmp_path: Path) -> None:
+    handler, heads = serve(lambda _head, _body: ok())
+    with Upstream(handler) as upstream:
+        settings = config(tmp_path, [route("site.test")], pins={"site.test": upstream.pin})
+        with InProcess(tmp_path, settings) as egress, egress.tunnel("site.test") as stream:
+            for number in range(2):  # the second is judged by the first
+                path = "/harmless" + "/." * 1000 + f"/../../admin/delete/{number}"
+                assert stream.get("site.test", path).status == 200
+            recorded = [record["path"] for record in egress.records()]
+    assert len(heads) == 2
+    for number, path in enumerate(recorded):
+        assert path.startswith("/harmless/./")
+        assert path.endswith(f"/../../admin/delete/{number}")
+        assert "characters)..." in path
+        assert len(path) < 1100
+
+
 def test_rebinding_is_caught_at_every_dial_and_the_checked_address_is_dialled(tmp_path: Path) -> None:
     handler, heads = serve(
         lambda _head, _body: b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"

@@ -59,6 +59,8 @@ def head(*pairs: str, auth: RouteAuth | None = None, **options: bool) -> list[by
         "Via: x",
         "X-Original-URL: /x",
         "X-Rewrite-URL: /x",
+        "X_Original_URI: /x",
+        "X-Envoy-Original-Path: /x",
         "X-Bot-Bottle-Decision: allow",
         "Content_Length: 5",
         "Transfer_Encoding: chunked",
@@ -77,6 +79,8 @@ def test_dropped_always(dropped: str) -> None:
         "x_api_key", "DD-API-KEY", "DD_APPLICATION_KEY", "X-Auth-Key",
         "X-Auth-User-Service-Key", "X-Shopify-Access-Token", "Shopify-Storefront-Private-Token",
         "Circle-Token", "X-Vault-Token", "X-Figma-Token", "Job-Token", "X-Amz-Security-Token",
+        "X-NuGet-ApiKey", "X-JFrog-Art-Api", "xi_api_key", "X-RapidAPI-Key",
+        "X-Some-Auth-Token", "X-API-Token",
     ],
 )  # fmt: skip
 def test_other_credentials_are_dropped_with_an_injected_one_and_without(name: str) -> None:
@@ -126,6 +130,27 @@ def test_framing_is_written_from_what_was_parsed() -> None:
     assert head("Transfer-Encoding: CHUNKED")[-1] == b"Transfer-Encoding: chunked"
     assert head("Content-Length: 5", "Expect: 100-Continue")[-1] == b"Expect: 100-continue"
     assert len(head("Expect: 100-continue")) == 2
+
+
+@pytest.mark.parametrize("websocket", [True, False])
+@pytest.mark.parametrize(
+    "mine",
+    [
+        "openai-insecure-api-key.sk-mine", "base64url.bearer.authorization.k8s.io.bWluZQ", "header-bWluZQ",
+        "Authorization.Mine", "access_token_mine",
+    ],
+)  # fmt: skip
+def test_no_credential_goes_as_a_websockets_subprotocol(mine: str, websocket: bool) -> None:
+    lines = head(f"Sec-WebSocket-Protocol: realtime, {mine} ,graphql-transport-ws", websocket=websocket)
+    assert lines[2] == b"sec-websocket-protocol: realtime, graphql-transport-ws"
+    assert not any(
+        b"protocol" in line for line in head(f"sec-websocket-protocol: {mine}", websocket=websocket)
+    )
+
+
+def test_a_header_that_only_ends_in_key_or_token_goes_on() -> None:
+    lines = ("Idempotency-Key: 1", "X-CSRF-Token: 2", "Sec-WebSocket-Key: 3", "X-Api-Keys: 4")
+    assert head(*lines)[2:] == [line.encode() for line in lines]
 
 
 def test_websocket_extensions_are_not_offered() -> None:

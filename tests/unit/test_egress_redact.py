@@ -43,6 +43,13 @@ def _text(form: str, value: bytes) -> bytes:
         "form": quote_plus(text).encode(),
         "percent all": "".join(f"%{byte:02X}" for byte in value).encode(),
         "unicode escapes": "".join(f"\\u{byte:04x}" for byte in value).encode(),
+        "hex dump": value.hex(" ").encode(),
+        "hex colons": value.hex(":").encode(),
+        "list": json.dumps(list(value)).encode(),
+        "list packed": json.dumps(list(value), separators=(",", ":")).encode(),
+        "html all": "".join(f"&#{byte};" for byte in value).encode(),
+        "html all hex": "".join(f"&#x{byte:X};" for byte in value).encode(),
+        "octal": "".join(f"\\{byte:03o}" for byte in value).encode(),
         "utf-16": text.encode("utf-16-le"),
         "utf-16 big": text.encode("utf-16-be"),
     }
@@ -50,7 +57,8 @@ def _text(form: str, value: bytes) -> bytes:
 
 
 FORMS = ["raw", "upper case", "backwards", "hex", "HEX", "json", "json with slashes", "html", "percent",
-         "percent twice", "form", "percent all", "unicode escapes", "utf-16", "utf-16 big"]  # fmt: skip
+         "percent twice", "form", "percent all", "unicode escapes", "utf-16", "utf-16 big", "hex dump",
+         "hex colons", "list", "list packed", "html all", "html all hex", "octal"]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [TOKEN, SHORT], ids=["long", "short"])
