@@ -110,7 +110,7 @@ def lend(stores: Sequence[Path], target: Path, place: Path) -> None:
         views.append(view)
     file = target / "info" / "alternates"
     file.parent.mkdir(exist_ok=True)
-    file.write_bytes(b"".join(_quoted(view) + b"\n" for view in views))
+    file.write_bytes(b"".join(quoted(view) + b"\n" for view in views))
 
 
 def _named_in(objects: Path) -> Iterator[Path]:
@@ -186,7 +186,8 @@ def _key(info: os.stat_result) -> tuple[int, int]:
     return info.st_dev, info.st_ino
 
 
-def _quoted(path: Path) -> bytes:
+def quoted(path: Path) -> bytes:
+    """Write a folder as git reads it in a list of lenders, whatever characters it has."""
     escaped = os.fsencode(path).replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
     return b'"' + escaped + b'"'
 

@@ -12,16 +12,19 @@ here and not by git (:mod:`~bot_bottle.lenders`).
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO
 
 from bot_bottle import process
 from bot_bottle.errors import LaunchError, UsageError
-from bot_bottle.lenders import Trust, check_store, find_lenders
+from bot_bottle.files import remove_tree
+from bot_bottle.lenders import Trust, check_store, find_lenders, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from subprocess import CompletedProcess
 
 _GIT_TIMEOUT = 600.0
@@ -218,9 +221,35 @@ def branches(source: Repository) -> dict[str, tuple[str, str]]:
 
 
 def add_pack(target: Repository, pack: Path) -> None:
-    """Add a pack's objects, checked by ``fsck`` once more; raises ``LaunchError``."""
-    with pack.open("rb") as source:
-        run_git(["index-pack", "--stdin", "--strict"], cwd=target.folder, source=source)
+    """Add a pack's objects, checked by ``fsck`` once more, whole or not at all.
+
+    Raises ``LaunchError``; nothing is left of it then.
+    """
+    objects = target.common / "objects"
+    try:
+        _add_pack(target, objects, pack)
+    except OSError as error:
+        raise LaunchError(f"{objects}: cannot be written: {error.strerror or error}") from error
+
+
+def _add_pack(target: Repository, objects: Path, pack: Path) -> None:
+    # What is left of one that is killed is what git itself leaves so, and removes one day (git-prune(1)).
+    incoming = Path(tempfile.mkdtemp(prefix="tmp_objdir-incoming-", dir=objects))
+    try:
+        (incoming / "pack").mkdir()
+        places = {
+            "GIT_OBJECT_DIRECTORY": os.fspath(incoming),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.fsdecode(quoted(objects)),
+        }
+        with pack.open("rb") as source:
+            run_git(["index-pack", "--stdin", "--strict"], cwd=target.folder, source=source, env=places)
+        (objects / "pack").mkdir(exist_ok=True)
+        # The index comes last, since it is what git looks for.
+        for file in sorted((incoming / "pack").iterdir(), key=lambda one: one.suffix == ".idx"):
+            if not (objects / "pack" / file.name).exists():
+                file.rename(objects / "pack" / file.name)
+    finally:
+        remove_tree(incoming)
 
 
 def move_branch(target: Repository, branch: str, *, old: str, new: str) -> None:
@@ -254,16 +283,17 @@ def run_git(
     source: BinaryIO | None = None,
     sink: BinaryIO | None = None,
     config: Sequence[str] = (),
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> CompletedProcess[bytes]:
     """Run git under our own environment and settings; ``source`` and ``sink`` are files to read and write.
 
-    Raises ``LaunchError`` where it fails and ``check`` is set.
+    ``env`` is added to that environment. Raises ``LaunchError`` where it fails and ``check`` is set.
     """
-    env = {name: os.environ[name] for name in _PASSED_ENV if name in os.environ} | _OUR_ENV
+    passed = {name: os.environ[name] for name in _PASSED_ENV if name in os.environ}
     result = process.run(
         [*_GIT, *config, *arguments],
         cwd=cwd,
-        env=env,
+        env={**passed, **_OUR_ENV, **env},
         timeout=_GIT_TIMEOUT,
         given=given,
         source=source,

@@ -212,6 +212,25 @@ def test_a_stash_comes_home_as_a_branch_of_its_own(work: KeptWork) -> None:
     assert json.loads(work.run("diff", IDENTITY, "--json").out)["stashes"] == stashes[:1]
 
 
+def test_a_pull_that_cannot_be_written_leaves_nothing(work: KeptWork, tmp_path: Path) -> None:
+    """As on a full disk: the operator's git may write no file of more than a few KiB."""
+    (work.workspace / "large").write_bytes(os.urandom(300_000))
+    git(work.workspace, "add", "large")
+    git(work.workspace, "commit", "-q", "-m", "large")
+    real = shutil.which("git")
+    shim = tmp_path / "bin" / "git"
+    shim.parent.mkdir()
+    shim.write_text(f'#!/bin/sh\ncase "$*" in *index-pack*) ulimit -f 64 ;; esac\nexec {real} "$@"\n')
+    shim.chmod(0o755)
+    before = sorted(path for path in (work.project / ".git").rglob("*") if path.is_file())
+    done = work.run("pull", IDENTITY, PATH=f"{shim.parent}:{os.environ['PATH']}")
+    assert (done.code, work.branch()) == (4, ""), done.err
+    assert sorted(path for path in (work.project / ".git").rglob("*") if path.is_file()) == before
+    assert work.run("pull", IDENTITY).code == 0
+    assert git(work.project, "fsck", "--strict") == ""
+    assert not list((work.project / ".git" / "objects").glob("tmp_objdir*"))
+
+
 def test_a_bottle_that_is_removed_while_it_is_read_brings_no_deletions(
     work: KeptWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
