@@ -1,9 +1,11 @@
-"""The one value that egress, the git gate and supervise speak, the audit log stores and the CLI prints."""
+"""What egress and the git gate decide, the audit log stores and the CLI prints.
+
+What a human is still to say yes to is a ``Deny`` until then, and its ``next_step`` says so.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +28,3 @@ class Deny:
     rule: str
     message: str
     next_step: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """A human decides; until then the action is refused with this request's ``id``."""
-
-    id: str
-    rule: str
-    message: str
-
-
-Decision: TypeAlias = Allow | Deny | Ask

@@ -184,7 +184,6 @@ class Decisions:
             route=route,
             policies=tuple(policy for policy in self._target_policies if may_object(policy, route)),
             destination=destination,
-            pool_key=destination.key,
             tail=tail,
             form=RecordForm("request", open_field="path", fields=fields),
         )

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from bot_bottle.egress.routes import EgressRoute
     from bot_bottle.egress.table import RouteTable
     from bot_bottle.egress.target import Arrival
-    from bot_bottle.egress.upstream import PoolKey
 
 #: The number of how it arrived, the method, the header lines as they came.
 PrecedentKey: TypeAlias = tuple[int, bytes, bytes]
@@ -34,8 +33,7 @@ class Precedent:
     """One allowed request without its target.
 
     ``policies`` are those that must be asked of each target. ``tail`` is the head that goes upstream from
-    behind the target on, the injected credential with it; ``pool_key`` is what the destination's
-    connections are kept under. It speaks for requests under ``table`` alone.
+    behind the target on, the injected credential with it. It speaks for requests under ``table`` alone.
     """
 
     table: RouteTable
@@ -44,7 +42,6 @@ class Precedent:
     route: EgressRoute
     policies: tuple[Policy, ...]
     destination: Destination
-    pool_key: PoolKey
     tail: bytes = field(repr=False)
     form: RecordForm
 

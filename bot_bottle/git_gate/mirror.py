@@ -145,12 +145,6 @@ class Mirror(git.LocalGit):
             self._refs = found
         return found
 
-    async def backups(self) -> dict[str, str]:
-        """Give the backup refs by name."""
-        done = await self.git("for-each-ref", "--format=%(objectname) %(refname)", BACKUP)
-        lines = (line.split(" ", 1) for line in done.stdout.decode().splitlines())
-        return {name: oid for oid, name in lines}
-
     async def _list(self) -> Listing:
         with self.upstream.access() as way:
             done = await git.run(

@@ -6,7 +6,7 @@ then our rules, then the rule engine. Nothing here reads a clock or does I/O; th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from bot_bottle.pipelock.deadline import Deadline, OverBudgetError
@@ -280,8 +280,3 @@ def _error(rule: str, context: Context, message: str) -> Finding:
 def refusals(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Give the findings that refuse by themselves, without asking the route's ``on_opaque``."""
     return tuple(found for found in findings if found.kind != "opaque")
-
-
-def relocated(finding: Finding, *, field: str = "", offset: int = -1) -> Finding:
-    """Say where in the whole a finding in a part of it stands."""
-    return replace(finding, where=replace(finding.where, field=field or finding.where.field, offset=offset))

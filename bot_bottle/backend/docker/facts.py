@@ -25,11 +25,9 @@ class EngineFacts:
     os_type: str
     architecture: str
     system: str = ""
-    kernel: str = ""
     runtimes: tuple[Runtime, ...] = ()
     default_runtime: str = ""
     security: frozenset[str] = frozenset()
-    storage_driver: str = ""
     cgroup_version: str = ""
     holds_memory: bool = False
     holds_cpu: bool = False
@@ -74,11 +72,9 @@ def read_facts(version: Mapping[str, object], info: Mapping[str, object]) -> Eng
         os_type=_text(info, "OSType") or _text(version, "Os"),
         architecture=_text(info, "Architecture") or _text(version, "Arch"),
         system=_text(info, "OperatingSystem"),
-        kernel=_text(info, "KernelVersion"),
         runtimes=tuple(_runtimes(info.get("Runtimes"))),
         default_runtime=_text(info, "DefaultRuntime"),
         security=frozenset(_security(info.get("SecurityOptions"))),
-        storage_driver=_text(info, "Driver"),
         cgroup_version=_text(info, "CgroupVersion"),
         holds_memory=info.get("MemoryLimit") is True,
         holds_cpu=info.get("CpuCfsQuota") is True,
