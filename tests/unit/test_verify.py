@@ -12,7 +12,7 @@ import pytest
 
 from bot_bottle.backend.base import ExecResult
 from bot_bottle.errors import LaunchError, UsageError
-from bot_bottle.verify import battery, inside
+from bot_bottle.verify import battery, becoming_root, inside
 from bot_bottle.verify.case import Case, broken, held, not_run, requests, through
 
 
@@ -149,3 +149,25 @@ def test_values_reach_a_script_as_they_are() -> None:
     same = f"{{'nul': bytes([0, 255]), 'quote': {quote}, 'list': [1, 2]}}"
     code = f"print('noise'); tell(same=value == {same})"
     assert inside.run(bottle, code, value=value) == {"same": True}
+
+
+@pytest.mark.parametrize(
+    ("way", "namespace", "words"),
+    [
+        ("refused", {"unshare": "EPERM"}, ""),
+        ("ROOT", {"unshare": "EPERM"}, "root, or more rights than before, by: unshare -r"),
+        ("NAMESPACE", {"unshare": "ROOT", "UDP": "ENETUNREACH", "the host's name": "EPERM"}, ""),
+        ("NAMESPACE", {"unshare": "ROOT", "the host's name": "DONE"}, "got: the host's name"),
+        ("NAMESPACE", {"unshare": "EACCES"}, "whose rights could not be tried: EACCES"),
+    ],
+)
+def test_root_of_a_user_namespace_is_judged_by_what_it_can_do(
+    way: str, namespace: dict[str, str], words: str
+) -> None:
+    seen = {
+        "account": {"uid": 1000, "CapEff": 0, "CapPrm": 0},
+        "told": {"unshare -r": way, "su": "refused"},
+        "namespace": namespace,
+    }
+    wrong = becoming_root._wrong(seen, [], whole=True)
+    assert (words in wrong) if words else not wrong, wrong
