@@ -66,6 +66,7 @@ def test_one_account_runs_everything(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_test_is_in_one_part(
     monkeypatch: pytest.MonkeyPatch, nodeid: str, params: dict[str, object], part: str
 ) -> None:
+    monkeypatch.delenv(container_tests.SHARED, raising=False)
     ran = []
     for name in ("containers", "others"):
         monkeypatch.setenv(container_tests.PART, name)
