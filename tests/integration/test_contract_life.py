@@ -26,6 +26,18 @@ BOTTLE = (
     "agent_provider:\n  template: command\n  argv: [/bin/true]\negress: {routes: [{host: allowed.test}]}\n"
 )
 
+_QUESTION = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {"name": "request_capability", "arguments": {"text": "jq", "reason": "to read"}},
+}
+#: Asks the operator for something, and waits for the answer.
+_ASK = (
+    "curl -sS -m 60 -H 'Accept: application/json, text/event-stream' -H 'Content-Type: application/json' "
+    f"-d '{json.dumps(_QUESTION)}' $BOT_BOTTLE_SUPERVISE_URL"
+)
+
 
 def declare_script(lab: Lab, name: str, script: str, extra: str = "") -> None:
     argv = json.dumps(["/bin/sh", "-c", script])
@@ -189,11 +201,18 @@ def test_an_orderly_end_ends_what_the_agent_left_running(lab: Lab) -> None:
 
 
 def test_a_killed_launcher_leaves_nothing_running_and_keeps_work_and_record(lab: Lab, world: World) -> None:
-    lab.declare("killed", BOTTLE)
+    lab.declare("killed", f"{BOTTLE}supervise: {str(not lab.machine_image).lower()}\n")
     running = lab.launch("killed")
-    marker = new_marker("killed")
+    marker, late = new_marker("killed"), new_marker("late")
     running.sh("echo kept > ~/note; sleep 1000 >/dev/null 2>&1 & setsid sleep 1000 >/dev/null 2>&1 &")
     running.sh(f"curl -sS -m 5 https://allowed.test/{marker}")
+    asks = not lab.machine_image  # one whose launcher stands still may stand still itself
+    if asks:
+        running.sh(f"({_ASK}) >/dev/null 2>&1 &")
+        wait_until(lambda: bool(lab.cli("requests", running.identity, "--json").json()), "the agent asks")
+        running.sh(f"(sleep 3; curl -sS -m 60 https://allowed.test/{late}) >/dev/null 2>&1 &")
+        running.kill(signal.SIGSTOP)  # of what is decided from now on it brings nothing home
+        wait_until(lambda: bool(world.reached(late)), "what is decided meanwhile")
     with family_of(lab, running) as family:
         # Launcher, sidecar, what isolates; PID 1 and two sleepers are in a machine if there is one.
         assert len(family.pids) >= (3 if lab.machine_image else 6)
@@ -202,6 +221,13 @@ def test_a_killed_launcher_leaves_nothing_running_and_keeps_work_and_record(lab:
         running.abandon()
         family.wait_until_gone()
     assert [one["status"] for one in lab.states("killed")] == ["preserved"]
+    if asks:  # an answer is written behind all of the record, wherever the end of that is still
+        (request,) = lab.cli("requests", running.identity, "--json").json()
+        denied = lab.cli("deny", request["request"], "not now")
+        assert denied.returncode == 0, denied.err
+        assert [one["event"] for one in running.audit()][-2:] == ["answered", "end"]
+        assert running.decisions(f"/{late}"), "what was decided while the launcher stood still"
+        assert lab.cli("audit", "verify", running.identity).returncode == 0
     cleaned = lab.cli("cleanup", "--yes")
     assert cleaned.returncode == 0, cleaned.err
     assert "nothing to remove" in lab.cli("cleanup", "--yes").out
