@@ -42,4 +42,4 @@ def _installer(prefix: Path) -> list[str]:
         return ["pipx", "inject", DISTRIBUTION]
     if (prefix / "uv-receipt.toml").exists() or importlib.util.find_spec("pip") is None:
         return ["uv", "pip", "install", "--python", sys.executable]
-    return [sys.executable, "-m", "pip", "install"]
+    return [sys.executable, "-P", "-m", "pip", "install"]

@@ -28,7 +28,7 @@ def declared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("mark", "has_pip", "begins"),
     [
-        ("", True, ["/home/some one/bin/python", "-m", "pip", "install"]),
+        ("", True, ["/home/some one/bin/python", "-P", "-m", "pip", "install"]),
         ("", False, ["uv", "pip", "install", "--python", "/home/some one/bin/python"]),
         ("uv-receipt.toml", True, ["uv", "pip", "install", "--python", "/home/some one/bin/python"]),
         ("pipx_metadata.json", True, ["pipx", "inject", "bot-bottle"]),
