@@ -56,6 +56,7 @@ _IN_GVISOR = {
     "tests/attacks/test_a_no_route.py",
     "tests/attacks/test_gvisor.py",
     "tests/integration/test_contract_exec.py",
+    "tests/integration/test_verify.py",
 }
 
 #: Set where a run judges a change (``.ci/run``): a test of real parts that failed is told and run once more.

@@ -36,11 +36,14 @@ class ExecResult:
 class Bottle(ABC):
     """A running bottle. All methods raise ``LaunchError`` once the bottle is gone.
 
-    ``provisioned`` tells whether it came up with the provider's folders and files in its home.
+    ``provisioned`` tells whether it came up with the provider's folders and files in its home;
+    ``user_space_kernel`` whether its system calls go to a kernel in user space (gVisor), where no filter of
+    ours has a part, as far as who launched it knows.
     """
 
     name: str
     provisioned: bool = False
+    user_space_kernel: bool = False
 
     @abstractmethod
     def agent_argv(self, argv: Sequence[str], *, tty: bool = True) -> list[str]:

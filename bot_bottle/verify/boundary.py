@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def _namespaces(stage: Stage) -> Finding:
     if stage.backend.own_kernel:
         return _kernel(stage)
+    if stage.bottle.user_space_kernel:
+        return _user_space_kernel(stage)
     names = ("mnt", "pid", "ipc", "uts", "net")
     code = "tell(**{name: os.readlink('/proc/self/ns/' + name) for name in names})"
     told = inside.run(stage.bottle, code, names=names)
@@ -34,6 +36,15 @@ def _kernel(stage: Stage) -> Finding:
     if told["boot"] == Path(place).read_text("ascii"):
         return broken("it shares this machine's kernel")
     return held("a kernel of its own, booted for this bottle")
+
+
+def _user_space_kernel(stage: Stage) -> Finding:
+    """One in user space has no such file; its version shows it, which no image can change."""
+    place = "/proc/version"
+    told = inside.run(stage.bottle, "tell(version=open(place).read())", place=place)
+    if told["version"] == Path(place).read_text("utf-8", "replace"):
+        return broken("it shares this machine's kernel")
+    return held("of a kernel of its own in user space")
 
 
 def _processes(stage: Stage) -> Finding:
@@ -87,10 +98,13 @@ tell(done=done, devices=devices)
 """
 
 _HARMLESS = ["null", "zero", "full", "random", "urandom", "tty", "console", "ptmx"]
+#: gVisor's is a device of its own kernel, always there; to mount with it takes root, which is tried apart.
+_HARMLESS_IN_GVISOR = ["fuse"]
 
 
 def _switches(stage: Stage) -> Finding:
-    told = inside.run(stage.bottle, _WRITE, switches=_SWITCHES, harmless=_HARMLESS)
+    harmless = _HARMLESS + (_HARMLESS_IN_GVISOR if stage.bottle.user_space_kernel else [])
+    told = inside.run(stage.bottle, _WRITE, switches=_SWITCHES, harmless=harmless)
     if told["done"]:
         return broken(f"written: {', '.join(told['done'])}")
     if told["devices"]:
@@ -220,9 +234,22 @@ tell(**told)
 def _calls(stage: Stage) -> Finding:
     calls = {**(_X86_64 if platform.machine() == "x86_64" else {}), **_GENERIC}
     told = inside.run(stage.bottle, _CALLS, calls=calls, flags=_FLAGS)
+    if stage.bottle.user_space_kernel:
+        return _calls_in_user_space(told)
     if got := [name for name, end in told.items() if end not in {"EPERM", "ENOSYS", "EACCES", "EIO"}]:
         return broken(f"{got[0]}: {told[got[0]]}")
     return held(f"{len(told)} calls refused")
+
+
+#: What a kernel in user space lets anybody do in it; what the root that this makes can do, E1 A12 tries.
+_ITS_OWN = frozenset({"unshare", *(f"unshare {name}" for name in _FLAGS), "ptrace"})
+
+
+def _calls_in_user_space(told: dict[str, str]) -> Finding:
+    """No filter of ours stands before it: what counts is that calls come to nothing."""
+    if got := [name for name, end in told.items() if end == "ok" and name not in _ITS_OWN]:
+        return broken(f"{got[0]}: {told[got[0]]}")
+    return held(f"{len(told)} calls: refused, or kept to a kernel of its own in user space")
 
 
 def _x32(stage: Stage) -> Finding:
@@ -246,7 +273,11 @@ def _trace(stage: Stage) -> Finding:
 import platform
 ptrace = {"x86_64": 101, "aarch64": 117}[platform.machine()]
 told = {"attach": syscall(ptrace, 16, 1, 0, 0)}
-for name, reader in {"mem": lambda p: open(p, "rb").read(1), "root": os.readlink, "fd": os.listdir}.items():
+def descriptors(place):
+    "Open what is told of; that there is one, gVisor's kernel tells everybody."
+    names = [name for name in os.listdir(place) if os.readlink(f"{place}/{name}") != "/dev/null"]
+    return [open(f"{place}/{name}", "rb") for name in names] or names
+for name, reader in {"mem": lambda p: open(p, "rb").read(1), "root": os.readlink, "fd": descriptors}.items():
     try:
         reader("/proc/1/" + name)
         told[name] = "read"

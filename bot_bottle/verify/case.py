@@ -125,6 +125,7 @@ THROUGH = frozenset(
         "DONE",
         "HELD",
         "NOT SET",
+        "NOT TOLD",
         "NONE",
         "YES",
     }

@@ -269,7 +269,9 @@ class DockerBackend(BottleBackend):
                 with stack.enter_context(control_listener(plan.state_dir)) as control:
                     sidecar.serve_control(control)
 
-            yield DockerBottle(identity, agent, sidecar, engine.client_env(), serve=serve)
+            bottle = DockerBottle(identity, agent, sidecar, engine.client_env(), serve=serve)
+            bottle.user_space_kernel = choice.gvisor is not None
+            yield bottle
 
     def freeze(self, identity: str, launcher: int) -> bool:
         """Pause the agent's container; the sidecar's runs on, and refuses everything."""
