@@ -67,6 +67,7 @@ _EMULATED_TESTS = {
         "test_claude_real.py::test_claude_works_in_a_bottle_and_never_holds_the_token": "user",
         "test_contract_terminal.py::test_the_terminal_passes_size_keys_and_code_through": "root",
         "test_contract_work.py::test_work_comes_home_running_or_kept": "root",
+        "test_verify.py::test_every_attack_is_held_and_nothing_is_left": "root",
     }.items()
 }
 #: The files that hold what an emulated machine runs; to list what others hold would take it a minute.
