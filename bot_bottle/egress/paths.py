@@ -78,10 +78,11 @@ def path_allowed(path: str, prefixes: tuple[str, ...]) -> bool:
     return all(_under(reading, prefixes) for reading in readings(path))
 
 
-def path_named(value: str, host: str) -> str | None:
-    """Give the path of ``host`` that a header's value names, ``None`` where it names no one such path.
+def paths_named(value: str, host: str) -> tuple[str, ...]:
+    """Give the paths of ``host`` that a header's value can be read to name; none where it names no one place.
 
-    It is a URI or a path, or as object stores write it the name of a bucket and of what is in it.
+    It is a URI or a path, or as object stores write it the name of a bucket and of what is in it. Not every
+    server ends it at ``?`` or ``#``: what stands behind it is part of a second path where it could lead on.
     """
     scheme, separator, rest = value.partition("://")
     if separator:
@@ -89,14 +90,16 @@ def path_named(value: str, host: str) -> str | None:
         try:
             named = parse_authority(rest[:end]).host
         except HostError:
-            return None
+            return ()
         if scheme.lower() not in {"http", "https"} or named != host:
-            return None
+            return ()
         value = rest[end:]
     elif value.startswith(("//", "\\")):
-        return None  # a host of its own stands there
-    path = re.split(r"[?#]", value, maxsplit=1)[0]
-    return path if path.startswith("/") else f"/{path}"
+        return ()  # a host of its own stands there
+    value = value if value.startswith("/") else f"/{value}"
+    path, *behind = re.split(r"[?#]", value, maxsplit=1)
+    leads_on = any(mark in part for part in behind for mark in "/\\%")
+    return (path, value) if leads_on else (path,)
 
 
 def fully_decoded(text: str) -> str:

@@ -14,7 +14,7 @@ from bot_bottle.egress.addresses import METADATA_NAMES
 from bot_bottle.egress.git_push import is_git_fetch, is_git_push
 from bot_bottle.egress.hosts import EGRESS_LOCAL_HOST, is_ip_literal
 from bot_bottle.egress.injection import plain_name
-from bot_bottle.egress.paths import AmbiguousPathError, fully_decoded, path_allowed, path_named
+from bot_bottle.egress.paths import AmbiguousPathError, fully_decoded, path_allowed, paths_named
 from bot_bottle.egress.table import Verdict
 
 if TYPE_CHECKING:
@@ -229,8 +229,8 @@ def other_paths_open(step: Step) -> Deny | None:
     route, host = step.route, step.request.host
     if not (route and route.path_allowlist and step.request.elsewhere):
         return None
-    named = [path_named(value, host) for value in step.request.elsewhere]
-    if all(path is not None and path_allowed(path, route.path_allowlist) for path in named):
+    named = [paths_named(value, host) for value in step.request.elsewhere]
+    if all(named) and all(path_allowed(path, route.path_allowlist) for paths in named for path in paths):
         return None
     return Deny(
         reason="path_not_allowed",

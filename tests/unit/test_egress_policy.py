@@ -86,11 +86,14 @@ def reason(request: EgressRequest) -> str:
                 "https://narrow.test/a/../b?/a",
                 "/a/..%2fb",
                 "ftp://narrow.test/a",
+                "/a/c#/../../b",
+                "/a/?/../../b",
+                "https://narrow.test/a/c?x#%2f..%2f..%2f..%2fb",
             )
         ),
         *(
             (ask("narrow.test", port=8443, path="/a/b", elsewhere=(named,)), "allow")
-            for named in ("/a/c", "a/c", "https://narrow.test:8443/a/c?version=2")
+            for named in ("/a/c", "a/c", "https://narrow.test:8443/a/c?version=2", "/a/c#part", "/a/c?x=/y/z")
         ),
         (ask("narrow.test", port=8443, path="/a/b", elsewhere=("/a/%c0%ae",)), "path_ambiguous"),
         (ask("open.test", elsewhere=("/anywhere",)), "allow"),
