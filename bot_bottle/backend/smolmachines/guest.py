@@ -102,6 +102,7 @@ done
 
 # For a machine that programs can be made for (see :mod:`bot_bottle.backend.smolmachines.machine_code`).
 _FURNISH = f"""\
+[ -d /run ] || mkdir -m 755 /run
 printf %b @FURNISHER@ >{_FURNISHER}
 chmod 700 {_FURNISHER}
 {_FURNISHER} || {{ echo "step $? of its folders and mounts failed" >&2; exit 125; }}
