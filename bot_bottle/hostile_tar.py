@@ -2,6 +2,7 @@
 
 ``tarfile`` reads a whole extended header (pax(1)) into memory however long it claims to be, keeps what a
 global one says for each member that follows, and goes one call deeper for each header before a member.
+A size below zero led it back to the same member for ever (CVE-2025-8194).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 #: One extended header: a path and a link of 4 KiB each, and extended attributes, of 64 KiB each at most.
 MAX_HEADER = 1 << 20
-#: All extended headers of one archive, since a member keeps what its own said.
+#: All extended headers of one archive.
 MAX_HEADERS = 256 << 20
 #: A member has at most one of each kind.
 _MAX_DEPTH = 8
@@ -39,9 +40,16 @@ class BoundedMember(tarfile.TarInfo):
             raise tarfile.ReadError("an archive from a bottle has headers longer than is accepted")
         archive.header_bytes, archive.header_depth = total, depth
         try:
-            return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
+            member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
         finally:
             archive.header_depth = depth - 1
+        member.pax_headers = {}  # what it says of name and size stands in the member by now
+        return member
+
+    def _block(self, count: int) -> int:
+        if count < 0:
+            raise tarfile.ReadError("an archive from a bottle has a member of negative size")
+        return super()._block(count)  # type: ignore[misc, no-any-return]
 
     def _proc_gnusparse_10(self, *_any: object) -> None:
         raise tarfile.ReadError("an archive from a bottle has a map of a sparse file")

@@ -54,7 +54,7 @@ class ArchiveTree:
         parts = path.split(b"/")
         if path != name and is_below(parts[:MAX_DEPTH]) and len(parts) > MAX_DEPTH:
             self._too_deep.add(b"/".join(parts[:MAX_DEPTH]))
-        if path == name or not is_below(parts):
+        if path == name or b"\0" in path or not is_below(parts):  # an extended header may write any byte
             return
         if member.isdir():
             self._folders.add(path)

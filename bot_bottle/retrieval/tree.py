@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, Self, TypeAlias
 
@@ -173,17 +172,21 @@ class FolderTree:
                 with os.scandir(descriptor) as listing:
                     names = sorted(os.fsencode(entry.name) for entry in listing)
                 for name in names:
-                    with suppress(OSError):
+                    try:
                         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                        whole = b"%b/%b" % (path, name) if path else name
-                        kind = _kind(status.st_mode)
-                        if kind == "folder":
-                            deeper.append(whole)
-                        elif kind == "file":
-                            runs = bool(status.st_mode & stat.S_IXUSR)
-                            found.append(Entry(path=whole, executable=runs, size=status.st_size))
-                        elif kind == "link":
-                            found.append(Entry(path=whole, link=True))
+                    except OSError as error:
+                        if error.errno in _GONE:
+                            continue
+                        raise  # listed, but not to be entered: nothing is known of what is in it
+                    whole = b"%b/%b" % (path, name) if path else name
+                    kind = _kind(status.st_mode)
+                    if kind == "folder":
+                        deeper.append(whole)
+                    elif kind == "file":
+                        runs = bool(status.st_mode & stat.S_IXUSR)
+                        found.append(Entry(path=whole, executable=runs, size=status.st_size))
+                    elif kind == "link":
+                        found.append(Entry(path=whole, link=True))
             finally:
                 os.close(descriptor)
         except OSError as error:

@@ -74,7 +74,7 @@ async def commit_folder(
     known = await _listing(repository, parent) if parent else {}
     submodules = {path for path, (mode, _) in known.items() if mode == _SUBMODULE}
     left_out = [_is_nested(tree, path) for path in nested if path not in submodules]
-    left_out += [f"{os.fsdecode(path)}/: cannot be read, or lies too deep" for path in unreadable]
+    left_out += [f"{os.fsdecode(path) or '.'}/: cannot be read, or lies too deep" for path in unreadable]
     if index.unread:
         left_out.append(f".git/index: {index.unread}; what is staged and ignored, or sparse, is not known")
     if only is not None:
@@ -249,4 +249,4 @@ async def _date(repository: Path, commit: str) -> bytes:
 
 def _within(path: bytes, folders: set[bytes]) -> bool:
     parts = path.split(b"/")
-    return any(b"/".join(parts[:depth]) in folders for depth in range(1, len(parts) + 1))
+    return any(b"/".join(parts[:depth]) in folders for depth in range(len(parts) + 1))

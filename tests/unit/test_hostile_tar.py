@@ -41,6 +41,15 @@ def extended(kind: bytes, name: str, value: bytes) -> bytes:
     return header(kind, len(data)) + padded(data)
 
 
+def backwards() -> bytes:
+    """Write a member whose size, in base 256, is that of its header below zero."""
+    block = bytearray(header(tarfile.REGTYPE, 0))
+    block[124:136] = (-512).to_bytes(12, "big", signed=True)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
 def sparse_map() -> bytes:
     records = b"".join(
         b"%d %b" % (len(text) + 3, text) for text in (b"GNU.sparse.major=1\n", b"GNU.sparse.minor=0\n")
@@ -55,6 +64,8 @@ HOSTILE = {
     "a header for all members": extended(tarfile.XGLTYPE, "comment", b"x") + FILE,
     "headers before headers": extended(tarfile.XHDTYPE, "comment", b"x") * 5000 + FILE,
     "many headers": (extended(tarfile.XHDTYPE, "comment", b"x" * 400) + FILE) * 12,
+    "a size that leads back": FILE + backwards(),
+    "a size that leads back, in a header before it": FILE + extended(tarfile.XHDTYPE, "size", b"-512") + FILE,
     "a map of a sparse file": sparse_map() + FILE + b"1000000000\n" + b"1\n" * 300,
 }
 

@@ -74,6 +74,34 @@ def test_a_folder_that_cannot_be_listed_is_told(workspace: Path) -> None:
     assert unread == [b"/".join([b"d"] * MAX_DEPTH)]
 
 
+def test_a_folder_that_can_be_listed_and_not_entered_is_told(workspace: Path) -> None:
+    (workspace / "src").chmod(0o644)
+    unread: list[bytes] = []
+    with FolderTree(workspace) as tree:
+        own = os.geteuid()
+        if own == 0:
+            os.chown(workspace / "src", 65534, -1)
+            os.seteuid(65534)
+        try:
+            found = {one.path for one in tree.entries(unread=unread)}
+        finally:
+            os.seteuid(own)
+            (workspace / "src").chmod(0o755)
+    assert not any(path.startswith(b"src/") for path in found)
+    assert unread == [b"src"]
+
+
+def test_a_name_that_no_file_can_have_is_none_of_an_archives(workspace: Path) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.add(workspace, arcname="workspace")
+        odd = tarfile.TarInfo("workspace/odd")
+        odd.pax_headers = {"path": "workspace/a\0b/.gitignore"}
+        archive.addfile(odd)
+    data.seek(0)
+    assert not any(b"\0" in one.path for one in ArchiveTree(data, "workspace").entries())
+
+
 def test_both_show_the_same_work(workspace: Path) -> None:
     archive = ArchiveTree(as_archive(workspace), "workspace")
     with FolderTree(workspace) as folder:
