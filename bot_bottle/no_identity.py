@@ -23,7 +23,11 @@ def no_identity(identity: str, known: Iterable[str] | None = None) -> str:
     but for its log is said to be that.
     """
     known = tuple(known) if known is not None else tuple(one.identity for one in bottle_state.list_states())
-    if bottle_state.IDENTITY_PATTERN.fullmatch(identity) and paths.audit_path(identity).exists():
+    if (
+        bottle_state.IDENTITY_PATTERN.fullmatch(identity)
+        and paths.audit_path(identity).exists()
+        and not paths.state_dir(identity).exists()
+    ):
         return (
             f"the bottle {identity} is gone, its home and workspace are removed; "
             f"what was decided for it is kept: bot-bottle logs {identity}"

@@ -63,9 +63,13 @@ def command(  # noqa: PLR0913 - one for each option
     cwd = terminal.current_folder()
     chosen = _name(asker, name, cwd)
     template = _template(asker, provider)
-    _check_api_key(template, api_key_var, token_var)
+    _check_api_key(template, api_key_var, token_var, words)
     no_keys: tuple[str, tuple[str, ...], bool] = ("", (), False)
     token, argv, forward = no_keys if api_key_var else _provider_keys(asker, template, token_var, words)
+    reached = _hosts(asker, hosts)
+    declared = None if no_remote else _remote(asker, remote, identity_file, remote_token_var, cwd)
+    if declared is None and remote_token_var is not None:
+        raise UsageError("--remote-token-var is for an https remote, and none is declared; add --remote URL")
     answers = Answers(
         name=chosen,
         template=template,
@@ -73,8 +77,8 @@ def command(  # noqa: PLR0913 - one for each option
         api_key=api_key_var or "",
         argv=argv,
         forward_host_credentials=forward,
-        hosts=_hosts(asker, hosts),
-        remote=None if no_remote else _remote(asker, remote, identity_file, remote_token_var, cwd),
+        hosts=reached,
+        remote=declared,
         git_user=(_own_git("user.name"), _own_git("user.email")),
     )
     bottle, agent = starter_files(answers)
@@ -130,7 +134,7 @@ def _template(asker: _Asker, given: str | None) -> str:
     return asker.ask(f"Provider ({', '.join(usable)})", DEFAULT_TEMPLATE, known)
 
 
-def _check_api_key(template: str, variable: str | None, token_var: str | None) -> None:
+def _check_api_key(template: str, variable: str | None, token_var: str | None, words: str | None) -> None:
     if variable is None:
         return
     from bot_bottle.agent_provider.registry import provider_named  # noqa: PLC0415
@@ -141,6 +145,8 @@ def _check_api_key(template: str, variable: str | None, token_var: str | None) -
         raise UsageError("--token-var and --api-key-var both name a credential; keep one of them")
     if "api_key" not in provider_named(template).MANIFEST_KEYS:
         raise UsageError(f"--api-key-var does not go with the provider {template}; leave it out")
+    if words is not None:
+        raise UsageError(f"--command does not go with the provider {template}; leave it out")
     checked(token_name, variable, "--api-key-var")
 
 

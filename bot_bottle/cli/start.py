@@ -47,8 +47,9 @@ def command(
 ) -> int:
     """Run the agent NAME in a new bottle and take everything down when it ends.
 
-    Exit code 0 removes the bottle's home and workspace unless --keep is given; any other end keeps them for
-    `bot-bottle resume`. With --detach this command ends once the agent runs, and prints its identity.
+    Exit code 0 removes the bottle's home and workspace unless --keep is given or config.toml says
+    `keep = true`; any other end keeps them for `bot-bottle resume`. With --detach this command ends once
+    the agent runs, and prints its identity.
     """
     from bot_bottle.backend.plan import BottleSpec  # noqa: PLC0415
     from bot_bottle.backend.registry import choose_backend, likely_backend  # noqa: PLC0415

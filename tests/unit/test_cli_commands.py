@@ -190,7 +190,12 @@ def test_audit_takes_a_file_as_well(home: Path, tmp_path: Path, capsys: pytest.C
     assert main(["audit", "verify", str(path), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["file"], found["ok"], found["error_line"]) == (str(path), False, 1)
-    for word, said in ((str(tmp_path), "is no file"), (f"{tmp_path}/none", "cannot be read (No such file")):
+    for word, said in (
+        (str(tmp_path), "is no file"),
+        (f"{tmp_path}/none", "cannot be read (No such file"),
+        (f"{tmp_path}/{'n' * 300}", "cannot be read (File name too long"),
+        ("n" * 300, "there is no identity"),
+    ):
         assert main(["audit", "verify", word]) == 2
         assert said in capsys.readouterr().err
 

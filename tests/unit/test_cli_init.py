@@ -284,3 +284,19 @@ def test_any_command_line_survives_being_written(argv: list[str]) -> None:
     provider = bottle_from_text("w", Path("w.md"), text).layer.provider
     assert provider is not None
     assert provider.value.argv == tuple(argv)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--no-remote", "--remote-token-var", "TOK"], "--remote-token-var is for an https remote, and none"),
+        (["--remote-token-var", "TOK"], "--remote-token-var is for an https remote, and none"),
+        (["--api-key-var", "KEY", "--command", "echo hi"], "--command does not go with the provider claude"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(
+    home: Path, capsys: Capture, options: list[str], said: str
+) -> None:
+    assert main(["init", "--yes", "--provider", "claude", *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(home.glob("*/*.md"))
